@@ -1,0 +1,1 @@
+"""Exact softmax attention for PyTorch that can be seen through."""
