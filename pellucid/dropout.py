@@ -1,0 +1,33 @@
+"""Dropout of attention weights, decided by a hash of (seed, b, h, q, k): any tiling drops the same weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def seed() -> int:
+    """A seed drawn from torch's default generator, so that torch.manual_seed makes a call repeatable."""
+    return int(torch.randint(2**62, ()))
+
+
+def kept(seed: int, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:
+    """1 / (1 - p) where a weight is kept and 0 where it is dropped, [*batch, heads, queries, keys]; all 0 for p = 1."""
+    if p >= 1.0:
+        return torch.zeros((), device=place["q"].device)
+    row = (place["b"] * heads + place["h"]) * q_len + place["q"]
+    bits = _mixed(_mixed(row * k_len + place["k"]) ^ seed)
+    return (bits.double() * 2.0**-53 >= p) / (1.0 - p)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """53 well-mixed bits: the finaliser of splitmix64 (Steele, Lea and Flood 2014), in wrapping int64 arithmetic."""
+    x = x + -0x61C8864680B583EB
+    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
+    return _shifted(x ^ _shifted(x, 31), 11)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    # int64's >> keeps the sign: clear what it shifts in.
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

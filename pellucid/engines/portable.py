@@ -1,0 +1,341 @@
+"""The portable engine: blockwise online softmax in plain torch operations, on any device and dtype that torch has.
+
+Memory beyond inputs and results is a few tiles, whatever the lengths. Tiles that the mask leaves empty are skipped.
+The backward pass recomputes each tile's weights from the rows' lse, as FlashAttention does (Dao et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
+from pellucid.problem import Problem
+from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
+from pellucid.result import Result
+from pellucid.softmax import Merge, Softmax
+
+# Scores in one tile, over all batches and heads: 4 MB in float32.
+TILE = 1 << 20
+_blocks: ContextVar[tuple[int, int] | None] = ContextVar("pellucid_portable_blocks", default=None)
+
+
+def run(problem: Problem) -> Result:
+    """Attention and its readouts, differentiable once with respect to `problem.differentiable`."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in problem.differentiable):
+        return _Attention.run(problem)
+    return _forward(problem).result
+
+
+@contextmanager
+def tiles(queries: int, keys: int) -> Iterator[None]:
+    """Use tiles of this size inside the `with`: for tests, which want many tiles of few tokens."""
+    token = _blocks.set((queries, keys))
+    try:
+        yield
+    finally:
+        _blocks.reset(token)
+
+
+class _Partial(NamedTuple):
+    """The running state of a block of rows: the softmax, the output's sum, and each row readout's state."""
+
+    softmax: Softmax
+    output: Tensor
+    states: list[State]
+
+
+@dataclass
+class _Forward:
+    """What the forward pass made: the result, and what the backward pass needs of each row readout."""
+
+    result: Result
+    keys: Softmax  # of all rows, over the keys alone
+    states: dict[str, State] = field(default_factory=dict)
+
+
+def _forward(problem: Problem) -> _Forward:
+    rows_of = [r for r in problem.readouts if isinstance(r, RowReadout)]
+    columns_of = {r: r.start(problem) for r in problem.readouts if isinstance(r, ColumnReadout)}
+    finished = []
+    for queries in _query_blocks(problem):
+        partial = _row_pass(problem, queries, rows_of)
+        rows = Rows(partial.softmax, _sink(problem))
+        output = (partial.output * rows.factor[..., None]).to(problem.query.dtype)
+        finished.append(
+            (output, rows.whole.lse, partial, [r.finish(s, rows) for r, s in zip(rows_of, partial.states, strict=True)])
+        )
+        if columns_of:
+            _column_pass(problem, queries, rows.whole.lse, columns_of)
+    return _assembled(problem, finished, rows_of, columns_of)
+
+
+def _assembled(problem: Problem, finished: list[Any], rows_of: list[RowReadout], columns_of: Any) -> _Forward:
+    """The blocks of rows put together."""
+    outputs, lses, partials, results = zip(*finished, strict=True)
+    readings: dict[str, Any] = {}
+    states: dict[str, State] = {}
+    row = len(problem.rows) - 1  # the dimension of the queries
+    for i, readout in enumerate(rows_of):
+        parts = [_tensors(result[i]) for result in results]
+        whole = [torch.cat(tensors, row) for tensors in zip(*parts, strict=True)]
+        readings[readout.name] = whole[0] if isinstance(results[0][i], Tensor) else type(results[0][i])(*whole)
+        states[readout.name] = tuple(torch.cat(s, row) for s in zip(*(p.states[i] for p in partials), strict=True))
+    for readout, state in columns_of.items():
+        readings[readout.name] = readout.finish(state, problem)
+    keys = Softmax(*(torch.cat(part, row) for part in zip(*(p.softmax for p in partials), strict=True)))
+    return _Forward(Result(torch.cat(outputs, row), torch.cat(lses, row), readings), keys, states)
+
+
+def _row_pass(problem: Problem, queries: slice, readouts: list[RowReadout]) -> _Partial:
+    running = _partial(problem, queries, slice(0, 0), True, readouts)  # no key yet
+    for keys, full in _key_blocks(problem, queries):
+        running = _merged(running, _partial(problem, queries, keys, full, readouts), readouts)
+    return running
+
+
+def _partial(problem: Problem, queries: slice, keys: slice, full: bool, readouts: list[RowReadout]) -> _Partial:
+    """The state over one tile's keys alone."""
+    tile = _tile(problem, queries, keys, full)
+    weights = tile.exponentials
+    if problem.dropout_p:
+        weights = weights * problem.dropout(tile.place)
+    output = weights @ problem.value_of_heads(keys)
+    return _Partial(tile.softmax, output, [readout.of_tile(tile) for readout in readouts])
+
+
+def _merged(left: _Partial, right: _Partial, readouts: list[RowReadout]) -> _Partial:
+    merge = Merge(left.softmax, right.softmax)
+    output = left.output * merge.left_factor[..., None] + right.output * merge.right_factor[..., None]
+    pairs = zip(readouts, left.states, right.states, strict=True)
+    return _Partial(merge.whole, output, [readout.merge(a, b, merge) for readout, a, b in pairs])
+
+
+def _column_pass(problem: Problem, queries: slice, lse: Tensor, columns_of: dict[ColumnReadout, Tensor]) -> None:
+    for keys, full in _key_blocks(problem, queries):
+        tile = _tile(problem, queries, keys, full)
+        weights = tile.weights(lse)
+        for readout, state in columns_of.items():
+            readout.update(state, weights, tile.place, problem)
+
+
+def _tile(problem: Problem, queries: slice, keys: slice, full: bool) -> Tile:
+    place = problem.place(queries, keys)
+    return Tile(problem.modify(problem.matrix(queries, keys), place, full), place, problem.dtype)
+
+
+def _sink(problem: Problem) -> Tensor | None:
+    return None if problem.sinks is None else problem.sinks.detach().to(problem.dtype)[:, None]
+
+
+def _block_sizes(problem: Problem) -> tuple[int, int]:
+    if (forced := _blocks.get()) is not None:
+        return forced
+    heads = max(1, torch.Size(problem.rows[:-1]).numel())
+    keys = min(max(problem.k_len, 1), 512)
+    queries = max(32, min(TILE // (heads * keys), 1024))
+    return queries, max(64, min(TILE // (heads * queries), 4096))
+
+
+def _query_blocks(problem: Problem) -> list[slice]:
+    size, _ = _block_sizes(problem)
+    return [slice(i, min(i + size, problem.q_len)) for i in range(0, problem.q_len, size)] or [slice(0, 0)]
+
+
+def _key_blocks(problem: Problem, queries: slice) -> Iterator[tuple[slice, bool]]:
+    """The tiles of a block of rows that may hold an allowed key, and whether all of a tile's keys are allowed."""
+    _, size = _block_sizes(problem)
+    if queries.start == queries.stop or not torch.Size(problem.rows[:-1]).numel():
+        return
+    for start in range(0, problem.k_len, size):
+        keys = slice(start, min(start + size, problem.k_len))
+        allowed = _bounds(problem, queries, keys)
+        if allowed.high:
+            yield keys, bool(allowed.low)
+
+
+def _bounds(problem: Problem, queries: slice, keys: slice) -> Interval:
+    """Whether keys may be, and are all, allowed in a tile."""
+    places = {
+        "b": Interval(0, torch.Size(problem.batch).numel() - 1),
+        "h": Interval(0, problem.heads - 1),
+        "q": Interval(queries.start, queries.stop - 1),
+        "k": Interval(keys.start, keys.stop - 1),
+    }
+    score = bounds(problem.score, places)
+    if score is not None and score.high == -torch.inf:
+        return Interval(False, False)
+    allowed = bounds(problem.mask, places)
+    assert allowed is not None
+    return allowed
+
+
+def _tensors(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+class _Attention(torch.autograd.Function):
+    """The engine as one node of autograd's graph; its outputs are the output, lse and every reading's tensors."""
+
+    @classmethod
+    def run(cls, problem: Problem) -> Result:
+        made: list[_Forward] = []
+        flat = iter(cls.apply(problem, made, *problem.differentiable))
+        output, lse = next(flat), next(flat)
+        readings = {
+            name: next(flat) if isinstance(reading, Tensor) else type(reading)(*(next(flat) for _ in reading))
+            for name, reading in made[0].result.readings.items()
+        }
+        return Result(output, lse, readings)
+
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, made: list[_Forward], *tensors: Tensor) -> tuple[Tensor, ...]:
+        forward = _forward(problem)
+        made.append(forward)
+        output, lse, readings = forward.result
+        ctx.problem, ctx.keys, ctx.states = problem, forward.keys, forward.states
+        ctx.save_for_backward(output, lse, *tensors)  # the tensors too: autograd then notices changes in place
+        ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
+        fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in _tensors(r)]
+        ctx.mark_non_differentiable(*fixed)
+        ctx.set_materialize_grads(False)
+        ctx.reading_names = [name for name, reading in readings.items() for _ in _tensors(reading)]
+        # A copy: the LogSumExp readout's tensor is its own.
+        return output, lse, *(t.clone() if t is lse else t for r in readings.values() for t in _tensors(r))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, output_gradient: Tensor | None, lse_gradient: Tensor | None, *others: Tensor | None) -> Any:
+        problem: Problem = ctx.problem
+        output, lse, *_ = ctx.saved_tensors
+        wanted = {
+            name: gradient
+            for name, gradient in zip(ctx.reading_names, others, strict=True)
+            if gradient is not None and name in ctx.differentiable
+        }
+        gradients = _Backward(problem, output, lse, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
+        return None, None, *gradients
+
+
+class _Captures:
+    """Accumulates the gradients of one expression's captured tensors."""
+
+    def __init__(self, expression: Expression, totals: dict[int, Tensor]) -> None:
+        self.totals = totals
+        self.loads = [n for n in walk(expression) if n.op == "load" and id(n.value) in totals]
+        self.derivatives = derivatives(expression, self.loads)
+        self.indices = [index for load in self.loads for index in load.args]
+
+    def add(self, upstream: Tensor, inputs: dict[str, Tensor], dtype: torch.dtype, allowed: Tensor) -> None:
+        """Add the gradients of a tile, given the gradient with respect to the expression's value."""
+        if not self.loads:
+            return
+        values = evaluate(*self.derivatives, *self.indices, inputs=inputs, dtype=dtype)
+        places = iter(values[len(self.loads) :])
+        for load, derivative in zip(self.loads, values[: len(self.loads)], strict=True):
+            gradient = torch.where(allowed, upstream * derivative, 0.0)
+            index = tuple(next(places) for _ in load.args)
+            shape = torch.broadcast_shapes(*(i.shape for i in index)) if index else ()
+            gradient = gradient.sum_to_size((1,) * (gradient.ndim - len(shape)) + tuple(shape)).reshape(shape)
+            total = self.totals[id(load.value)]
+            if index:
+                total.index_put_(index, gradient, accumulate=True)
+            else:
+                total += gradient
+
+
+@dataclass
+class _Backward:
+    """The backward pass: each tile's weights again, and from them the gradients of everything that needs one."""
+
+    problem: Problem
+    output: Tensor
+    lse: Tensor
+    keys: Softmax
+    states: dict[str, State]
+
+    def __post_init__(self) -> None:
+        problem = self.problem
+        zeros = [torch.zeros_like(t, dtype=problem.dtype) for t in (problem.query, problem.key, problem.value)]
+        self.query, self.key, self.value = zeros
+        self.sinks = None if problem.sinks is None else torch.zeros_like(problem.sinks, dtype=problem.dtype)
+        self.totals = {id(t): torch.zeros_like(t, dtype=problem.dtype) for t in problem.captured}
+        self.score_captures = _Captures(problem.score, self.totals)
+        self.readouts = {r.name: r for r in problem.readouts if isinstance(r, RowReadout)}
+        self.readout_captures = {
+            name: [_Captures(e, self.totals) for e in readout.expressions] for name, readout in self.readouts.items()
+        }
+        (self.score_derivative,) = derivatives(problem.score, [SCORE])
+
+    def run(
+        self, output_gradient: Tensor | None, lse_gradient: Tensor | None, wanted: dict[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The gradients of `problem.differentiable`, in order."""
+        problem = self.problem
+        zero = torch.zeros((), dtype=problem.dtype, device=problem.query.device)
+        output_gradient = zero.expand_as(self.output) if output_gradient is None else output_gradient.to(problem.dtype)
+        lse_gradient = zero.expand_as(self.lse) if lse_gradient is None else lse_gradient
+        for queries in _query_blocks(problem):
+            block = {name: gradient[..., queries] for name, gradient in wanted.items()}
+            self._rows(queries, output_gradient[..., queries, :], lse_gradient[..., queries], block)
+        own = [self.query, self.key, self.value, *([] if self.sinks is None else [self.sinks]), *self.totals.values()]
+        return tuple(g.to(t.dtype) for g, t in zip(own, problem.differentiable, strict=True))
+
+    def _rows(self, queries: slice, output_gradient: Tensor, lse_gradient: Tensor, wanted: dict[str, Tensor]) -> None:
+        problem = self.problem
+        rows = Rows(Softmax(*(part[..., queries] for part in self.keys)), _sink(problem))
+        states = {name: tuple(s[..., queries] for s in self.states[name]) for name in wanted}
+        # Of the output: sum over the keys of weight * (its gradient); the same for the sink, whose value is 0.
+        mean = (output_gradient * self.output[..., queries, :].to(problem.dtype)).sum(-1)
+        for keys, full in _key_blocks(problem, queries):
+            place = problem.place(queries, keys)
+            raw = problem.matrix(queries, keys)
+            tile = Tile(problem.modify(raw, place, full), place, problem.dtype)
+            weights = tile.weights(self.lse[..., queries])
+            score_gradient = self._values(keys, tile, weights, output_gradient)
+            score_gradient = weights * (score_gradient + (lse_gradient - mean)[..., None])
+            for name, gradient in wanted.items():
+                readout = self.readouts[name]
+                score_gradient += readout.score_gradient(gradient, tile, weights, states[name], rows)
+                for captures in self.readout_captures[name]:
+                    captures.add(gradient[..., None] * weights, place, problem.dtype, tile.scores > -torch.inf)
+            self._scores(queries, keys, tile, raw, score_gradient)
+        if self.sinks is not None:
+            sink_gradient = rows.sink_weight * (lse_gradient - mean)
+            for name, gradient in wanted.items():
+                sink_gradient = sink_gradient + self.readouts[name].sink_gradient(gradient, states[name], rows)
+            self.sinks += sink_gradient.sum_to_size(problem.heads, 1).flatten()
+
+    def _values(self, keys: slice, tile: Tile, weights: Tensor, output_gradient: Tensor) -> Tensor:
+        """Add to the value's gradient; give the gradient with respect to the weights, through the output."""
+        kept: Tensor | float = self.problem.dropout(tile.place) if self.problem.dropout_p else 1.0
+        _add(self.value, keys, (weights * kept).mT @ output_gradient)
+        return (output_gradient @ self.problem.value_of_heads(keys).mT) * kept
+
+    def _scores(self, queries: slice, keys: slice, tile: Tile, raw: Tensor, gradient: Tensor) -> None:
+        """Carry the gradient of a tile's scores to query, key and what score_mod captured."""
+        problem = self.problem
+        if problem.score is not SCORE:
+            allowed = tile.scores > -torch.inf
+            inputs = {"score": raw, **tile.place}
+            self.score_captures.add(gradient, inputs, problem.dtype, allowed)
+            (derivative,) = evaluate(self.score_derivative, inputs=inputs, dtype=problem.dtype)
+            gradient = torch.where(allowed, gradient * derivative, 0.0)
+        gradient = gradient * problem.scale
+        _add(self.query, queries, gradient @ problem.key_of_heads(keys))
+        _add(self.key, keys, gradient.mT @ problem.query_of_heads(queries))
+
+
+def _add(total: Tensor, block: slice, part: Tensor) -> None:
+    """Add a block's gradient, [*batch, heads, block, dim], to that of a tensor that was broadcast or grouped."""
+    own = total[..., block, :]
+    if own.shape[-3] not in (1, part.shape[-3]):
+        part = part.unflatten(-3, (own.shape[-3], -1)).sum(-3)
+    own += part.sum_to_size(own.shape)

@@ -1,0 +1,293 @@
+"""The face: `attention` and `observe`. Arguments are checked, the problem described, the engine run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid import dropout, engines
+from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace, walk
+from pellucid.observation import Observation
+from pellucid.problem import Problem
+from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+Function = Callable[..., Any]
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    score_mod: Function | None = None,
+    mask_mod: Function | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention, `softmax(score_mod(query @ key.T * scale) where mask_mod) @ value`.
+
+    A drop-in for torch.nn.functional.scaled_dot_product_attention, with FlexAttention's functions. A query that may
+    look at no key gets 0, and gradients 0.
+
+    Args:
+        query: [..., heads, q_len, head_dim], float16, bfloat16, float32 or float64; also [q_len, head_dim].
+        key: [..., heads, k_len, head_dim]; leading dimensions broadcast against query's.
+        value: [..., heads, k_len, value_dim]; value_dim may differ from head_dim.
+        attn_mask: broadcasts to [..., heads, q_len, k_len]; a bool mask is True where a key may be looked at, a float
+            mask is added to the scores. Gradients flow to a float mask.
+        dropout_p: probability that a weight is dropped, the others scaled up by 1 / (1 - dropout_p).
+        is_causal: only keys up to the query's own index, `masks.causal()`, aligned top-left as in SDPA. With
+            attn_mask both hold.
+        scale: what query @ key.T is multiplied by; 1 / sqrt(head_dim) if None.
+        enable_gqa: let several query heads share a key and value head (grouped-query attention).
+        score_mod: changes each score: `(score, b, h, q_idx, kv_idx) -> score`, in the score language. With several
+            batch dimensions b counts them flattened.
+        mask_mod: says whether a key may be looked at: `(b, h, q_idx, kv_idx) -> bool`.
+        sinks: one logit a head, [heads], that takes weight and gives no value (as in gpt-oss).
+
+    Returns:
+        [..., heads, q_len, value_dim], query's dtype.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype; TraceError, its subclass, for a function that cannot be traced.
+        ValueError: shapes that do not fit one another.
+
+    Example:
+        >>> import torch, pellucid
+        >>> query, key, value = torch.rand(3, 2, 8, 5, 64).unbind(0)
+        >>> pellucid.attention(query, key, value, is_causal=True).shape
+        torch.Size([2, 8, 5, 64])
+
+    """
+    problem, shaped = _problem(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
+    )
+    return shaped(engines.run(problem).output)
+
+
+def observe(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    score_mod: Function | None = None,
+    mask_mod: Function | None = None,
+    sinks: Tensor | None = None,
+    readouts: Iterable[Readout] | None = None,
+) -> tuple[Tensor, Observation]:
+    """`attention`'s output, and what the attention did, without the queries x keys matrix.
+
+    Args:
+        query: as in `attention`, like all that follow.
+        key: see `attention`.
+        value: see `attention`.
+        attn_mask: see `attention`.
+        dropout_p: see `attention`; what is read is the weights before dropout.
+        is_causal: see `attention`.
+        scale: see `attention`.
+        enable_gqa: see `attention`.
+        score_mod: see `attention`.
+        mask_mod: see `attention`.
+        sinks: see `attention`.
+        readouts: what to read, from `pellucid.readouts`; LogSumExp, Entropy and MaxScore if None.
+
+    Returns:
+        The output, and an Observation with each readout's result and any exact part of the weights on demand.
+
+    Raises:
+        TypeError: as `attention`, or `readouts` holds something else than readouts.
+        ValueError: as `attention`, or two readouts have one name, or one does not fit the call (TopK's k).
+
+    Example:
+        >>> import torch, pellucid
+        >>> x = torch.rand(10, 4)
+        >>> output, seen = pellucid.observe(x, x, x, readouts=[pellucid.Entropy(), pellucid.TopK(3)])
+        >>> seen.entropy.shape, seen.topk.keys.shape, seen.weights(queries=slice(0, 2)).shape
+        (torch.Size([10]), torch.Size([10, 3]), torch.Size([2, 10]))
+
+    """
+    chosen = _checked_readouts(readouts)
+    problem, shaped = _problem(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, chosen
+    )
+    for readout in chosen:
+        readout.check(problem)
+    result = engines.run(problem)
+    return shaped(result.output), Observation(problem, result, shaped)
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+    score_mod: Function | None,
+    mask_mod: Function | None,
+    sinks: Tensor | None,
+    readouts: tuple[Readout, ...],
+) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+    """The checked problem, and the function that gives its results the inputs' rank again."""
+    _check_tensors(query, key, value)
+    flat = max(query.ndim, key.ndim, value.ndim) == 2
+    if enable_gqa and min(query.ndim, key.ndim, value.ndim) < 3:
+        raise ValueError(f"enable_gqa: needs a heads dimension in query, key and value ({_shapes(query, key, value)})")
+    query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
+    batch, heads = _leading(query, key, value, enable_gqa)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"dropout_p: a probability from 0 to 1 is needed, got {dropout_p}")
+    scale = (max(query.shape[-1], 1) ** -0.5) if scale is None else float(scale)
+    score = SCORE if score_mod is None else _score_expression(score_mod)
+    matrix = (*batch, heads, query.shape[-2], key.shape[-2])
+    score, mask = _with_attn_mask(score, attn_mask, query.dtype, matrix[flat:])
+    if is_causal:
+        mask = operation("and", operation("ge", INPUTS["q"], INPUTS["k"]), mask)
+    if mask_mod is not None:
+        mask = operation("and", mask, _mask_expression(mask_mod))
+    _check_sinks(sinks, heads, query)
+    problem = Problem(
+        query, key, value, batch, heads, scale, score, mask, sinks,
+        float(dropout_p), dropout.seed() if dropout_p else 0, readouts,
+    )  # fmt: skip
+    _check_devices(problem)
+    return problem, (lambda tensor: tensor.squeeze(0)) if flat else (lambda tensor: tensor)
+
+
+def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
+        if tensor.dtype not in DTYPES:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise TypeError(f"{name}: one of {known} is needed, got {tensor.dtype}")
+        if tensor.ndim < 2:
+            raise ValueError(f"{name}: at least 2 dimensions [length, dim] are needed, got {list(tensor.shape)}")
+        if tensor.dtype != query.dtype:
+            raise TypeError(f"{name}: query's dtype {query.dtype} is needed, got {tensor.dtype}")
+        if tensor.device != query.device:
+            raise ValueError(f"{name}: query's device {query.device} is needed, got {tensor.device}")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"key: its head_dim must be query's ({_shapes(query, key)})")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"value: its length must be key's ({_shapes(key=key, value=value)})")
+
+
+def _leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[tuple[int, ...], int]:
+    """The batch dimensions and the number of heads, broadcast."""
+    shapes = _shapes(query, key, value)
+    try:
+        batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
+    except RuntimeError:
+        raise ValueError(f"query, key, value: their batch dimensions must broadcast ({shapes})") from None
+    if enable_gqa:
+        for name, tensor in (("key", key), ("value", value)):
+            own = tensor.shape[-3]
+            if own == 0 or query.shape[-3] % own:
+                raise ValueError(f"{name}: its {own} heads must divide query's {query.shape[-3]} ({shapes})")
+        return tuple(batch), query.shape[-3]
+    try:
+        return tuple(batch), torch.broadcast_shapes(query.shape[-3:-2], key.shape[-3:-2], value.shape[-3:-2])[0]
+    except RuntimeError:
+        raise ValueError(f"query, key, value: their heads must be equal or 1 ({shapes}); or set enable_gqa") from None
+
+
+def _with_attn_mask(
+    score: Expression, attn_mask: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+) -> tuple[Expression, Expression]:
+    """The score and the mask, with attn_mask in one of them: as a function that indexes it in place."""
+    if attn_mask is None:
+        return score, TRUE
+    if not isinstance(attn_mask, Tensor):
+        raise TypeError(f"attn_mask: a tensor is needed, got {type(attn_mask).__name__}")
+    if attn_mask.dtype not in (torch.bool, torch.float32, dtype):
+        raise TypeError(f"attn_mask: bool, float32 or query's {dtype} is needed, got {attn_mask.dtype}")
+    missing = len(shape) - attn_mask.ndim
+    if missing < 0 or any(own not in (1, size) for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
+        raise ValueError(f"attn_mask: must broadcast to {list(shape)}, got {list(attn_mask.shape)}")
+    place = [*_batch_indices(shape[:-3]), INPUTS["h"], INPUTS["q"], INPUTS["k"]][-len(shape) :]
+    sizes = zip(attn_mask.shape, place[missing:], strict=True)
+    element = load(attn_mask, tuple(constant(0) if size == 1 else index for size, index in sizes))
+    return (score, element) if attn_mask.dtype == torch.bool else (operation("add", score, element), TRUE)
+
+
+def _batch_indices(batch: tuple[int, ...]) -> list[Expression]:
+    """The index along each batch dimension that the flattened index b stands for."""
+    indices, stride = [], torch.Size(batch).numel()
+    for dimension, size in enumerate(batch):
+        stride //= max(size, 1)
+        index = operation("floordiv", INPUTS["b"], constant(max(stride, 1)))
+        indices.append(operation("mod", index, constant(max(size, 1))) if dimension else index)
+    return indices
+
+
+def _score_expression(score_mod: Function) -> Expression:
+    score = trace(score_mod, "score_mod", ("score", "b", "h", "q", "k"))
+    if score.kind == "bool":
+        raise TraceError("score_mod: it must return a score, got a bool; give a mask as mask_mod")
+    return operation("add", score, constant(0.0)) if score.kind == "int" else score
+
+
+def _mask_expression(mask_mod: Function) -> Expression:
+    mask = trace(mask_mod, "mask_mod", ("b", "h", "q", "k"))
+    if mask.kind != "bool":
+        raise TraceError(f"mask_mod: it must return a bool, got a {mask.kind}")
+    return mask
+
+
+def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
+    if sinks is None:
+        return
+    if not isinstance(sinks, Tensor) or not sinks.is_floating_point():
+        got = sinks.dtype if isinstance(sinks, Tensor) else type(sinks).__name__
+        raise TypeError(f"sinks: a float tensor is needed, got {got}")
+    if tuple(sinks.shape) != (heads,):
+        raise ValueError(f"sinks: one logit a head, [{heads}], is needed, got {list(sinks.shape)}")
+
+
+def _check_devices(problem: Problem) -> None:
+    device = problem.query.device
+    roots = (problem.score, problem.mask, *(e for r in problem.readouts for e in r.expressions))
+    captured = [node.value for node in walk(*roots) if node.op == "load"]
+    if problem.sinks is not None:
+        captured.append(problem.sinks)
+    for tensor in captured:
+        if tensor.device != device and tensor.ndim:
+            raise ValueError(
+                f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
+            )
+
+
+def _checked_readouts(readouts: Iterable[Readout] | None) -> tuple[Readout, ...]:
+    if readouts is None:
+        return (LogSumExp(), Entropy(), MaxScore())
+    if isinstance(readouts, Readout | str) or not isinstance(readouts, Iterable):
+        raise TypeError(f"readouts: a list of readouts is needed, got {readouts!r}")
+    chosen = tuple(readouts)
+    for readout in chosen:
+        if not isinstance(readout, Readout):
+            raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")
+    names = [readout.name for readout in chosen]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
+    return chosen
+
+
+def _shapes(query: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None) -> str:
+    named = (("query", query), ("key", key), ("value", value))
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in named if tensor is not None)

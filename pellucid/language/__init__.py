@@ -1,0 +1,29 @@
+"""The score language: a user's Python function of one score and its place, recorded as an expression.
+
+trace.py turns the function into an expression; from the expression come its values (evaluate.py), its bounds over a
+tile (interval.py) and its derivatives (derivative.py).
+"""
+
+from pellucid.language.derivative import derivatives
+from pellucid.language.evaluate import evaluate
+from pellucid.language.expression import FALSE, INPUTS, SCORE, TRUE, Expression, constant, load, operation, walk
+from pellucid.language.interval import Interval, bounds
+from pellucid.language.trace import TraceError, trace
+
+__all__ = [
+    "FALSE",
+    "INPUTS",
+    "SCORE",
+    "TRUE",
+    "Expression",
+    "Interval",
+    "TraceError",
+    "bounds",
+    "constant",
+    "derivatives",
+    "evaluate",
+    "load",
+    "operation",
+    "trace",
+    "walk",
+]

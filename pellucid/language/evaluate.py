@@ -1,0 +1,84 @@
+"""The values of an expression over a tile, computed with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.language.expression import Expression, walk
+
+TORCH: dict[str, Callable[..., Tensor]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "truediv": torch.true_divide,
+    "floordiv": torch.floor_divide,
+    "mod": torch.remainder,
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "eq": torch.eq,
+    "ne": torch.ne,
+    "lt": torch.lt,
+    "le": torch.le,
+    "gt": torch.gt,
+    "ge": torch.ge,
+    "and": torch.bitwise_and,
+    "or": torch.bitwise_or,
+    "xor": torch.bitwise_xor,
+    "not": torch.bitwise_not,
+    "where": torch.where,
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "trunc": torch.trunc,
+    "exp": torch.exp,
+    "exp2": torch.exp2,
+    "log": torch.log,
+    "log2": torch.log2,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "sqrt": torch.sqrt,
+}
+
+
+def evaluate(
+    *roots: Expression,
+    inputs: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    replaced: Mapping[int, Tensor] | None = None,
+) -> list[Tensor]:
+    """The value of each of `roots` where its inputs have the values `inputs`, which broadcast against one another.
+
+    Args:
+        roots: expressions; what they share is computed once.
+        inputs: a tensor for each of "score", "b", "h", "q" and "k" that the expressions use; indices are int64.
+        dtype: the precision of every float, captured tensors included.
+        replaced: tensors to read in place of captured ones, by the captured tensor's id.
+
+    Returns:
+        One tensor a root, of the shape to which the inputs that it uses broadcast.
+
+    """
+    dtypes = {"bool": torch.bool, "int": torch.int64, "float": dtype}
+    device = next(iter(inputs.values())).device
+    values: dict[int, Tensor] = {}
+    for node in walk(*roots):
+        args: tuple[Any, ...] = tuple(values[id(a)] for a in node.args)
+        if node.op == "input":
+            value = inputs[node.value]
+        elif node.op == "constant":
+            value = torch.tensor(node.value, dtype=dtypes[node.kind], device=device)
+        elif node.op == "load":
+            tensor = (replaced or {}).get(id(node.value), node.value)
+            value = (tensor[args] if args else tensor).to(dtypes[node.kind])
+        elif node.op == "cast":
+            value = args[0].to(dtypes[node.kind])
+        else:
+            value = TORCH[node.op](*args)
+        values[id(node)] = value
+    return [values[id(root)] for root in roots]

@@ -1,0 +1,114 @@
+"""The observation of one call: what its readouts found, and any exact part of the weights on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.problem import Problem
+from pellucid.result import Result
+from pellucid.softmax import finite
+
+Chosen = slice | int | Sequence[int] | Tensor | None
+
+
+class Observation:
+    """What one call of attention did. Never holds the queries x keys matrix.
+
+    A readout's result is an attribute by its name (`observation.entropy`) and an item (`observation["entropy"]`,
+    `observation["mean_distance"]`). `lse` is always there.
+    """
+
+    def __init__(self, problem: Problem, result: Result, shaped: Callable[[Tensor], Tensor]) -> None:
+        self._problem = problem
+        self._shaped = shaped
+        self._lse = result.lse
+        lookup = {readout.name: readout for readout in problem.readouts}
+        self._readings = {"lse": shaped(result.lse)} | {
+            name: lookup[name].map(reading, shaped) for name, reading in result.readings.items()
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        """The result of the readout called `name`. Raises KeyError, naming those there are."""
+        if name not in self._readings:
+            raise KeyError(self._missing(name))
+        return self._readings[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._readings:
+            raise AttributeError(name if name.startswith("_") else self._missing(name))
+        return self._readings[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._readings]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._readings
+
+    def __repr__(self) -> str:
+        return f"Observation({self.heads} heads, {self.q_len} queries x {self.k_len} keys: {', '.join(self._readings)})"
+
+    def _missing(self, name: str) -> str:
+        return f"{name!r} was not read; pass its readout to observe(readouts=[...]). Read were: {', '.join(self._readings)}"
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """The names of what was read."""
+        return tuple(self._readings)
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+        return self._problem.heads
+
+    @property
+    def q_len(self) -> int:
+        """Number of queries."""
+        return self._problem.q_len
+
+    @property
+    def k_len(self) -> int:
+        """Number of keys."""
+        return self._problem.k_len
+
+    def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
+        """An exact part of the attention weights, computed now from query, key and lse: [..., heads, queries, keys].
+
+        Args:
+            queries: which queries, a slice, one index, or several; all if None. Dimensions are kept.
+            keys: which keys, the same way.
+            heads: which heads, the same way.
+
+        Returns:
+            The weights before dropout, in float32 (float64 for float64 inputs), without gradient. A row of all keys
+            sums to 1, less the sink's share; a row with no key allowed is 0.
+
+        Raises:
+            IndexError: an index beyond the queries, keys or heads.
+
+        """
+        problem = self._problem
+        device = problem.query.device
+        rows = _positions("queries", queries, self.q_len, device)
+        head = _positions("heads", heads, self.heads, device)
+        with torch.no_grad():
+            scores = problem.scores(rows, _positions("keys", keys, self.k_len, device), head)
+            lse = self._lse.detach()[..., head, :][..., rows]
+            return self._shaped(torch.exp(scores - finite(lse)[..., None]))
+
+
+def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> Tensor:
+    every = torch.arange(length, device=device)
+    if chosen is None:
+        return every
+    try:
+        return (
+            every[chosen].reshape(-1) if isinstance(chosen, slice | int) else every[torch.as_tensor(chosen)].reshape(-1)
+        )
+    except (IndexError, TypeError, ValueError):
+        raise IndexError(
+            f"{name}: a slice or indices from {-length} to {length - 1} are needed, got {chosen}"
+        ) from None

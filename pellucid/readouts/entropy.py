@@ -1,0 +1,83 @@
+"""Entropy: how spread each row is, from 0 (all weight on one key) to log(keys)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
+from pellucid.softmax import Merge, Softmax, finite
+
+# Stands for -inf where it is multiplied by a weight of 0.
+LOWEST = -1e30
+
+
+class Entropy(RowReadout):
+    """`observation.entropy`, [..., heads, queries], in nats: -sum of weight * log(weight). A row with no key has 0.
+
+    With `sink=True` a sink is one more outcome, as softmax makes it; with `sink=False` the weights of the keys are
+    first scaled to sum to 1. Without a sink in the call both are the same. Differentiable.
+
+    The state is t = sum of exp(s - m) (s - m), and the entropy log(l) - t / l: this keeps its digits where the
+    textbook lse - E[s] cancels.
+    """
+
+    name = "entropy"
+    differentiable = True
+
+    def __init__(self, sink: bool = True) -> None:
+        self.sink = sink
+
+    def dense(self, dense: Dense) -> Tensor:
+        """The dense definition."""
+        sink, lse = dense.sink, dense.lse
+        if sink is not None and not self.sink:
+            some = dense.allowed.any(-1, keepdim=True)
+            # An empty row takes it of zeros: at -inf its gradient is NaN.
+            lse = torch.where(some, dense.scores, 0.0).logsumexp(-1)
+        log_weights = torch.where(dense.allowed, dense.scores - finite(lse)[..., None], 0.0)
+        weights = torch.where(dense.allowed, log_weights.exp(), 0.0)
+        entropy = -(weights * log_weights).sum(-1)
+        if sink is not None and self.sink:
+            log_sink = sink - lse
+            entropy = entropy - log_sink.exp() * log_sink
+        return entropy
+
+    def of_tile(self, tile: Tile) -> State:
+        """The sum of exp(s - m) (s - m)."""
+        distance = (tile.scores - tile.softmax.shift[..., None]).clamp(min=LOWEST)
+        return ((tile.exponentials * distance).sum(-1),)
+
+    def merge(self, left: State, right: State, merge: Merge) -> State:
+        """Both sums, each shifted to the common maximum."""
+        return (
+            _shifted(left[0], merge.left, merge.left_factor, merge.whole)
+            + _shifted(right[0], merge.right, merge.right_factor, merge.whole),
+        )
+
+    def finish(self, state: State, rows: Rows) -> Tensor:
+        """log(l) - t / l."""
+        t, softmax = state[0], rows.keys
+        if self.sink and rows.merge is not None:
+            (t,), softmax = self.merge(state, (torch.zeros_like(t),), rows.merge), rows.whole
+        empty = softmax.total == 0
+        total = softmax.total.masked_fill(empty, 1.0)
+        return (total.log() - t / total).clamp(min=0.0).masked_fill(empty, 0.0)
+
+    def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
+        """D H / d score = -weight (log weight + H)."""
+        lse = (rows.whole if self.sink else rows.keys).lse
+        weights = weights if self.sink else tile.weights(lse)
+        log_weights = (tile.scores - finite(lse)[..., None]).clamp(min=LOWEST)
+        return -gradient[..., None] * weights * (log_weights + self.finish(state, rows)[..., None])
+
+    def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor | float:
+        """The same for the sink, if it counts."""
+        if not self.sink:
+            return 0.0
+        return -gradient * rows.sink_weight * (rows.sink - rows.whole.lse + self.finish(state, rows))
+
+
+def _shifted(t: Tensor, own: Softmax, factor: Tensor, whole: Softmax) -> Tensor:
+    distance = (own.maximum - whole.shift).clamp(min=LOWEST)
+    return factor * (t + own.total * distance)

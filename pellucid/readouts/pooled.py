@@ -1,0 +1,69 @@
+"""Pooled: the attention map at any resolution, for lengths whose whole map nobody could store or look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pellucid.readouts.base import ColumnReadout, Dense
+
+if TYPE_CHECKING:
+    from pellucid.problem import Problem
+
+
+class Pooled(ColumnReadout):
+    """`observation.pooled`, [..., heads, R, C]: the map in R bins of queries by C bins of keys.
+
+    Each entry is the mean over the bin's queries of the weight that falls into the bin's keys, so each row of the
+    pooled map still sums to 1 (less a sink's share, and less rows with no key). Query i is in bin i * R // q_len;
+    fewer queries than bins make one bin a query. Not differentiable.
+
+    Args:
+        queries: number of query bins, R.
+        keys: number of key bins, C.
+
+    """
+
+    name = "pooled"
+
+    def __init__(self, queries: int, keys: int) -> None:
+        for name, value in (("queries", queries), ("keys", keys)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: Pooled takes a whole number of bins from 1, got {value!r}")
+        self.queries, self.keys = queries, keys
+
+    def dense(self, dense: Dense) -> Tensor:
+        """The dense definition."""
+        q_len, k_len = dense.weights.shape[-2:]
+        queries = torch.nn.functional.one_hot(_bins(q_len, self.queries), _count(q_len, self.queries))
+        keys = torch.nn.functional.one_hot(_bins(k_len, self.keys), _count(k_len, self.keys))
+        queries = queries / queries.sum(0)
+        weights = dense.weights.detach().cpu()
+        return (queries.mT.to(weights.dtype) @ weights @ keys.to(weights.dtype)).to(dense.weights.device)
+
+    def start(self, problem: Problem) -> Tensor:
+        """Zeros."""
+        bins = (_count(problem.q_len, self.queries), _count(problem.k_len, self.keys))
+        return problem.query.new_zeros((*problem.batch, problem.heads, *bins), dtype=problem.dtype)
+
+    def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
+        """Add the tile's sums over its bins."""
+        key_bins = place["k"] * state.shape[-1] // problem.k_len
+        query_bins = place["q"].flatten() * state.shape[-2] // problem.q_len
+        by_key = weights.new_zeros(*weights.shape[:-1], state.shape[-1]).index_add_(-1, key_bins, weights)
+        state.index_add_(-2, query_bins, by_key)
+
+    def finish(self, state: Tensor, problem: Problem) -> Tensor:
+        """The mean over each bin's queries."""
+        counts = torch.bincount(_bins(problem.q_len, self.queries), minlength=state.shape[-2])
+        return state / counts[:, None].to(state)
+
+
+def _count(length: int, bins: int) -> int:
+    return min(length, bins)
+
+
+def _bins(length: int, bins: int) -> Tensor:
+    return torch.arange(length) * _count(length, bins) // max(length, 1)

@@ -1,0 +1,48 @@
+"""Received: how much attention each key got, the column sums that key-value eviction and token pruning need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pellucid.readouts.base import ColumnReadout, Dense
+
+if TYPE_CHECKING:
+    from pellucid.problem import Problem
+
+
+class Received(ColumnReadout):
+    """`observation.received`, [..., heads, keys]: the sum over the queries of each key's weight.
+
+    Not differentiable.
+
+    Args:
+        queries: a slice of the queries to sum over, all if None; `slice(-32, None)` is SnapKV's observation window.
+
+    """
+
+    name = "received"
+
+    def __init__(self, queries: slice | None = None) -> None:
+        if queries is not None and not isinstance(queries, slice):
+            raise TypeError(f"queries: Received takes a slice of the queries or None, got {type(queries).__name__}")
+        self.queries = slice(None) if queries is None else queries
+
+    def dense(self, dense: Dense) -> Tensor:
+        """The dense definition."""
+        return dense.weights[..., self.queries, :].sum(-2).detach()
+
+    def start(self, problem: Problem) -> Tensor:
+        """Zeros."""
+        return problem.query.new_zeros((*problem.batch, problem.heads, problem.k_len), dtype=problem.dtype)
+
+    def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
+        """Add the tile's column sums."""
+        chosen = range(problem.q_len)[self.queries]
+        rows = place["q"].flatten()
+        counted = torch.isin(rows, torch.arange(problem.q_len, device=rows.device)[chosen.start : chosen.stop])
+        if chosen.step != 1:
+            counted &= (rows - chosen.start) % chosen.step == 0
+        state.index_add_(-1, place["k"], weights[..., counted, :].sum(-2))

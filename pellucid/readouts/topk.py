@@ -1,0 +1,94 @@
+"""TopK: for each row, the keys that received most, exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
+from pellucid.softmax import Merge, finite
+
+if TYPE_CHECKING:
+    from pellucid.problem import Problem
+
+
+class TopKeys(NamedTuple):
+    """The largest weights of each row and the keys they belong to, [..., heads, queries, k], largest first."""
+
+    weights: Tensor
+    keys: Tensor  # int64; -1, with weight 0, where the row has fewer keys allowed
+
+
+class TopK(RowReadout):
+    """`observation.topk.weights` and `.keys`, [..., heads, queries, k]: the k largest weights of each row.
+
+    Among equal scores the lower key comes first. Where fewer than k keys are allowed, the weight is 0 and the key -1.
+    Not differentiable.
+
+    Args:
+        k: how many, from 1 to the number of keys.
+
+    """
+
+    name = "topk"
+
+    def __init__(self, k: int) -> None:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise ValueError(f"k: TopK takes a whole number of keys from 1, got {k!r}")
+        self.k = k
+
+    def check(self, problem: Problem) -> None:
+        """Raise ValueError if there are fewer than k keys."""
+        if self.k > problem.k_len:
+            raise ValueError(f"k: TopK({self.k}) asks for more keys than there are ({problem.k_len})")
+
+    def dense(self, dense: Dense) -> TopKeys:
+        """The dense definition."""
+        scores, keys = dense.scores.sort(dim=-1, descending=True, stable=True)
+        return _finish(scores[..., : self.k], keys[..., : self.k], dense.lse)
+
+    def of_tile(self, tile: Tile) -> State:
+        """The k largest scores of the tile and their keys."""
+        scores, chosen = _largest(tile.scores, self.k)
+        missing = self.k - scores.shape[-1]
+        keys = tile.place["k"][chosen]
+        return (
+            torch.nn.functional.pad(scores, (0, missing), value=-torch.inf),
+            torch.nn.functional.pad(keys, (0, missing), value=-1),
+        )
+
+    def merge(self, left: State, right: State, merge: Merge) -> State:
+        """The k largest of both sides."""
+        scores, keys = (torch.cat(pair, -1) for pair in zip(left, right, strict=True))
+        scores, keys = _ordered(scores, keys)
+        return scores[..., : self.k], keys[..., : self.k]
+
+    def finish(self, state: State, rows: Rows) -> TopKeys:
+        """The scores as weights."""
+        return _finish(*state, rows.whole.lse)
+
+
+def _ordered(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """By falling score, and by rising key among equal scores."""
+    keys, by_key = keys.sort(-1)
+    scores, by_score = scores.gather(-1, by_key).sort(dim=-1, descending=True, stable=True)
+    return scores, keys.gather(-1, by_score)
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest along the last dimension, the lower place first among equals."""
+    if scores.shape[-1] > k:
+        # torch.topk breaks ties as it likes: trust it only where the k-th value is alone.
+        values, places = scores.topk(k + 1, dim=-1)
+        tied = (values[..., -1] == values[..., -2]) & (values[..., -1] > -torch.inf)
+        if not bool(tied.any()):
+            return _ordered(values[..., :k], places[..., :k])
+    values, places = scores.sort(dim=-1, descending=True, stable=True)
+    return values[..., :k], places[..., :k]
+
+
+def _finish(scores: Tensor, keys: Tensor, lse: Tensor) -> TopKeys:
+    weights = torch.exp(scores - finite(lse)[..., None])
+    return TopKeys(weights.detach(), keys.masked_fill(scores == -torch.inf, -1))

@@ -1,0 +1,46 @@
+"""The five lines that define everything, dense and in the tensors' own precision. Every engine is tested against them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.problem import Problem
+from pellucid.readouts.base import Dense, Tile
+from pellucid.result import Result
+from pellucid.softmax import finite
+
+
+def run(problem: Problem) -> Result:
+    """Attention as the notebook writes it, with the whole matrix in memory. Differentiable any number of times."""
+    place = problem.place()
+    scores = problem.modify(problem.matrix(), place)
+    weights, lse = _softmax(scores, problem.sinks)
+    output = _dropped(weights, problem, place) @ problem.value_of_heads()
+
+    sink = None if problem.sinks is None else problem.sinks.to(problem.dtype)[:, None]
+    dense = Dense(scores, weights, lse, Tile(scores, place, problem.dtype), sink)
+    readings = {readout.name: readout.dense(dense) for readout in problem.readouts}
+    return Result(output.to(problem.query.dtype), lse, readings)
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The weights of each row and its lse; a row with no key has weights 0 and lse -inf, and gradients 0."""
+    allowed = scores > -torch.inf
+    maximum = scores.detach().amax(-1) if scores.shape[-1] else scores.new_full(scores.shape[:-1], -torch.inf)
+    if sinks is not None:
+        maximum = torch.maximum(maximum, sinks.detach().to(scores.dtype)[:, None])
+    shift = finite(maximum)
+    exponentials = torch.where(allowed | scores.isnan(), torch.exp(scores - shift[..., None]), 0.0)
+    total = exponentials.sum(-1)
+    if sinks is not None:
+        total = total + torch.exp(sinks.to(scores.dtype)[:, None] - shift)
+    empty = total == 0
+    total = total.masked_fill(empty, 1.0)
+    return exponentials / total[..., None], (shift + total.log()).masked_fill(empty, -torch.inf)
+
+
+def _dropped(weights: Tensor, problem: Problem, place: dict[str, Tensor]) -> Tensor:
+    if not problem.dropout_p:
+        return weights
+    return weights * problem.dropout(place)
