@@ -57,7 +57,7 @@ def attention(
         [..., heads, q_len, value_dim], query's dtype.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype; TraceError, its subclass, for a function that cannot be traced.
+        TypeError: an argument of the wrong type or dtype; TraceError, its subclass, for an untraceable function.
         ValueError: shapes that do not fit one another.
 
     Example:

@@ -52,7 +52,8 @@ class Observation:
         return f"Observation({self.heads} heads, {self.q_len} queries x {self.k_len} keys: {', '.join(self._readings)})"
 
     def _missing(self, name: str) -> str:
-        return f"{name!r} was not read; pass its readout to observe(readouts=[...]). Read were: {', '.join(self._readings)}"
+        read = ", ".join(self._readings)
+        return f"{name!r} was not read; pass its readout to observe(readouts=[...]). Read were: {read}"
 
     @property
     def readouts(self) -> tuple[str, ...]:
@@ -105,10 +106,6 @@ def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> 
     if chosen is None:
         return every
     try:
-        return (
-            every[chosen].reshape(-1) if isinstance(chosen, slice | int) else every[torch.as_tensor(chosen)].reshape(-1)
-        )
+        return every[chosen if isinstance(chosen, slice | int) else torch.as_tensor(chosen)].reshape(-1)
     except (IndexError, TypeError, ValueError):
-        raise IndexError(
-            f"{name}: a slice or indices from {-length} to {length - 1} are needed, got {chosen}"
-        ) from None
+        raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None

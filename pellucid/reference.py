@@ -1,4 +1,4 @@
-"""The five lines that define everything, dense and in the tensors' own precision. Every engine is tested against them."""
+"""The five lines that define everything, dense. Every engine is tested against them."""
 
 from __future__ import annotations
 

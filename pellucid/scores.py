@@ -1,6 +1,4 @@
-"""The named score functions: (score, b, h, q_idx, kv_idx) -> score in the score language, for `score_mod` here and in
-FlexAttention.
-"""
+"""The named score functions, for `score_mod` here and in FlexAttention: (score, b, h, q_idx, kv_idx) -> score."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def alibi(slopes: Tensor) -> ScoreFunction:
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """The slopes of the ALiBi paper for a power of two of heads, 2^(-8 i / heads) for i = 1 … heads, float32 [heads]."""
+    """The slopes of the ALiBi paper for a power of two of heads: 2^(-8 i / heads), i = 1 … heads, [heads]."""
     return torch.exp2(torch.arange(1, heads + 1) * (-8.0 / heads))
 
 
@@ -55,7 +53,7 @@ def relative_bias(
 
     Args:
         table: the learned biases, a float tensor [buckets, heads]; gradients flow to it.
-        bidirectional: whether keys after the query have buckets of their own (encoder), or all share bucket 0 (decoder).
+        bidirectional: whether keys after the query have their own buckets (encoder) or all share bucket 0.
         max_distance: from where on all distances share the last bucket.
         offset: added to q_idx, as in `masks.causal`.
 

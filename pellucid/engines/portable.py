@@ -69,9 +69,8 @@ def _forward(problem: Problem) -> _Forward:
         partial = _row_pass(problem, queries, rows_of)
         rows = Rows(partial.softmax, _sink(problem))
         output = (partial.output * rows.factor[..., None]).to(problem.query.dtype)
-        finished.append(
-            (output, rows.whole.lse, partial, [r.finish(s, rows) for r, s in zip(rows_of, partial.states, strict=True)])
-        )
+        results = [readout.finish(state, rows) for readout, state in zip(rows_of, partial.states, strict=True)]
+        finished.append((output, rows.whole.lse, partial, results))
         if columns_of:
             _column_pass(problem, queries, rows.whole.lse, columns_of)
     return _assembled(problem, finished, rows_of, columns_of)

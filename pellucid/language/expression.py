@@ -48,9 +48,8 @@ def constant(value: Number) -> Expression:
 
 TRUE, FALSE = constant(True), constant(False)
 SCORE = Expression("input", "float", value="score")
-INPUTS: dict[str, Expression] = {"score": SCORE} | {
-    n: Expression("input", "int", value=n) for n in ("b", "h", "q", "k")
-}
+INDICES = {name: Expression("input", "int", value=name) for name in ("b", "h", "q", "k")}
+INPUTS: dict[str, Expression] = {"score": SCORE, **INDICES}
 
 
 def load(tensor: Tensor, indices: tuple[Expression, ...]) -> Expression:

@@ -79,8 +79,8 @@ def _load(tensor: Tensor, indices: list[Bounds]) -> Bounds:
             part = part.narrow(dimension, low, high - low + 1)
     if part.numel() == 0 or part.numel() > MOST_READ or part.is_meta:
         return None
-    low, high = part.aminmax()
-    return Interval(low.item(), high.item())
+    least, most = part.aminmax()
+    return Interval(least.item(), most.item())
 
 
 def _where(condition: Bounds, left: Bounds, right: Bounds) -> Bounds:

@@ -121,7 +121,7 @@ class Readout(ABC):
         """The traced functions that this readout computes, if any."""
         return ()
 
-    def check(self, problem: Problem) -> None:
+    def check(self, problem: Problem) -> None:  # noqa: B027 - most readouts fit every problem
         """Raise ValueError if `problem` cannot be read like this."""
 
     @abstractmethod

@@ -73,7 +73,7 @@ class Entropy(RowReadout):
 
     def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor | float:
         """The same for the sink, if it counts."""
-        if not self.sink:
+        if not self.sink or rows.sink is None:
             return 0.0
         return -gradient * rows.sink_weight * (rows.sink - rows.whole.lse + self.finish(state, rows))
 

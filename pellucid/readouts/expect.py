@@ -1,4 +1,4 @@
-"""Expect: the mean of any function of the place under the attention weights; most named statistics are one line of it."""
+"""Expect: the mean of any function of the place under the weights; most named statistics are one line of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Expect(RowReadout):
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"name: Expect needs a name to be found by, got {name!r}")
-        self.name = name
+        self.name, self.fn = name, fn
         self.expression = cast(trace(fn, "Expect", ("b", "h", "q", "k")), "float")
 
     @property

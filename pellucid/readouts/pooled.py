@@ -39,9 +39,9 @@ class Pooled(ColumnReadout):
         q_len, k_len = dense.weights.shape[-2:]
         queries = torch.nn.functional.one_hot(_bins(q_len, self.queries), _count(q_len, self.queries))
         keys = torch.nn.functional.one_hot(_bins(k_len, self.keys), _count(k_len, self.keys))
-        queries = queries / queries.sum(0)
         weights = dense.weights.detach().cpu()
-        return (queries.mT.to(weights.dtype) @ weights @ keys.to(weights.dtype)).to(dense.weights.device)
+        means = (queries / queries.sum(0, dtype=weights.dtype)).mT.to(weights.dtype)
+        return (means @ weights @ keys.to(weights.dtype)).to(dense.weights.device)
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros."""

@@ -67,7 +67,8 @@ class TopK(RowReadout):
 
     def finish(self, state: State, rows: Rows) -> TopKeys:
         """The scores as weights."""
-        return _finish(*state, rows.whole.lse)
+        scores, keys = state
+        return _finish(scores, keys, rows.whole.lse)
 
 
 def _ordered(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
