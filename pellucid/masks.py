@@ -79,9 +79,9 @@ def sliding_window(left: int | None = None, right: int | None = None, offset: in
 
 
 def prefix(length: int | Tensor) -> Mask:
-    """Whether the key is one of the first `length`: `causal() | prefix(n)` is a prefix-LM.
+    """Whether the key is one of the first `length`, a number or an integer tensor [batch].
 
-    `length` is a number, or an integer tensor [batch].
+    A prefix-LM is `causal() | prefix(n)`.
     """
     if isinstance(length, Tensor):
         _check_integers("length", length, 1)
