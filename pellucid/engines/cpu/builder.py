@@ -1,0 +1,410 @@
+"""A thin builder over llvmlite: values with operators and loops with carried values, so that kernels read like algorithms.
+
+Nothing here knows about attention. A Value is a scalar or a vector of one machine type; a Python number beside it takes
+its type, and a scalar beside a vector is spread over its lanes. Integers are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+POINTER = ir.PointerType()
+Number = bool | int | float
+
+
+def vector(element: ir.Type, lanes: int) -> ir.Type:
+    """The type of `lanes` elements; one lane is a scalar."""
+    return element if lanes == 1 else ir.VectorType(element, lanes)
+
+
+def element_of(type_: ir.Type) -> ir.Type:
+    """The type of one lane."""
+    return type_.element if isinstance(type_, ir.VectorType) else type_
+
+
+def lanes_of(type_: ir.Type) -> int:
+    """How many lanes a type has; a scalar has one."""
+    return type_.count if isinstance(type_, ir.VectorType) else 1
+
+
+def is_float(type_: ir.Type) -> bool:
+    """Whether a type's lanes are floating-point numbers."""
+    return isinstance(element_of(type_), ir.types._BaseFloatType)
+
+
+class Value:
+    """An SSA value with Python's operators."""
+
+    __slots__ = ("code", "raw")
+
+    def __init__(self, code: Code, raw: ir.Value) -> None:
+        self.code, self.raw = code, raw
+
+    @property
+    def type(self) -> ir.Type:
+        """The machine type."""
+        return self.raw.type
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes."""
+        return lanes_of(self.raw.type)
+
+    def _binary(self, other: Any, for_float: str, for_int: str) -> Value:
+        left, right = self.code.match(self, other)
+        return Value(self.code, getattr(self.code.ir, for_float if is_float(left.type) else for_int)(left.raw, right.raw))
+
+    def _compare(self, other: Any, operator: str) -> Value:
+        left, right = self.code.match(self, other)
+        emit = self.code.ir.fcmp_ordered if is_float(left.type) else self.code.ir.icmp_signed
+        if is_float(left.type) and operator == "!=":
+            emit = self.code.ir.fcmp_unordered
+        return Value(self.code, emit(operator, left.raw, right.raw))
+
+    def __add__(self, other: Any) -> Value:
+        return self._binary(other, "fadd", "add")
+
+    def __sub__(self, other: Any) -> Value:
+        return self._binary(other, "fsub", "sub")
+
+    def __mul__(self, other: Any) -> Value:
+        return self._binary(other, "fmul", "mul")
+
+    def __truediv__(self, other: Any) -> Value:
+        return self._binary(other, "fdiv", "sdiv")
+
+    def __rsub__(self, other: Any) -> Value:
+        left, right = self.code.match(self, other)
+        return right - left
+
+    def __rtruediv__(self, other: Any) -> Value:
+        left, right = self.code.match(self, other)
+        return right / left
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __floordiv__(self, other: Any) -> Value:
+        """Rounds down, as in Python and torch."""
+        left, right = self.code.match(self, other)
+        quotient = Value(self.code, self.code.ir.sdiv(left.raw, right.raw))
+        remainder = left - quotient * right
+        inexact = (remainder != 0) & ((remainder ^ right) < 0)
+        return quotient - inexact.extended(left.type)
+
+    def __mod__(self, other: Any) -> Value:
+        """Has the divisor's sign, as in Python and torch."""
+        left, right = self.code.match(self, other)
+        return left - (left // right) * right
+
+    def __and__(self, other: Any) -> Value:
+        return self._binary(other, "", "and_")
+
+    def __or__(self, other: Any) -> Value:
+        return self._binary(other, "", "or_")
+
+    def __xor__(self, other: Any) -> Value:
+        return self._binary(other, "", "xor")
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __lshift__(self, other: Any) -> Value:
+        return self._binary(other, "", "shl")
+
+    def __rshift__(self, other: Any) -> Value:
+        return self._binary(other, "", "ashr")
+
+    def __invert__(self) -> Value:
+        return Value(self.code, self.code.ir.not_(self.raw))
+
+    def __neg__(self) -> Value:
+        return Value(self.code, self.code.ir.fneg(self.raw)) if is_float(self.type) else 0 - self
+
+    def __lt__(self, other: Any) -> Value:
+        return self._compare(other, "<")
+
+    def __le__(self, other: Any) -> Value:
+        return self._compare(other, "<=")
+
+    def __gt__(self, other: Any) -> Value:
+        return self._compare(other, ">")
+
+    def __ge__(self, other: Any) -> Value:
+        return self._compare(other, ">=")
+
+    def __eq__(self, other: Any) -> Value:  # type: ignore[override]
+        return self._compare(other, "==")
+
+    def __ne__(self, other: Any) -> Value:  # type: ignore[override]
+        return self._compare(other, "!=")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def bits(self, type_: ir.Type) -> Value:
+        """The same bits as another type of the same size."""
+        return Value(self.code, self.code.ir.bitcast(self.raw, type_))
+
+    def extended(self, type_: ir.Type) -> Value:
+        """A bool as 0 or 1 of an integer type."""
+        return Value(self.code, self.code.ir.zext(self.raw, type_))
+
+    def to(self, element: ir.Type) -> Value:
+        """Converted to another element type: rounded to nearest, or towards zero from float to int."""
+        own, wanted, emit = element_of(self.type), vector(element, self.lanes), self.code.ir
+        if str(own) == str(element):
+            return self
+        if isinstance(own, ir.IntType) and isinstance(element, ir.IntType):
+            convert = emit.trunc if own.width > element.width else emit.zext if own.width == 1 else emit.sext
+        elif isinstance(own, ir.IntType):
+            convert = emit.uitofp if own.width == 1 else emit.sitofp
+        elif isinstance(element, ir.IntType):
+            convert = emit.fptosi
+        else:
+            convert = emit.fptrunc if _WIDTH[str(own)] > _WIDTH[str(element)] else emit.fpext
+        return Value(self.code, convert(self.raw, wanted))
+
+    def lane(self, index: int) -> Value:
+        """One lane."""
+        return Value(self.code, self.code.ir.extract_element(self.raw, ir.Constant(I32, index)))
+
+
+_WIDTH = {"half": 16, "float": 32, "double": 64}
+
+
+class Code:
+    """The body of one function, as it is being written."""
+
+    def __init__(self, function: ir.Function) -> None:
+        self.function = function
+        self.module: ir.Module = function.module
+        self.entry = function.append_basic_block("entry")
+        self.ir = ir.IRBuilder(self.entry)
+        self.arguments = [Value(self, argument) for argument in function.args]
+
+    def constant(self, type_: ir.Type, value: Number) -> Value:
+        """A number of a type, in every lane."""
+        element = element_of(type_)
+        one = float(value) if is_float(element) else int(value)
+        raw = ir.Constant(element, one)
+        return Value(self, ir.Constant(type_, [raw] * lanes_of(type_)) if lanes_of(type_) > 1 else raw)
+
+    def i64(self, value: int) -> Value:
+        """A 64-bit integer."""
+        return self.constant(I64, value)
+
+    def match(self, *values: Any) -> list[Value]:
+        """The values with one type: numbers take the others' type, scalars are spread over lanes."""
+        model = max((v for v in values if isinstance(v, Value)), key=lambda v: v.lanes)
+        typed = [v if isinstance(v, Value) else self.constant(model.type, v) for v in values]
+        return [v if v.lanes == model.lanes else self.spread(v, model.lanes) for v in typed]
+
+    def spread(self, value: Value, lanes: int) -> Value:
+        """A scalar in every lane."""
+        if lanes == 1 or value.lanes == lanes:
+            return value
+        type_ = vector(value.type, lanes)
+        undefined = ir.Constant(type_, ir.Undefined)
+        one = self.ir.insert_element(undefined, value.raw, ir.Constant(I32, 0))
+        return Value(self, self.ir.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)))
+
+    def ramp(self, element: ir.Type, lanes: int) -> Value:
+        """0, 1, 2, … by lane."""
+        numbers = [ir.Constant(element, i) for i in range(lanes)]
+        return Value(self, ir.Constant(vector(element, lanes), numbers) if lanes > 1 else numbers[0])
+
+    def shuffle(self, left: Value, right: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of two vectors laid end to end."""
+        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [ir.Constant(I32, i) for i in lanes])
+        return Value(self, self.ir.shuffle_vector(left.raw, right.raw, mask))
+
+    def select(self, condition: Value, yes: Any, no: Any) -> Value:
+        """`yes` where the condition holds, else `no`."""
+        model = next(v for v in (yes, no) if isinstance(v, Value))
+        yes, no = (v if isinstance(v, Value) else self.constant(model.type, v) for v in (yes, no))
+        lanes = max(v.lanes for v in (condition, yes, no))
+        parts = [self.spread(v, lanes) for v in (condition, yes, no)]
+        return Value(self, self.ir.select(*(p.raw for p in parts)))
+
+    def minimum(self, left: Any, right: Any) -> Value:
+        """The smaller; for floats, of a NaN and a number whichever costs nothing."""
+        a, b = self.match(left, right)
+        return self.select(a < b, a, b)
+
+    def maximum(self, left: Any, right: Any) -> Value:
+        """The larger; for floats, of a NaN and a number whichever costs nothing."""
+        a, b = self.match(left, right)
+        return self.select(a > b, a, b)
+
+    def intrinsic(self, name: str, result: ir.Type, *args: Value) -> Value:
+        """A call of an LLVM intrinsic by its full name."""
+        known = self.module.globals.get(name)
+        if known is None:
+            known = ir.Function(self.module, ir.FunctionType(result, [a.type for a in args]), name)
+        return Value(self, self.ir.call(known, [a.raw for a in args]))
+
+    def fma(self, a: Any, b: Any, c: Any) -> Value:
+        """a * b + c, fused where the processor can."""
+        a, b, c = self.match(a, b, c)
+        return self.intrinsic(f"llvm.fmuladd.{_suffix(a.type)}", a.type, a, b, c)
+
+    def unary(self, name: str, value: Value) -> Value:
+        """An overloaded intrinsic of one value, such as sqrt or fabs."""
+        return self.intrinsic(f"llvm.{name}.{_suffix(value.type)}", value.type, value)
+
+    def reduce(self, operation: str, value: Value) -> Value:
+        """All lanes combined by add or fmax, pairwise."""
+        while value.lanes > 1:
+            half = value.lanes // 2
+            low = self._part(value, range(half))
+            high = self._part(value, range(half, value.lanes))
+            value = low + high if operation == "add" else self.maximum(low, high)
+        return value
+
+    def _part(self, value: Value, lanes: range) -> Value:
+        return value.lane(lanes[0]) if len(lanes) == 1 else self.shuffle(value, value, lanes)
+
+    # Memory. An offset counts elements of the given type.
+
+    def at(self, pointer: Value, offset: Any, element: ir.Type = I8) -> Value:
+        """The address `offset` elements on."""
+        offset = offset if isinstance(offset, Value) else self.i64(offset)
+        return Value(self, self.ir.gep(pointer.raw, [offset.raw], source_etype=_sized(element)))
+
+    def load(self, pointer: Value, type_: ir.Type, offset: Any = 0, align: int | None = None) -> Value:
+        """What lies `offset` elements on; a vector may lie at any element's address."""
+        element = element_of(type_)
+        address = self.at(pointer, offset, element)
+        return Value(self, self.ir.load(address.raw, typ=type_, align=align or _bytes(element)))
+
+    def store(self, pointer: Value, value: Value, offset: Any = 0, align: int | None = None) -> None:
+        """Put a value `offset` elements on."""
+        element = element_of(value.type)
+        self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or _bytes(element))
+
+    def masked_load(self, pointer: Value, type_: ir.Type, mask: Value, offset: Any = 0) -> Value:
+        """The lanes where `mask` holds, others 0 and never read."""
+        element = element_of(type_)
+        address = self.at(pointer, offset, element)
+        if lanes_of(type_) == 1:
+            return self._scalar_masked_load(address, type_, mask)
+        name = f"llvm.masked.load.{_suffix(type_)}.p0"
+        return self.intrinsic(name, type_, address, self.constant(I32, _bytes(element)), mask, self.constant(type_, 0))
+
+    def _scalar_masked_load(self, address: Value, type_: ir.Type, mask: Value) -> Value:
+        result = self.variable(self.constant(type_, 0))
+        with self.when(mask):
+            result.set(self.load(address, type_))
+        return result.get()
+
+    def masked_store(self, pointer: Value, value: Value, mask: Value, offset: Any = 0) -> None:
+        """Put the lanes where `mask` holds; others are never touched."""
+        element = element_of(value.type)
+        address = self.at(pointer, offset, element)
+        if value.lanes == 1:
+            with self.when(mask):
+                self.store(address, value)
+            return
+        name = f"llvm.masked.store.{_suffix(value.type)}.p0"
+        known = self.module.globals.get(name)
+        if known is None:
+            signature = ir.FunctionType(ir.VoidType(), [value.type, POINTER, I32, mask.type])
+            known = ir.Function(self.module, signature, name)
+        self.ir.call(known, [value.raw, address.raw, ir.Constant(I32, _bytes(element)), mask.raw])
+
+    def gather(self, pointer: Value, element: ir.Type, offsets: Value, mask: Value) -> Value:
+        """One element for each lane where `mask` holds, others 0 and never read. Offsets count elements, in int64."""
+        if offsets.lanes == 1:
+            return self.masked_load(pointer, element, mask, offsets)
+        type_ = vector(element, offsets.lanes)
+        addresses = Value(self, self.ir.gep(pointer.raw, [offsets.raw], source_etype=_sized(element)))
+        addresses.raw.type = ir.VectorType(POINTER, offsets.lanes)  # llvmlite gives the scalar pointer's type
+        zero = self.constant(type_, 0)
+        name = f"llvm.masked.gather.{_suffix(type_)}.v{offsets.lanes}p0"
+        return self.intrinsic(name, type_, addresses, self.constant(I32, _bytes(element)), mask, zero)
+
+    # Control.
+
+    def loop(
+        self,
+        start: Any,
+        stop: Any,
+        body: Callable[..., Sequence[Value] | None],
+        carried: Sequence[Value] = (),
+        step: int = 1,
+    ) -> list[Value]:
+        """Run `body(i, *carried)` for i from start to stop; it returns the next carried values. Gives the last ones."""
+        start, stop = (x if isinstance(x, Value) else self.i64(x) for x in (start, stop))
+        before = self.ir.block
+        head, inside, after = (self.function.append_basic_block(name) for name in ("loop", "body", "done"))
+        self.ir.branch(head)
+        self.ir.position_at_end(head)
+        index = self.ir.phi(start.type)
+        phis = [self.ir.phi(value.type) for value in carried]
+        self.ir.cbranch(self.ir.icmp_signed("<", index, stop.raw), inside, after)
+        self.ir.position_at_end(inside)
+        results = body(Value(self, index), *(Value(self, phi) for phi in phis)) or ()
+        following = self.ir.add(index, ir.Constant(start.type, step))
+        for phi, initial, last in ((index, start.raw, following), *_triples(phis, carried, results)):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(last, self.ir.block)
+        self.ir.branch(head)
+        self.ir.position_at_end(after)
+        return [Value(self, phi) for phi in phis]
+
+    @contextmanager
+    def when(self, condition: Value) -> Any:
+        """Run what is written inside the `with` only if the condition holds."""
+        with self.ir.if_then(condition.raw):
+            yield
+
+    @contextmanager
+    def either(self, condition: Value) -> Any:
+        """Two bodies: `with either(c) as (yes, no): with yes: … with no: …`."""
+        with self.ir.if_else(condition.raw) as branches:
+            yield branches
+
+    def variable(self, initial: Value) -> Variable:
+        """A mutable scalar, for what is set in a branch."""
+        with self.ir.goto_entry_block():
+            slot = self.ir.alloca(initial.type)
+        variable = Variable(self, slot, initial.type)
+        variable.set(initial)
+        return variable
+
+
+class Variable:
+    """A mutable value; the optimiser turns it back into SSA."""
+
+    def __init__(self, code: Code, slot: ir.Value, type_: ir.Type) -> None:
+        self.code, self.slot, self.type = code, slot, type_
+
+    def get(self) -> Value:
+        """The value now."""
+        return Value(self.code, self.code.ir.load(self.slot, typ=self.type))
+
+    def set(self, value: Value) -> None:
+        """Change it."""
+        self.code.ir.store(value.raw, self.slot)
+
+
+def _triples(phis: Any, carried: Any, results: Any) -> list[tuple[Any, Any, Any]]:
+    return [(phi, initial.raw, last.raw) for phi, initial, last in zip(phis, carried, results, strict=True)]
+
+
+def _sized(element: ir.Type) -> ir.Type:
+    return I8 if str(element) == "i1" else element
+
+
+def _bytes(element: ir.Type) -> int:
+    return {"half": 2, "float": 4, "double": 8, "ptr": 8}.get(str(element)) or max(1, element.width // 8)
+
+
+def _suffix(type_: ir.Type) -> str:
+    element = element_of(type_)
+    name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(element)) or f"i{element.width}"
+    return f"v{lanes_of(type_)}{name}" if lanes_of(type_) > 1 else name

@@ -1,0 +1,136 @@
+"""From a kernel's IR to a function in memory, with the machine code kept on disk.
+
+The file's name is a digest of all that the code depends on: this package's sources, the kernel's own description, the
+processor, llvmlite and our version. A file that cannot be read, written or trusted is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+from llvmlite import binding, ir
+
+from pellucid._version import __version__
+from pellucid.engines.cpu.target import Target, machine
+
+Emit = Callable[[ir.Module], None]
+_lock = threading.Lock()
+_loaded: dict[tuple[str, str, Target], Loaded] = {}
+
+
+class Loaded:
+    """A compiled function in memory: its address, valid as long as this lives."""
+
+    def __init__(self, code: bytes, symbol: str, name: str, target: Target) -> None:
+        library = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
+        self._library = library.link(_jit(), name)
+        self.address: int = self._library[symbol]
+
+
+def function(symbol: str, description: str, emit: Emit, target: Target) -> int:
+    """The address of the kernel that `emit` writes, compiled at most once.
+
+    Args:
+        symbol: the name of the function in the module.
+        description: everything that `emit`'s output depends on, beside the sources and the target.
+        emit: writes the function into a module.
+        target: the processor.
+
+    """
+    key = (symbol, description, target)
+    loaded = _loaded.get(key)
+    if loaded is None:
+        with _lock:
+            loaded = _loaded.get(key)
+            if loaded is None:
+                loaded = _loaded[key] = _load(symbol, description, emit, target)
+    return loaded.address
+
+
+def assembly(module: ir.Module, target: Target) -> str:
+    """The machine code of a module as text, for reading."""
+    return machine(target).emit_assembly(_optimised(module, target))
+
+
+def object_code(module: ir.Module, target: Target) -> bytes:
+    """The machine code of a module, as an object file."""
+    return machine(target).emit_object(_optimised(module, target))
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: $PELLUCID_CACHE, or `pellucid` in the user's cache directory."""
+    own = os.environ.get("PELLUCID_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "pellucid" if base else Path("~/.cache/pellucid").expanduser()
+
+
+def _load(symbol: str, description: str, emit: Emit, target: Target) -> Loaded:
+    digest = hashlib.sha256(repr((_sources(), description, symbol, target)).encode()).hexdigest()[:32]
+    path = cache_directory() / f"{symbol}-{digest}.o"
+    code = _read(path)
+    if code is None:
+        module = ir.Module(symbol)
+        module.triple = target.triple
+        emit(module)
+        code = object_code(module, target)
+        _write(path, code)
+    return Loaded(code, symbol, f"{symbol}-{digest}", target)
+
+
+def _optimised(module: ir.Module, target: Target) -> binding.ModuleRef:
+    parsed = binding.parse_assembly(str(module))
+    parsed.verify()
+    # The IR has its final shape: what the optimiser may still do is clean up and move code out of loops.
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = False
+    builder = binding.create_pass_builder(machine(target), options)
+    builder.getModulePassManager().run(parsed, builder)
+    return parsed
+
+
+@cache
+def _sources() -> str:
+    digest = hashlib.sha256(f"{__version__} {llvmlite.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _jit() -> binding.LLJIT:
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.create_lljit_compiler()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    checksum, code = content[:32], content[32:]
+    return code if code and hashlib.sha256(code).digest() == checksum else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Into a file of its own first: another process reads all of it or nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    except OSError:
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,289 @@
+"""The engine's face: from a Problem to a kernel's specification and arguments, a call, and a Result.
+
+Only what is known per call is done here, in plain Python; the work is the kernel's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.engines.cpu import compile as compiler
+from pellucid.engines.cpu import forward, threads
+from pellucid.engines.cpu.layout import CHUNK, FIXED, ROWS, SLOT, Spec
+from pellucid.engines.cpu.program import STORED, TABLE_BLOCK, Program, Slot
+from pellucid.engines.cpu.target import Target, host
+from pellucid.language import Expression, Interval, bounds, walk
+from pellucid.problem import Problem
+from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore
+from pellucid.readouts.base import Rows
+from pellucid.result import Result
+from pellucid.softmax import Softmax
+
+MOST_DIM = 256
+MOST_SLOT_DIMS = 4
+TASKS_A_THREAD = 4
+
+
+def covers(problem: Problem) -> bool:
+    """Whether this engine runs `problem`; what it does not run, the portable engine does."""
+    query = problem.query
+    return (
+        query.device.type == "cpu"
+        and not problem.dropout_p
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in problem.differentiable))
+        and 1 <= query.shape[-1] <= MOST_DIM
+        and 1 <= problem.value.shape[-1] <= MOST_DIM
+        and torch.Size(problem.rows).numel() > 0
+        and problem.k_len > 0
+        and all(type(readout) in (Entropy, Expect, LogSumExp, MaxScore) for readout in problem.readouts)
+        and all(_storable(node) for node in walk(*_roots(problem).values()))
+    )
+
+
+def run(problem: Problem) -> Result:
+    """Attention and its readouts, without gradients."""
+    roots = _roots(problem)
+    program = Program(roots, _slots(problem, roots))
+    spec = _spec(problem, program)
+    output = torch.empty(*problem.batch, problem.heads, problem.q_len, spec.value_dim, dtype=problem.query.dtype)
+    state = problem.query.new_empty(len(spec.accumulators) if spec.rows_out else 0, *problem.rows, dtype=problem.dtype)
+    _call(problem, program, spec, output, state)
+    if not spec.rows_out:
+        return Result(output, output.new_empty(0), {})
+    return _finished(problem, spec, output, state)
+
+
+def ir_of(problem: Problem, target: Target | None = None) -> str:
+    """The LLVM IR of the kernel that would run `problem`, for reading."""
+    return str(_module(problem, target))
+
+
+def assembly_of(problem: Problem, target: Target | None = None) -> str:
+    """The machine code of the kernel that would run `problem`, as text, for reading."""
+    return compiler.assembly(_module(problem, target), target or host())
+
+
+def _module(problem: Problem, target: Target | None) -> Any:
+    roots = _roots(problem)
+    program = Program(roots, _slots(problem, roots))
+    return _emitted(_spec(problem, program, target), program)
+
+
+def _emitted(spec: Spec, program: Program) -> Any:
+    from llvmlite import ir
+
+    module = ir.Module(forward.NAME)
+    module.triple = spec.target.triple
+    forward.emit(module, spec, program)
+    return module
+
+
+# What the kernel is compiled for.
+
+
+def _roots(problem: Problem) -> dict[str, Expression]:
+    expects = [r.expression for r in problem.readouts if isinstance(r, Expect)]
+    return {"score": problem.score, "mask": problem.mask} | {f"expect{i}": e for i, e in enumerate(expects)}
+
+
+def _spec(problem: Problem, program: Program, target: Target | None = None) -> Spec:
+    target = target or host()
+    size = 8 if problem.dtype == torch.float64 else 4
+    return Spec(
+        target=target,
+        dtype=_name(problem.query),
+        head_dim=problem.query.shape[-1],
+        value_dim=problem.value.shape[-1],
+        vectors=min(target.tile_vectors, -(-problem.k_len // target.lanes(size))),
+        sinks=problem.sinks is not None,
+        rows_out=bool(problem.readouts),
+        integer_bits=32 if _fits_32_bits(problem, program) else 64,
+        entropy=any(isinstance(r, Entropy) for r in problem.readouts),
+        expects=len(program.roots) - 2,
+    )
+
+
+def _slots(problem: Problem, roots: dict[str, Expression]) -> dict[int, Slot]:
+    slots: dict[int, Slot] = {}
+    for node in walk(*roots.values()):
+        if node.op == "load" and id(node.value) not in slots:
+            tensor = node.value
+            slots[id(tensor)] = Slot(
+                number=len(slots),
+                dtype=_name(tensor),
+                ndim=tensor.ndim,
+                contiguous=tensor.ndim > 0 and tensor.stride(-1) == 1,
+                whole=tensor.ndim > 0 and tensor.shape[-1] >= problem.k_len,
+                table=_tabulated(node),
+            )
+    return slots
+
+
+def _storable(node: Expression) -> bool:
+    if node.op != "load":
+        return True
+    tensor: Tensor = node.value
+    return (
+        tensor.ndim <= MOST_SLOT_DIMS
+        and tensor.numel() > 0
+        and _name(tensor) in STORED
+        and not (tensor.dtype == torch.float64 and tensor.requires_grad)
+    )
+
+
+def _tabulated(load: Expression) -> bool:
+    """Whether block minima of the captured tensor help to skip tiles: a row of integers for each batch and head."""
+    tensor: Tensor = load.value
+    rows_fixed = all(n.value not in ("q", "k") for index in load.args[:-1] for n in walk(index) if n.op == "input")
+    return tensor.ndim > 0 and load.kind != "float" and rows_fixed and tensor.numel() <= 1 << 22
+
+
+def _fits_32_bits(problem: Problem, program: Program) -> bool:
+    """Whether every int that the functions compute fits an int32."""
+    nodes = [n for n in walk(*program.roots.values()) if n.kind == "int" and n.op != "constant"]
+    if not nodes:
+        return True
+    places = {
+        "b": Interval(0, max(torch.Size(problem.batch).numel() - 1, 0)),
+        "h": Interval(0, problem.heads - 1),
+        "q": Interval(0, problem.q_len - 1),
+        "k": Interval(0, problem.k_len - 1),
+    }
+    limits = [bounds(node, places) for node in nodes]
+    return all(x is not None and -(2**31) <= x.low and x.high < 2**31 for x in limits)
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+# The call.
+
+
+def _call(problem: Problem, program: Program, spec: Spec, output: Tensor, state: Tensor) -> None:
+    address = compiler.function(
+        forward.NAME, f"{spec!r} {program.description()}", lambda m: forward.emit(m, spec, program), spec.target
+    )
+    batch = torch.Size(problem.batch).numel()
+    chunk = _chunk(problem, batch)
+    chunks = -(-problem.q_len // chunk)
+    tasks = batch * problem.heads * chunks
+    workers = min(torch.get_num_threads(), tasks)
+    kept: list[Tensor] = []
+    named = {
+        "tasks": tasks,
+        "scratch": threads.scratch(workers * spec.scratch["end"]),
+        "scratch_size": spec.scratch["end"],
+        "heads": problem.heads,
+        "inner_batch": problem.batch[-1] if problem.batch else 1,
+        "q_len": problem.q_len,
+        "k_len": problem.k_len,
+        "chunk": chunk,
+        "chunks": chunks,
+        "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
+        "key_group": _group(problem.heads, problem.key),
+        "value_group": _group(problem.heads, problem.value),
+        "sinks": _address(problem.sinks, problem.dtype, kept),
+        "maximum": state.data_ptr(),
+        "total": state[1:].data_ptr(),
+    }
+    for name, tensor in (("query", problem.query), ("key", problem.key), ("value", problem.value), ("output", output)):
+        named |= _laid_out(name, tensor, problem, kept)
+    numbers = [named.get(name, 0) for name in FIXED]
+    for tensor, slot in _by_number(program):
+        numbers += _slot_arguments(tensor, slot, kept)
+    arguments = (ctypes.c_int64 * len(numbers))(*numbers)
+    threads.run(address, ctypes.addressof(arguments), workers)
+
+
+def _chunk(problem: Problem, batch: int) -> int:
+    """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
+    wanted = TASKS_A_THREAD * torch.get_num_threads()
+    per_head = -(-wanted // (batch * problem.heads))
+    blocks = -(-problem.q_len // ROWS)
+    return min(CHUNK, max(1, -(-blocks // per_head)) * ROWS)
+
+
+def _group(heads: int, tensor: Tensor) -> int:
+    return max(1, heads // tensor.shape[-3]) if tensor.shape[-3] > 1 else max(heads, 1)
+
+
+def _laid_out(name: str, tensor: Tensor, problem: Problem, kept: list[Tensor]) -> dict[str, int]:
+    """A tensor's address and strides. Copied only if its rows are not contiguous or it has more than 2 batch dimensions."""
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    batch = problem.batch
+    if len(batch) > 2 or tensor.ndim - 3 > 2:
+        tensor = tensor.expand(*batch, *tensor.shape[-3:]).reshape(-1, batch[-1], *tensor.shape[-3:])
+    kept.append(tensor)
+    sizes, strides = tensor.shape[:-3], tensor.stride()
+    steps = [0, 0]
+    for back in range(1, len(sizes) + 1):
+        steps[-back] = strides[-3 - back] if sizes[-back] > 1 else 0
+    group_head = strides[-3] if tensor.shape[-3] > 1 else 0
+    return {
+        name: tensor.data_ptr(),
+        f"{name}_batch": steps[0],
+        f"{name}_inner": steps[1],
+        f"{name}_head": group_head,
+        f"{name}_row": strides[-2],
+    }
+
+
+def _address(tensor: Tensor | None, dtype: torch.dtype, kept: list[Tensor]) -> int:
+    if tensor is None:
+        return 0
+    kept.append(tensor.detach().to(dtype).contiguous())
+    return kept[-1].data_ptr()
+
+
+def _by_number(program: Program) -> list[tuple[Tensor, Slot]]:
+    tensors = {id(n.value): n.value for n in walk(*program.roots.values()) if n.op == "load"}
+    return [(tensors[key], slot) for key, slot in sorted(program.slots.items(), key=lambda item: item[1].number)]
+
+
+def _slot_arguments(tensor: Tensor, slot: Slot, kept: list[Tensor]) -> list[int]:
+    table = _table(tensor) if slot.table else None
+    if table is not None:
+        kept.append(table)
+    sizes, strides = list(tensor.shape), list(tensor.stride())
+    fill = [0] * (MOST_SLOT_DIMS - tensor.ndim)
+    numbers = [tensor.data_ptr(), 0 if table is None else table.data_ptr(), *sizes, *fill, *strides, *fill]
+    assert len(numbers) == SLOT
+    return numbers
+
+
+def _table(tensor: Tensor) -> Tensor:
+    """Minima, then maxima, of blocks of the last dimension: int64 [2, rows, blocks]."""
+    rows = tensor.detach().reshape(-1, tensor.shape[-1]).to(torch.int64)
+    missing = -rows.shape[-1] % TABLE_BLOCK
+    if missing:
+        rows = torch.cat([rows, rows[:, -1:].expand(-1, missing)], 1)
+    low, high = rows.unflatten(1, (-1, TABLE_BLOCK)).aminmax(dim=-1)
+    return torch.stack([low, high]).contiguous()
+
+
+# The result.
+
+
+def _finished(problem: Problem, spec: Spec, output: Tensor, state: Tensor) -> Result:
+    names = spec.accumulators
+    sink = None if problem.sinks is None else problem.sinks.detach().to(problem.dtype)[:, None]
+    rows = Rows(Softmax(state[0], state[1]), sink)
+    expects = iter(state[names.index("expect0") :] if spec.expects else ())
+    readings = {}
+    for readout in problem.readouts:
+        own: tuple[Tensor, ...] = ()
+        if isinstance(readout, Entropy):
+            own = (state[names.index("entropy")],)
+        elif isinstance(readout, Expect):
+            own = (next(expects),)
+        readings[readout.name] = readout.finish(own, rows)
+    return Result(output, rows.whole.lse, readings)
+
+

@@ -1,0 +1,110 @@
+"""What a kernel of this engine is told: its specification, fixed when it is compiled, and its arguments, an array of int64.
+
+The scratch memory of a thread is laid out here too; it depends on the specification alone, never on the lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from llvmlite import ir
+
+from pellucid.engines.cpu.builder import F16, F32, F64, I16
+from pellucid.engines.cpu.target import Target
+
+ROWS = 48  # queries that go through the keys together: a multiple of every register tile's rows
+KEYS = 256  # keys of a tile
+CHUNK = 768  # queries of a task: packing the keys is shared by so many
+PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
+
+# The arguments, by their place in the array. Strides count elements.
+ARGUMENTS = [
+    "next_task", "tasks", "scratch", "scratch_size",
+    "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
+    *(f"{t}{suffix}" for t in ("query", "key", "value", "output") for suffix in ("", "_batch", "_inner", "_head", "_row")),
+    "key_group", "value_group", "sinks", "maximum", "total",
+]  # fmt: skip
+FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
+SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a forward kernel is compiled for."""
+
+    target: Target
+    dtype: str  # of query, key, value and output
+    head_dim: int
+    value_dim: int
+    vectors: int  # vector registers of a panel of keys: fewer than a register tile's where keys are few
+    sinks: bool
+    rows_out: bool  # whether the softmax's state is written for each row
+    integer_bits: int  # of the score language's ints
+    entropy: bool
+    expects: int
+
+    @property
+    def storage(self) -> ir.Type:
+        """How an element lies in memory."""
+        return {"float16": F16, "bfloat16": I16, "float32": F32, "float64": F64}[self.dtype]
+
+    @property
+    def number(self) -> ir.Type:
+        """What is computed with."""
+        return F64 if self.dtype == "float64" else F32
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return 8 if self.dtype == "float64" else 4
+
+    @property
+    def lanes(self) -> int:
+        """Numbers in a vector."""
+        return self.target.lanes(self.size)
+
+    @property
+    def panel(self) -> int:
+        """Keys that lie side by side in the packed keys."""
+        return self.vectors * self.lanes
+
+    @property
+    def value_width(self) -> int:
+        """The value dim, filled up to whole vectors."""
+        return -(-self.value_dim // self.lanes) * self.lanes
+
+    @property
+    def packed_keys(self) -> int:
+        """Keys packed at a time: whole tiles."""
+        per_key = (self.head_dim + self.value_width) * self.size
+        return max(KEYS, PACKED // per_key // KEYS * KEYS)
+
+    @property
+    def tile_stride(self) -> int:
+        """Numbers from one row of a tile of scores to the next: not a power of two, which would share cache sets."""
+        return KEYS + self.lanes
+
+    @property
+    def accumulators(self) -> list[str]:
+        """The names of what is kept for each row beside the output."""
+        extra = (["entropy"] if self.entropy else []) + [f"expect{i}" for i in range(self.expects)]
+        return ["maximum", "total", *extra]
+
+    @cached_property
+    def scratch(self) -> dict[str, int]:
+        """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
+        rows = CHUNK + ROWS
+        parts = {
+            "keys": self.packed_keys * self.head_dim,
+            "values": self.packed_keys * self.value_width,
+            "queries": ROWS * self.head_dim,
+            "tile": ROWS * self.tile_stride,
+            "correction": ROWS,
+            "output": rows * self.value_width,
+        } | dict.fromkeys(self.accumulators, rows)
+        places, end = {}, 0
+        for name, numbers in parts.items():
+            places[name] = end
+            end += -(-numbers * self.size // 64) * 64
+        return places | {"end": end}

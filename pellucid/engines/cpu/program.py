@@ -1,0 +1,413 @@
+"""The score language as machine code: an expression's values in a vector of neighbouring keys, and its bounds over a tile.
+
+A captured tensor is a slot: its address, sizes and strides are read from the call's arguments, so one kernel serves all
+tensors of a kind. Every index is kept inside its tensor, whatever the function computes: where torch would raise for an
+index out of range, the nearest element is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llvmlite import ir
+from torch import Tensor
+
+from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
+from pellucid.language import Expression, walk
+
+STORED: dict[str, ir.Type] = {
+    "bool": I8, "uint8": I8, "int8": I8, "int16": I16, "int32": I32, "int64": I64,
+    "float16": F16, "bfloat16": I16, "float32": F32, "float64": F64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A captured tensor as a kernel knows it: which of the arguments describe it, and what is known of it."""
+
+    number: int
+    dtype: str
+    ndim: int
+    contiguous: bool  # neighbouring elements of the last dimension lie side by side
+    whole: bool  # the last dimension is at least as long as the keys
+    table: bool  # the arguments hold its block minima and maxima
+
+
+@dataclass
+class Program:
+    """The expressions of one kernel, with their captured tensors numbered."""
+
+    roots: dict[str, Expression]
+    slots: dict[int, Slot]  # by the id of the load's tensor
+
+    def description(self) -> str:
+        """What the machine code depends on: the expressions, with slots in place of tensors."""
+        names: dict[int, str] = {}
+        lines = []
+        for number, node in enumerate(walk(*self.roots.values())):
+            names[id(node)] = f"%{number}"
+            value = self.slots[id(node.value)] if node.op == "load" else node.value
+            lines.append(f"%{number}={node.op}:{node.kind}({','.join(names[id(a)] for a in node.args)}){value!r}")
+        roots = ",".join(f"{name}={names[id(root)]}" for name, root in self.roots.items())
+        return f"{roots};{';'.join(lines)}"
+
+
+@dataclass
+class Numbers:
+    """The machine types that stand for the language's int and float."""
+
+    integer: ir.Type
+    floating: ir.Type
+
+    def of(self, kind: str, lanes: int) -> ir.Type:
+        """The type of a kind."""
+        return vector({"bool": I1, "int": self.integer, "float": self.floating}[kind], lanes)
+
+
+@dataclass
+class SlotArguments:
+    """Where a captured tensor lies, as values in the kernel."""
+
+    pointer: Value
+    sizes: list[Value]
+    strides: list[Value]
+    table: Value | None  # minima and maxima of blocks of the last dimension, [2, rows, blocks], float64
+
+
+@dataclass
+class Values:
+    """Computes expressions lane by lane; what does not depend on the key is computed once, as a scalar."""
+
+    code: Code
+    program: Program
+    numbers: Numbers
+    arguments: dict[int, SlotArguments]
+    known: dict[int, Value] = field(default_factory=dict)
+
+    def bind(self, name: str, value: Value) -> Values:
+        """These values, with an input known as well."""
+        bound = Values(self.code, self.program, self.numbers, self.arguments, dict(self.known))
+        for node in walk(*self.program.roots.values()):
+            if node.op == "input" and node.value == name:
+                bound.known[id(node)] = value
+        return bound
+
+    def prepare(self, *roots: Expression) -> None:
+        """Compute what is already determined: called outside a loop, so that the loop does not."""
+        for node in walk(*roots):
+            if node.op != "input" and all(id(a) in self.known for a in node.args):
+                self.value(node)
+
+    def value(self, root: Expression, valid: Value | None = None) -> Value:
+        """The value of an expression, in as many lanes as it needs. Lanes where not `valid` load nothing."""
+        for node in walk(root):
+            if id(node) not in self.known:
+                self.known[id(node)] = self._compute(node, [self.known[id(a)] for a in node.args], valid)
+        return self.known[id(root)]
+
+    def _compute(self, node: Expression, args: list[Value], valid: Value | None) -> Value:
+        code = self.code
+        if node.op == "constant":
+            return code.constant(self.numbers.of(node.kind, 1), node.value)
+        if node.op == "load":
+            return self._load(node, args, valid)
+        if node.op == "cast":
+            return self._cast(args[0], node.kind)
+        if node.op == "where":
+            return code.select(*args)
+        if node.op in vectormath.FUNCTIONS:
+            return vectormath.FUNCTIONS[node.op](code, args[0])
+        if node.op in UNARY:
+            return UNARY[node.op](code, args[0])
+        if node.args[0].kind == "bool" and node.op in ("lt", "le", "gt", "ge"):
+            args = [a.to(self.numbers.integer) for a in args]  # one bit's 1 is -1 to a signed comparison
+        return BINARY[node.op](code, *code.match(*args))
+
+    def _cast(self, value: Value, kind: str) -> Value:
+        if kind == "bool":
+            return value != 0
+        return value.to(self.numbers.integer if kind == "int" else self.numbers.floating)
+
+    def _load(self, node: Expression, indices: list[Value], valid: Value | None) -> Value:
+        code, slot = self.code, self.program.slots[id(node.value)]
+        where = self.arguments[slot.number]
+        along_keys = bool(indices) and node.args[-1].op == "input" and node.args[-1].value == "k"
+        if along_keys and slot.contiguous and slot.whole and all(i.lanes == 1 for i in indices[:-1]):
+            offset = self._offset(where, indices[:-1]) + indices[-1].lane(0).to(I64)
+            type_ = vector(STORED[slot.dtype], indices[-1].lanes)
+            if valid is None:
+                return self._loaded(code.load(where.pointer, type_, offset), node, slot)
+            return self._loaded(code.masked_load(where.pointer, type_, valid, offset), node, slot)
+        offset = self._offset(where, indices)
+        if offset.lanes == 1:
+            return self._loaded(code.load(where.pointer, STORED[slot.dtype], offset), node, slot)
+        everywhere = code.constant(vector(I1, offset.lanes), 1)
+        return self._loaded(code.gather(where.pointer, STORED[slot.dtype], offset, everywhere), node, slot)
+
+    def _offset(self, where: SlotArguments, indices: Sequence[Value]) -> Value:
+        """The element's offset, each index wrapped if negative and then kept inside."""
+        code = self.code
+        offset = code.i64(0)
+        for index, size, stride in zip(indices, where.sizes, where.strides, strict=False):
+            wide = index.to(I64)
+            wrapped = code.select(wide < 0, wide + size, wide)
+            inside = code.minimum(code.maximum(wrapped, 0), size - 1)
+            offset = inside * stride + offset
+        return offset
+
+    def _loaded(self, raw: Value, node: Expression, slot: Slot) -> Value:
+        if slot.dtype == "bool":
+            return raw != 0
+        if slot.dtype == "bfloat16":
+            return bfloat16_to_float(raw).to(self.numbers.floating)
+        if slot.dtype == "uint8":
+            return Value(self.code, self.code.ir.zext(raw.raw, vector(I32, raw.lanes))).to(self.numbers.integer)
+        return raw.to(self.numbers.integer if node.kind == "int" else self.numbers.floating)
+
+
+def bfloat16_to_float(raw: Value) -> Value:
+    """float32 of bfloat16's bits in an int16."""
+    wide = Value(raw.code, raw.code.ir.zext(raw.raw, vector(I32, raw.lanes))) << 16
+    return wide.bits(vector(F32, raw.lanes))
+
+
+def _floordiv(code: Code, a: Value, b: Value) -> Value:
+    if element_of(a.type) in (F32, F64):
+        return code.unary("floor", a / b)
+    # The processor traps on a division by 0, and of the lowest integer by -1.
+    lowest = -(1 << (element_of(a.type).width - 1))
+    return code.maximum(a, lowest + 1) // code.select(b == 0, 1, b)
+
+
+def _mod(code: Code, a: Value, b: Value) -> Value:
+    return a - _floordiv(code, a, b) * b
+
+
+def _not(code: Code, a: Value) -> Value:
+    return ~a
+
+
+UNARY: dict[str, Callable[[Code, Value], Value]] = {
+    "not": _not,
+    "neg": lambda code, a: -a,
+    "abs": lambda code, a: code.unary("fabs", a) if element_of(a.type) in (F32, F64) else code.maximum(a, -a),
+    "sqrt": lambda code, a: code.unary("sqrt", a),
+    "floor": lambda code, a: code.unary("floor", a),
+    "ceil": lambda code, a: code.unary("ceil", a),
+    "trunc": lambda code, a: code.unary("trunc", a),
+    "round": lambda code, a: code.unary("roundeven", a),
+}
+BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
+    "add": lambda code, a, b: a + b,
+    "sub": lambda code, a, b: a - b,
+    "mul": lambda code, a, b: a * b,
+    "truediv": lambda code, a, b: a / b,
+    "floordiv": _floordiv,
+    "mod": _mod,
+    "minimum": lambda code, a, b: code.minimum(a, b),
+    "maximum": lambda code, a, b: code.maximum(a, b),
+    "eq": lambda code, a, b: a == b,
+    "ne": lambda code, a, b: a != b,
+    "lt": lambda code, a, b: a < b,
+    "le": lambda code, a, b: a <= b,
+    "gt": lambda code, a, b: a > b,
+    "ge": lambda code, a, b: a >= b,
+    "and": lambda code, a, b: a & b,
+    "or": lambda code, a, b: a | b,
+    "xor": lambda code, a, b: a ^ b,
+}
+
+
+# Bounds over a tile, compiled: the same rules as language/interval.py, for what masks are made of.
+
+TABLE_BLOCK = 64  # elements of a captured tensor's last dimension that share a minimum and a maximum
+
+
+# No int of a mask is beyond this; what is beyond it is not known. Sums of two such do not overflow.
+MOST = 1 << 60
+
+
+@dataclass
+class Span:
+    """Bounds in the kernel: low and high, int64 or (for a bool) one bit."""
+
+    low: Value
+    high: Value
+
+
+class Bounds:
+    """Computes whether a tile's keys may be, and are all, allowed. What it does not know it takes as mixed."""
+
+    def __init__(self, code: Code, program: Program, arguments: dict[int, SlotArguments], places: dict[str, Span]) -> None:
+        self.code, self.program, self.arguments, self.places = code, program, arguments, places
+
+    def of(self, root: Expression) -> Span:
+        """Bounds of a bool expression."""
+        known: dict[int, Span | None] = {}
+        for node in walk(root):
+            known[id(node)] = self._node(node, [known[id(a)] for a in node.args])
+        return known[id(root)] or self._mixed()
+
+    def _mixed(self) -> Span:
+        return Span(self.code.constant(I1, 0), self.code.constant(I1, 1))
+
+    def _node(self, node: Expression, args: list[Span | None]) -> Span | None:
+        code = self.code
+        if node.op == "constant" and node.kind != "float":
+            value = code.constant(I1 if node.kind == "bool" else I64, node.value)
+            return Span(value, value)
+        if node.op == "input":
+            return self.places.get(node.value)
+        if node.op == "load":
+            return self._load(node, args)
+        if node.op in ("and", "or") and node.kind == "bool":
+            left, right = (a or self._mixed() for a in args)
+            combine: Callable[[Value, Value], Value] = (lambda x, y: x & y) if node.op == "and" else (lambda x, y: x | y)
+            return Span(combine(left.low, right.low), combine(left.high, right.high))
+        if node.op == "where":
+            return self._where(*args)
+        if any(a is None for a in args) or node.kind == "float" or any(a.kind == "float" for a in node.args):
+            return None
+        if node.args[0].kind == "bool" and node.op not in ("not", "cast"):
+            return None
+        rule = SPANS.get(node.op)
+        found = rule(code, *args) if rule else None
+        return _limited(code, found) if found is not None and node.kind == "int" else found
+
+    def _where(self, condition: Span | None, left: Span | None, right: Span | None) -> Span | None:
+        if left is None or right is None:
+            return None
+        code, condition = self.code, condition or self._mixed()
+        both = _hull(code, left, right)
+        low = code.select(condition.low, left.low, code.select(condition.high, both.low, right.low))
+        high = code.select(condition.low, left.high, code.select(condition.high, both.high, right.high))
+        return Span(low, high)
+
+    def _load(self, node: Expression, args: list[Span | None]) -> Span | None:
+        slot = self.program.slots[id(node.value)]
+        where = self.arguments[slot.number]
+        if where.table is None or any(a is None for a in args):
+            return None
+        code = self.code
+        row, exact = code.i64(0), code.constant(I1, 1)
+        for span, size in zip(args[:-1], where.sizes, strict=False):
+            assert span is not None
+            exact &= (span.low == span.high) & (span.low >= 0) & (span.low < size)
+            row = row * size + span.low
+        last, size = args[-1], where.sizes[-1]
+        assert last is not None
+        exact &= (last.low >= 0) & (last.low < size)
+        return self._table_lookup(where, row, last, exact)
+
+    def _table_lookup(self, where: SlotArguments, row: Value, last: Span, exact: Value) -> Span:
+        """The smallest minimum and largest maximum of the blocks that the index may fall into."""
+        code, table = self.code, where.table
+        assert table is not None
+        size = where.sizes[-1]
+        blocks = (size + (TABLE_BLOCK - 1)) >> int(math.log2(TABLE_BLOCK))
+        rows = code.i64(1)
+        for length in where.sizes[:-1]:
+            rows = rows * length
+        shift = int(math.log2(TABLE_BLOCK))
+        first = code.select(exact, (row * blocks) + (last.low >> shift), 0)
+        stop = code.select(exact, row * blocks + (code.minimum(last.high, size - 1) >> shift) + 1, 0)
+
+        def widen(i: Value, low: Value, high: Value) -> list[Value]:
+            least, most = code.load(table, I64, i), code.load(table, I64, rows * blocks + i)
+            return [code.minimum(low, least), code.maximum(high, most)]
+
+        low, high = code.loop(first, stop, widen, [code.i64(MOST), code.i64(-MOST)])
+        return Span(code.select(exact, low, -MOST), code.select(exact, high, MOST))
+
+
+def _hull(code: Code, a: Span, b: Span) -> Span:
+    if element_of(a.low.type) == I1:
+        return Span(a.low & b.low, a.high | b.high)
+    return Span(code.minimum(a.low, b.low), code.maximum(a.high, b.high))
+
+
+def _limited(code: Code, a: Span) -> Span:
+    return Span(code.maximum(a.low, -MOST), code.minimum(a.high, MOST))
+
+
+def _span_mul(code: Code, a: Span, b: Span) -> Span:
+    product, safe = _corners(lambda x, y: x * y)(code, a, b), code.constant(I1, 1)
+    for value in (a.low, a.high, b.low, b.high):
+        safe &= (value < 1 << 30) & (value > -(1 << 30))
+    return Span(code.select(safe, product.low, -MOST), code.select(safe, product.high, MOST))
+
+
+def _corners(combine: Callable[[Value, Value], Value]) -> Callable[..., Span]:
+    def rule(code: Code, a: Span, b: Span) -> Span:
+        values = [combine(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+        low = high = values[0]
+        for value in values[1:]:
+            low, high = code.minimum(low, value), code.maximum(high, value)
+        return Span(low, high)
+
+    return rule
+
+
+def _constant(value: Value) -> int | None:
+    return value.raw.constant if isinstance(value.raw, ir.Constant) else None
+
+
+def _span_floordiv(code: Code, a: Span, b: Span) -> Span | None:
+    divisor = _constant(b.low)
+    if divisor is None or divisor <= 0:
+        return None
+    return Span(a.low // divisor, a.high // divisor)
+
+
+def _span_mod(code: Code, a: Span, b: Span) -> Span | None:
+    divisor = _constant(b.low)
+    if divisor is None or divisor <= 0:
+        return None
+    same = a.low // divisor == a.high // divisor
+    return Span(code.select(same, a.low % divisor, 0), code.select(same, a.high % divisor, divisor - 1))
+
+
+def _span_abs(code: Code, a: Span) -> Span:
+    largest = code.maximum(a.high, -a.low)
+    smallest = code.maximum(code.maximum(a.low, -a.high), 0)
+    return Span(smallest, largest)
+
+
+def _span_not(code: Code, a: Span) -> Span | None:
+    return Span(~a.high, ~a.low)
+
+
+def _span_cast(code: Code, a: Span) -> Span | None:
+    # To an int from a bool, or to a bool from an int.
+    if element_of(a.low.type) == I1:
+        return Span(a.low.extended(I64), a.high.extended(I64))
+    return Span((a.low > 0) | (a.high < 0), (a.low != 0) | (a.high != 0))
+
+
+SPANS: dict[str, Callable[..., Any]] = {
+    "add": lambda code, a, b: Span(a.low + b.low, a.high + b.high),
+    "sub": lambda code, a, b: Span(a.low - b.high, a.high - b.low),
+    "mul": _span_mul,
+    "floordiv": _span_floordiv,
+    "mod": _span_mod,
+    "minimum": lambda code, a, b: Span(code.minimum(a.low, b.low), code.minimum(a.high, b.high)),
+    "maximum": lambda code, a, b: Span(code.maximum(a.low, b.low), code.maximum(a.high, b.high)),
+    "neg": lambda code, a: Span(-a.high, -a.low),
+    "abs": _span_abs,
+    "not": _span_not,
+    "cast": _span_cast,
+    "eq": lambda code, a, b: Span(
+        (a.low == a.high) & (b.low == b.high) & (a.low == b.low), (a.low <= b.high) & (b.low <= a.high)
+    ),
+    "ne": lambda code, a, b: Span(
+        (a.high < b.low) | (b.high < a.low), ~((a.low == a.high) & (b.low == b.high) & (a.low == b.low))
+    ),
+    "lt": lambda code, a, b: Span(a.high < b.low, a.low < b.high),
+    "le": lambda code, a, b: Span(a.high <= b.low, a.low <= b.high),
+    "gt": lambda code, a, b: Span(a.low > b.high, a.high > b.low),
+    "ge": lambda code, a, b: Span(a.low >= b.high, a.high >= b.low),
+}

@@ -1,0 +1,154 @@
+"""exp2, exp, log, tanh and sigmoid in vector code, for float32 and float64.
+
+Errors, relative, as measured by tests/engines/cpu/test_vectormath.py: 2 units in the last place for exp2 on [-126, 0]
+and for log and log2 away from 1, 4 for exp, tanh and sigmoid. Results below the smallest normal number are 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numpy.polynomial import Chebyshev, Polynomial
+
+from pellucid.engines.cpu.builder import F64, I32, I64, Code, Value, element_of, vector
+
+
+@dataclass(frozen=True)
+class Format:
+    """What the functions need to know of a floating-point format."""
+
+    integer: ir.Type
+    mantissa: int
+    lowest: int  # exponent of the smallest normal number
+    exp2_degree: int
+    log_terms: int
+
+    @property
+    def magic(self) -> float:
+        """Adding it leaves the nearest integer in the low bits of the mantissa."""
+        return 1.5 * 2.0**self.mantissa
+
+
+SINGLE = Format(I32, 23, -126, 6, 5)
+DOUBLE = Format(I64, 52, -1022, 13, 11)
+# log(2) as a number of few bits, whose products with small integers are exact, and the rest (Cody and Waite).
+LN2 = {23: (0.693359375, -2.12194440054690583e-4), 52: (6.93145751953125e-1, 1.42860682030941723212e-6)}
+
+
+def _format(value: Value) -> Format:
+    return DOUBLE if element_of(value.type) is F64 else SINGLE
+
+
+@cache
+def _exp2_coefficients(degree: int) -> tuple[float, ...]:
+    """Of (2^x - 1) / x on [-1/2, 1/2], lowest first: Taylor's where they suffice, else interpolated (Chebyshev)."""
+    if degree >= DOUBLE.exp2_degree:
+        return tuple(math.log(2) ** n / math.factorial(n) for n in range(1, degree + 1))
+
+    def slope(x: np.ndarray) -> np.ndarray:
+        return np.where(x == 0, math.log(2), np.expm1(x * math.log(2)) / x)
+
+    series = Chebyshev.interpolate(slope, degree - 1, [-0.5, 0.5])
+    return tuple(series.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1]).coef)
+
+
+def _horner(code: Code, x: Value, coefficients: tuple[float, ...]) -> Value:
+    result = code.constant(x.type, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = code.fma(result, x, coefficient)
+    return result
+
+
+def _split(code: Code, x: Value) -> tuple[Value, Value]:
+    """The nearest integer to each lane as a float, and the same as an integer shifted into the exponent's place."""
+    form = _format(x)
+    shifted = x + form.magic
+    integer = vector(form.integer, x.lanes)
+    return shifted - form.magic, shifted.bits(integer) << form.mantissa
+
+
+def _scaled(code: Code, x: Value, exponent: Value) -> Value:
+    """x * 2^n for a normal result, n already in the exponent's place."""
+    return (x.bits(exponent.type) + exponent).bits(x.type)
+
+
+def exp2(code: Code, x: Value) -> Value:
+    """2^x for x up to the format's largest exponent; NaN stays NaN."""
+    form = _format(x)
+    low = x < form.lowest
+    clamped = code.select(low, form.lowest, x)
+    whole, exponent = _split(code, clamped)
+    fraction = clamped - whole
+    power = code.fma(_horner(code, fraction, _exp2_coefficients(form.exp2_degree)), fraction, 1.0)
+    return code.select(low, 0.0, _scaled(code, power, exponent))
+
+
+def exp(code: Code, x: Value) -> Value:
+    """e^x; +inf where it overflows."""
+    form = _format(x)
+    most = (1 - form.lowest) * math.log(2) + math.log(2) * 0.999
+    least = form.lowest * math.log(2)
+    high, low = x > most, x < least
+    clamped = code.select(high, most - 1.0, code.select(low, least, x))
+    whole, exponent = _split(code, clamped * math.log2(math.e))
+    ln2, ln2_rest = LN2[form.mantissa]
+    rest = code.fma(whole, -ln2_rest, code.fma(whole, -ln2, clamped)) * math.log2(math.e)
+    power = code.fma(_horner(code, rest, _exp2_coefficients(form.exp2_degree)), rest, 1.0)
+    # In two steps: the largest results need an exponent that one step cannot hold.
+    half = (exponent >> (form.mantissa + 1)) << form.mantissa
+    one = code.constant(x.type, 1.0)
+    scaled = _scaled(code, power, half) * _scaled(code, one, exponent - half)
+    return code.select(low, 0.0, code.select(high, math.inf, scaled))
+
+
+def expm1(code: Code, x: Value) -> Value:
+    """e^x - 1 for moderate x, keeping its digits near 0."""
+    y = x * math.log2(math.e)
+    whole, exponent = _split(code, y)
+    fraction = y - whole
+    less_one = _horner(code, fraction, _exp2_coefficients(_format(x).exp2_degree)) * fraction
+    scale = _scaled(code, code.constant(x.type, 1.0), exponent)
+    return code.fma(less_one, scale, scale - 1.0)
+
+
+def tanh(code: Code, x: Value) -> Value:
+    """The hyperbolic tangent; NaN stays NaN."""
+    bounded = code.select(x > 20.0, 20.0, code.select(x < -20.0, -20.0, x))
+    grown = expm1(code, bounded * 2.0)
+    return grown / (grown + 2.0)
+
+
+def sigmoid(code: Code, x: Value) -> Value:
+    """1 / (1 + e^-x)."""
+    return 1.0 / (exp(code, -x) + 1.0)
+
+
+def log2(code: Code, x: Value) -> Value:
+    """The logarithm to base 2; -inf at 0, NaN below."""
+    form = _format(x)
+    integer = vector(form.integer, x.lanes)
+    tiny = x < 2.0**form.lowest
+    normal = code.select(tiny, x * 2.0**form.mantissa, x)
+    # The exponent that leaves a mantissa in [sqrt(1/2), sqrt(2)).
+    bits = normal.bits(integer) - code.constant(normal.type, math.sqrt(0.5)).bits(integer)
+    exponent = bits >> form.mantissa
+    mantissa = (normal.bits(integer) - (exponent << form.mantissa)).bits(x.type)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    series = _horner(code, s * s, tuple(1.0 / (2 * i + 1) for i in range(form.log_terms + 1)))
+    exponent_value = exponent.to(element_of(x.type)) - code.select(tiny, float(form.mantissa), code.constant(x.type, 0.0))
+    result = code.fma(s * series, 2.0 / math.log(2), exponent_value)
+    result = code.select(x == math.inf, math.inf, result)
+    result = code.select(x == 0.0, -math.inf, result)
+    return code.select(x >= 0.0, result, math.nan)
+
+
+def log(code: Code, x: Value) -> Value:
+    """The natural logarithm."""
+    return log2(code, x) * math.log(2)
+
+
+FUNCTIONS = {"exp2": exp2, "exp": exp, "log2": log2, "log": log, "tanh": tanh, "sigmoid": sigmoid}
