@@ -75,6 +75,7 @@ COMPARISONS: dict[str, Callable[..., bool]] = {
     "gt": operator.gt,
     "ge": operator.ge,
 }
+OF_BOOLS = {"add": "or", "mul": "and", "minimum": "and", "maximum": "or"}  # what torch makes of two bools
 LOGIC: dict[str, Callable[..., Any]] = {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
 SAME_KIND: dict[str, Callable[..., Any]] = {
     "neg": operator.neg,
@@ -135,13 +136,17 @@ def walk(*roots: Expression) -> Iterator[Expression]:
 
 
 def _node(op: str, kind: Kind, fold: Callable[..., Any], args: tuple[Expression, ...]) -> Expression:
-    """The node, or its value when every argument is a constant for which Python's arithmetic is defined."""
-    if all(a.op == "constant" for a in args):
+    """The node, or its value when every argument is a constant for which Python's arithmetic is torch's."""
+    if all(a.op == "constant" and not _is_nan(a.value) for a in args):
         try:
             return constant(CASTS[kind](fold(*(a.value for a in args))))
         except (ArithmeticError, ValueError):  # log(0), 1 / 0, int(inf): left to the engine, whose answer is torch's
             pass
     return Expression(op, kind, args)
+
+
+def _is_nan(value: Number) -> bool:
+    return value != value
 
 
 def _promoted(args: tuple[Expression, ...], least: Kind = "bool") -> tuple[Expression, ...]:
@@ -150,8 +155,10 @@ def _promoted(args: tuple[Expression, ...], least: Kind = "bool") -> tuple[Expre
 
 
 def _arithmetic(op: str, *args: Expression) -> Expression:
-    if op == "sub" and all(a.kind == "bool" for a in args):
-        raise TypeError("bool - bool is not defined; use ^ or ~")
+    if all(a.kind == "bool" for a in args):
+        if op not in OF_BOOLS:
+            raise TypeError(f"{op} of two bools is not defined; use &, |, ^ or ~")
+        return _logic(OF_BOOLS[op], *args)
     left, right = _promoted(args, least="int")
     if left.op != "constant" and right.op == "constant":
         neutral = {"add": 0, "sub": 0, "mul": 1, "floordiv": 1 if left.kind == "int" else None}.get(op)

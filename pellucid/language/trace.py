@@ -11,13 +11,27 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pellucid.language.expression import INPUTS, Expression, Kind, Number, cast, constant, load, operation
+from pellucid.language.expression import (
+    COMPARISONS,
+    INPUTS,
+    LOGIC,
+    SAME_KIND,
+    TRANSCENDENTAL,
+    Expression,
+    Kind,
+    Number,
+    cast,
+    constant,
+    load,
+    operation,
+)
 
 
 class TraceError(TypeError):
@@ -72,12 +86,12 @@ class Symbol:
         return _record(func, args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
-        if name in PROPERTIES:
-            return PROPERTIES[name](self)
-        if name in FUNCTIONS and not name.startswith("_"):
-            return partial(FUNCTIONS[name], self)
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in PROPERTIES:
+            return PROPERTIES[name](self)
+        if name in METHODS:
+            return lambda *args, **kwargs: _called(f"torch.Tensor.{name}", METHODS[name], (self, *args), kwargs)
         raise _Unsupported(f"the attribute or operation '{name}' is not in the score language; {_known()}")
 
     def __getitem__(self, index: Any) -> NoReturn:
@@ -97,7 +111,12 @@ class Symbol:
         raise _Unsupported("it is used as a Python index. Index a torch tensor instead of a list or an array")
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise _Unsupported("it is given to numpy. Use the torch function of the same name")
+        raise _Unsupported("it is given to numpy. Use torch's tensors and functions instead")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Symbol:
+        # A numpy number is on the left of an operator.
+        name = {"equal": "eq", "power": "pow"}.get(ufunc.__name__, ufunc.__name__)
+        return _record(getattr(torch, name, ufunc), args, kwargs)
 
 
 class _Unsupported(Exception):  # noqa: N818 - it never leaves this module
@@ -114,14 +133,16 @@ class _Row:
 
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        row = next(a for a in args if isinstance(a, _Row))
-        raise _Unsupported(
-            f"a captured tensor of shape {list(row.tensor.shape)} is indexed by {len(row.indices)} of its "
-            f"{row.tensor.ndim} dimensions; index all of them"
-        )
+        raise next(a for a in args if isinstance(a, _Row)).unfinished()
 
     def __getitem__(self, index: Any) -> Symbol | _Row:
         return _index(self.tensor, index, self.indices)
+
+    def unfinished(self) -> _Unsupported:
+        return _Unsupported(
+            f"a captured tensor of shape {list(self.tensor.shape)} is indexed by {len(self.indices)} of its "
+            f"{self.tensor.ndim} dimensions; index all of them"
+        )
 
 
 class _Recording(TorchFunctionMode):
@@ -135,16 +156,19 @@ class _Recording(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
     name = getattr(func, "__name__", str(func))
-    if name == "__get__":  # a property such as Tensor.dtype
-        raise _Unsupported(f"'{resolve_name(func)}' is not in the score language; {_known()}")
+    label = resolve_name(func) or name
     if name not in FUNCTIONS:
-        raise _Unsupported(f"the operation '{resolve_name(func) or name}' is not in the score language; {_known()}")
+        raise _Unsupported(f"the operation '{label}' is not in the score language; {_known()}")
+    return _called(label, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
+
+
+def _called(label: str, function: Callable[..., Symbol], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
     try:
-        return FUNCTIONS[name](*args, **kwargs)
+        return function(*args, **kwargs)
     except TypeError as error:
-        raise _Unsupported(f"the operation '{resolve_name(func) or name}' cannot be used like this: {error}") from None
+        raise _Unsupported(f"the operation '{label}' cannot be used like this: {error}") from None
 
 
 def _has_symbol(value: Any) -> bool:
@@ -154,7 +178,10 @@ def _has_symbol(value: Any) -> bool:
 
 
 def _index(tensor: Tensor, index: Any, before: tuple[Expression, ...] = ()) -> Symbol | _Row:
-    indices = before + tuple(_expression(i) for i in (index if isinstance(index, tuple) else (index,)))
+    chosen = index if isinstance(index, tuple) else (index,)
+    if any(i is None or i is Ellipsis or isinstance(i, slice) for i in chosen):
+        raise _Unsupported("a captured tensor is indexed by a slice, ... or None; give one whole number a dimension")
+    indices = before + tuple(map(_expression, chosen))
     if any(i.kind != "int" for i in indices):
         raise _Unsupported("a captured tensor is indexed by a float or a bool; convert the index with .to(torch.long)")
     if len(indices) > tensor.ndim:
@@ -165,8 +192,12 @@ def _index(tensor: Tensor, index: Any, before: tuple[Expression, ...] = ()) -> S
 def _expression(value: Any) -> Expression:
     if isinstance(value, Symbol):
         return value.expression
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
         return constant(value)
+    if isinstance(value, Integral | Real):  # numpy's numbers too
+        return constant(int(value) if isinstance(value, Integral) else float(value))
+    if isinstance(value, _Row):
+        raise value.unfinished()
     if isinstance(value, Tensor) and value.ndim == 0:
         return load(value, ())
     if isinstance(value, Tensor):
@@ -221,25 +252,35 @@ def _scaled(op: str) -> Callable[..., Symbol]:
 
 
 def _div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Symbol:
-    if rounding_mode == "trunc":
-        quotient = _apply("trunc")(_apply("truediv")(input, other))
-        both_int = all(_expression(x).kind != "float" for x in (input, other))
-        return _to(quotient, torch.int64) if both_int else quotient
-    return _apply("floordiv" if rounding_mode == "floor" else "truediv")(input, other)
+    if rounding_mode != "trunc":
+        return _apply("floordiv" if rounding_mode == "floor" else "truediv")(input, other)
+    if any(_expression(x).kind == "float" for x in (input, other)):
+        return _apply("trunc")(_apply("truediv")(input, other))
+    negative = _apply("xor")(_apply("lt")(input, 0), _apply("lt")(other, 0))
+    quotient = _apply("floordiv")(_apply("abs")(input), _apply("abs")(other))
+    return _apply("where")(negative, _apply("neg")(quotient), quotient)
 
 
 def _pow(input: Any, exponent: Any) -> Symbol:
     base, power = _expression(input), _expression(exponent)
-    if base.op == "constant" and base.value > 0:
-        return _apply("exp2")(_apply("mul")(exponent, math.log2(base.value)))
+    kind: Kind = "float" if "float" in (base.kind, power.kind) else "int"
     if power.op == "constant" and power.value == 0.5:
         return _apply("sqrt")(input)
-    if power.op == "constant" and float(power.value).is_integer() and 0 <= abs(power.value) <= 16:
-        product: Any = 1 if base.kind != "float" else 1.0
+    if power.op == "constant" and power.value in (range(17) if kind == "int" else range(-16, 17)):
+        product, factor = cast(constant(1), kind), cast(base, kind)
         for _ in range(abs(int(power.value))):
-            product = _apply("mul")(product, input)
-        return _apply("truediv")(1.0, product) if power.value < 0 else Symbol(_expression(product))
-    raise _Unsupported("pow: one side must be a constant (a positive base, or an exponent 0.5 or an integer up to 16)")
+            product = operation("mul", product, factor)
+        return Symbol(operation("truediv", constant(1), product) if power.value < 0 else product)
+    if base.op == "constant" and base.value > 0:
+        log = math.log2(base.value)
+        if kind == "float":
+            return _apply("exp2")(_apply("mul")(exponent, log))
+        if log.is_integer():
+            return _to(_apply("round")(_apply("exp2")(_apply("mul")(exponent, int(log)))), torch.int64)
+    raise _Unsupported(
+        "pow: one side must be a constant: an exponent 0.5 or a whole one up to 16, or a positive base (of whole "
+        "numbers a power of 2; write 3.0 ** h for others)"
+    )
 
 
 def _clamp(input: Any, min: Any = None, max: Any = None) -> Symbol:
@@ -257,10 +298,12 @@ def _where(condition: Any, input: Any, other: Any) -> Symbol:
 
 
 def _masked_fill(input: Any, mask: Any, value: Any) -> Symbol:
-    return _apply("where")(mask, value, input)
+    return _apply("where")(mask, Symbol(cast(_expression(value), _expression(input).kind)), input)
 
 
-def _kind_of(dtype: torch.dtype) -> Kind:
+def _kind_of(dtype: Any) -> Kind:
+    if not isinstance(dtype, torch.dtype):
+        raise _Unsupported(f"a conversion needs a torch.dtype, got {dtype!r}")
     if dtype == torch.bool:
         return "bool"
     if dtype.is_floating_point:
@@ -271,24 +314,27 @@ def _kind_of(dtype: torch.dtype) -> Kind:
 
 
 def _to(input: Any, *args: Any, dtype: torch.dtype | None = None, **_: Any) -> Symbol:
-    wanted = next((a for a in args if isinstance(a, torch.dtype)), dtype)
+    wanted = next((a for a in args if isinstance(a, torch.dtype | Tensor | Symbol)), dtype)
+    if isinstance(wanted, Tensor | Symbol):
+        return _type_as(input, wanted)
     value = _expression(input)
     return Symbol(value if wanted is None else cast(value, _kind_of(wanted)))
 
 
 def _type_as(input: Any, other: Any) -> Symbol:
-    return Symbol(cast(_expression(input), _expression(other).kind))
+    kind = _kind_of(other.dtype) if isinstance(other, Tensor) else _expression(other).kind
+    return Symbol(cast(_expression(input), kind))
 
 
-def _filled(value: Number | None, in_args: bool = False) -> Callable[..., Symbol]:
-    """Torch's zeros_like, new_ones and their like, for one number."""
+def _full_like(input: Any, fill_value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Symbol:
+    kind = _expression(input).kind if dtype is None else _kind_of(dtype)
+    return Symbol(cast(_expression(fill_value), kind))
 
-    def fill(input: Any, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Symbol:
-        number = (kwargs.get("fill_value", args[-1] if args else None)) if in_args else value
-        kind = _expression(input).kind if dtype is None else _kind_of(dtype)
-        return Symbol(cast(_expression(number), kind))
 
-    return fill
+def _new_full(input: Any, size: Any, fill_value: Any, **options: Any) -> Symbol:
+    if len(size):
+        raise _Unsupported(f"a new tensor of size {tuple(size)}: a score is one number, of size ()")
+    return _full_like(input, fill_value, **options)
 
 
 def _identity(input: Any, *_: Any, **__: Any) -> Symbol:
@@ -305,72 +351,86 @@ def _isfinite(input: Any) -> Symbol:
     return _apply("lt")(_apply("abs")(input), math.inf)
 
 
-UNARY = ("neg", "abs", "exp", "exp2", "log", "log2", "tanh", "sigmoid", "sqrt", "floor", "ceil", "round", "trunc")
-BINARY = ("mul", "minimum", "maximum", "eq", "ne", "lt", "le", "gt", "ge")
+UNARY = {name: name for name in SAME_KIND | TRANSCENDENTAL} | {
+    "negative": "neg",
+    "absolute": "abs",
+    "bitwise_not": "not",
+}
+BINARY = {name: name for name in ("mul", "minimum", "maximum", *COMPARISONS)} | {
+    "multiply": "mul",
+    "floor_divide": "floordiv",
+    "remainder": "mod",
+    "min": "minimum",
+    "max": "maximum",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "not_equal": "ne",
+    **{f"bitwise_{op}": op for op in LOGIC},
+}
+OPERATORS = {f"__{op}__": op for op in ("neg", "abs", "mul", "floordiv", "mod", *COMPARISONS, *LOGIC)} | {
+    "__invert__": "not"
+}
+REFLECTED = {f"__r{op}__": op for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", *LOGIC)} | {
+    "rsub": "sub",
+    "__rdiv__": "truediv",
+}
+CONVERSIONS = {
+    "float": torch.float32,
+    "double": torch.float64,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int": torch.int32,
+    "long": torch.int64,
+    "bool": torch.bool,
+}
 
 FUNCTIONS: dict[str, Callable[..., Symbol]] = {
-    **{name: _keyword(_apply(name), "input") for name in UNARY},
-    **{name: _keyword(_apply(name), "input", "other") for name in BINARY},
-    **{f"__{name}__": _apply(name) for name in ("neg", "abs", "mul", "eq", "ne", "lt", "le", "gt", "ge")},
-    **{name: _scaled(op) for op in ("add", "sub") for name in (op, f"__{op}__")},
-    **{name: _reflected(_apply(op)) for op in ("sub", "mul", "add") for name in (f"r{op}", f"__r{op}__")},
+    **{name: _keyword(_apply(op), "input") for name, op in UNARY.items()},
+    **{name: _keyword(_apply(op), "input", "other") for name, op in BINARY.items()},
+    **{name: _apply(op) for name, op in OPERATORS.items()},
+    **{name: _reflected(_apply(op)) for name, op in REFLECTED.items()},
+    **dict.fromkeys(("add", "__add__"), _scaled("add")),
+    **dict.fromkeys(("sub", "subtract", "__sub__"), _scaled("sub")),
     **dict.fromkeys(("div", "divide", "true_divide", "__div__", "__truediv__"), _div),
-    **{name: _reflected(_apply("truediv")) for name in ("__rdiv__", "__rtruediv__")},
-    **{name: _apply("floordiv") for name in ("floor_divide", "__floordiv__")},
-    **{name: _apply("mod") for name in ("remainder", "__mod__")},
-    "__rfloordiv__": _reflected(_apply("floordiv")),
-    "__rmod__": _reflected(_apply("mod")),
-    **dict.fromkeys(("pow", "float_power", "__pow__"), _pow),
+    **dict.fromkeys(("pow", "__pow__"), _pow),
     "__rpow__": _reflected(_pow),
+    "float_power": lambda input, exponent: _pow(_to(input, torch.float64), exponent),
     "square": lambda input: _pow(input, 2),
     "rsqrt": lambda input: _apply("truediv")(1.0, _apply("sqrt")(input)),
     "reciprocal": lambda input: _apply("truediv")(1.0, input),
-    "relu": lambda input: _apply("maximum")(input, 0),
-    "sign": _sign,
-    "sgn": _sign,
-    "negative": _apply("neg"),
-    "absolute": _apply("abs"),
-    "subtract": _scaled("sub"),
-    "multiply": _apply("mul"),
-    "greater": _apply("gt"),
-    "greater_equal": _apply("ge"),
-    "less": _apply("lt"),
-    "less_equal": _apply("le"),
-    "not_equal": _apply("ne"),
-    "min": _apply("minimum"),
-    "max": _apply("maximum"),
-    "clamp": _clamp,
-    "clip": _clamp,
+    "relu": lambda input, inplace=False: _where(_apply("le")(input, 0), 0, input),
+    **dict.fromkeys(("sign", "sgn"), _sign),
+    **dict.fromkeys(("clamp", "clip"), _clamp),
     "clamp_min": lambda input, min: _clamp(input, min=min),
     "clamp_max": lambda input, max: _clamp(input, max=max),
-    **{name: _apply(op) for op in ("and", "or", "xor") for name in (f"__{op}__", f"__r{op}__", f"bitwise_{op}")},
-    **{name: _apply("not") for name in ("__invert__", "bitwise_not")},
-    **{f"logical_{op}": _logical(op) for op in ("and", "or", "xor", "not")},
+    **{f"logical_{op}": _logical(op) for op in (*LOGIC, "not")},
     "where": _where,
     "masked_fill": _masked_fill,
     "isfinite": _isfinite,
     "to": _to,
-    "type": _to,
+    "type": lambda input, dtype: _to(input, dtype=dtype),
     "type_as": _type_as,
-    "float": lambda input: _to(input, torch.float32),
-    "double": lambda input: _to(input, torch.float64),
-    "half": lambda input: _to(input, torch.float16),
-    "bfloat16": lambda input: _to(input, torch.bfloat16),
-    "int": lambda input: _to(input, torch.int32),
-    "long": lambda input: _to(input, torch.int64),
-    "bool": lambda input: _to(input, torch.bool),
-    **{f"{kind}_like": _filled(value) for kind, value in (("zeros", 0), ("ones", 1))},
-    **{f"new_{kind}": _filled(value) for kind, value in (("zeros", 0), ("ones", 1))},
-    "full_like": _filled(None, in_args=True),
-    "new_full": _filled(None, in_args=True),
-    **dict.fromkeys(("clone", "contiguous"), _identity),
+    **{name: partial(_to, dtype=dtype) for name, dtype in CONVERSIONS.items()},
+    "zeros_like": partial(_full_like, fill_value=0),
+    "ones_like": partial(_full_like, fill_value=1),
+    "full_like": _full_like,
+    "new_zeros": partial(_new_full, fill_value=0),
+    "new_ones": partial(_new_full, fill_value=1),
+    "new_full": _new_full,
+    **dict.fromkeys(("clone", "contiguous", "positive", "__pos__"), _identity),
 }
+# As a method, `where` has its arguments in another order.
+METHODS = FUNCTIONS | {"where": lambda input, condition, other: _where(condition, input, other)}
 PROPERTIES: dict[str, Callable[[Symbol], Any]] = {
     "shape": lambda symbol: torch.Size(()),
     "ndim": lambda symbol: 0,
     "dtype": lambda s: {"bool": torch.bool, "int": torch.int64, "float": torch.float32}[s.expression.kind],
     "device": lambda symbol: torch.device("cpu"),
 }
+REFUSED = [f"__{side}{op}__" for op in ("matmul", "lshift", "rshift", "divmod") for side in ("", "r")]
+REFUSED += ["__round__", "__floor__", "__ceil__", "__trunc__", "__setitem__"]
 
 
 def _known() -> str:
@@ -380,6 +440,13 @@ def _known() -> str:
     )
 
 
-for _name, _function in FUNCTIONS.items():
+def _refused(name: str) -> Callable[..., NoReturn]:
+    def refuse(*_: Any) -> NoReturn:
+        raise _Unsupported(f"the operation '{name}' is not in the score language; {_known()}")
+
+    return refuse
+
+
+for _name, _function in (FUNCTIONS | {name: _refused(name) for name in REFUSED}).items():
     if _name.startswith("__"):
         setattr(Symbol, _name, _function)

@@ -301,7 +301,8 @@ class Bounds:
         last, size = args[-1], where.sizes[-1]
         assert last is not None
         exact &= (last.low >= 0) & (last.low < size)
-        return self._table_lookup(where, row, last, exact)
+        found = self._table_lookup(where, row, last, exact)
+        return Span(found.low > 0, found.high > 0) if node.kind == "bool" else found
 
     def _table_lookup(self, where: SlotArguments, row: Value, last: Span, exact: Value) -> Span:
         """The smallest minimum and largest maximum of the blocks that the index may fall into."""

@@ -1,0 +1,19 @@
+"""Settings that every test shares: hypothesis draws the same examples each time unless asked otherwise."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random numbers for a test whichever tests ran before it."""
+    torch.manual_seed(20250301)
