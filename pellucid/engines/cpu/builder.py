@@ -268,11 +268,18 @@ class Code:
     def _part(self, value: Value, lanes: range) -> Value:
         return value.lane(lanes[0]) if len(lanes) == 1 else self.shuffle(value, value, lanes)
 
+    def any(self, condition: Value) -> Value:
+        """Whether the condition holds in any lane."""
+        if condition.lanes == 1:
+            return condition
+        bits = ir.IntType(condition.lanes)
+        return Value(self, self.ir.icmp_unsigned("!=", self.ir.bitcast(condition.raw, bits), ir.Constant(bits, 0)))
+
     # Memory. An offset counts elements of the given type.
 
     def at(self, pointer: Value, offset: Any, element: ir.Type = I8) -> Value:
         """The address `offset` elements on."""
-        offset = offset if isinstance(offset, Value) else self.i64(offset)
+        offset = offset.to(I64) if isinstance(offset, Value) else self.i64(offset)
         return Value(self, self.ir.gep(pointer.raw, [offset.raw], source_etype=_sized(element)))
 
     def load(self, pointer: Value, type_: ir.Type, offset: Any = 0, align: int | None = None) -> Value:

@@ -7,26 +7,45 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from llvmlite import ir
 from torch import Tensor
 
 from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import forward, threads
+from pellucid.engines.cpu import threads
+from pellucid.engines.cpu.builder import I64, POINTER, Code
+from pellucid.engines.cpu.columns import Columns
+from pellucid.engines.cpu.forward import Forward
+from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import CHUNK, FIXED, ROWS, SLOT, Spec
 from pellucid.engines.cpu.program import STORED, TABLE_BLOCK, Program, Slot
 from pellucid.engines.cpu.target import Target, host
 from pellucid.language import Expression, Interval, bounds, walk
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore
+from pellucid.readouts import (
+    ColumnReadout,
+    Entropy,
+    Expect,
+    LogSumExp,
+    MaxScore,
+    Pooled,
+    Readout,
+    Received,
+    RowReadout,
+    TopK,
+)
 from pellucid.readouts.base import Rows
 from pellucid.result import Result
 from pellucid.softmax import Softmax
 
 MOST_DIM = 256
 MOST_SLOT_DIMS = 4
+MOST_TOP = 128
 TASKS_A_THREAD = 4
+RANGES = 8  # ranges of queries that have column sums of their own
 
 
 def covers(problem: Problem) -> bool:
@@ -40,47 +59,49 @@ def covers(problem: Problem) -> bool:
         and 1 <= problem.value.shape[-1] <= MOST_DIM
         and torch.Size(problem.rows).numel() > 0
         and problem.k_len > 0
-        and all(type(readout) in (Entropy, Expect, LogSumExp, MaxScore) for readout in problem.readouts)
+        and all(_readable(readout) for readout in problem.readouts)
         and all(_storable(node) for node in walk(*_roots(problem).values()))
     )
 
 
 def run(problem: Problem) -> Result:
     """Attention and its readouts, without gradients."""
-    roots = _roots(problem)
-    program = Program(roots, _slots(problem, roots))
+    program = _program(problem)
     spec = _spec(problem, program)
     output = torch.empty(*problem.batch, problem.heads, problem.q_len, spec.value_dim, dtype=problem.query.dtype)
-    state = problem.query.new_empty(len(spec.accumulators) if spec.rows_out else 0, *problem.rows, dtype=problem.dtype)
-    _call(problem, program, spec, output, state)
+    made = _RowState.empty(problem, spec)
+    _call(problem, Forward, program, spec, made.arguments(), output)
     if not spec.rows_out:
         return Result(output, output.new_empty(0), {})
-    return _finished(problem, spec, output, state)
+    rows = made.rows(problem)
+    lse = rows.whole.lse
+    readings = made.readings(problem, rows) | _columns(problem, lse)
+    return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})
 
 
 def ir_of(problem: Problem, target: Target | None = None) -> str:
-    """The LLVM IR of the kernel that would run `problem`, for reading."""
+    """The LLVM IR of the forward kernel that would run `problem`, for reading."""
     return str(_module(problem, target))
 
 
 def assembly_of(problem: Problem, target: Target | None = None) -> str:
-    """The machine code of the kernel that would run `problem`, as text, for reading."""
+    """The machine code of the forward kernel that would run `problem`, as text, for reading."""
     return compiler.assembly(_module(problem, target), target or host())
 
 
-def _module(problem: Problem, target: Target | None) -> Any:
-    roots = _roots(problem)
-    program = Program(roots, _slots(problem, roots))
-    return _emitted(_spec(problem, program, target), program)
-
-
-def _emitted(spec: Spec, program: Program) -> Any:
-    from llvmlite import ir
-
-    module = ir.Module(forward.NAME)
+def _module(problem: Problem, target: Target | None) -> ir.Module:
+    program = _program(problem)
+    spec = _spec(problem, program, target)
+    module = ir.Module(Forward.__name__)
     module.triple = spec.target.triple
-    forward.emit(module, spec, program)
+    emit(module, Forward, spec, program)
     return module
+
+
+def emit(module: ir.Module, kernel: type[Kernel], spec: Spec, program: Program) -> None:
+    """Write a kernel, `void name(int64 begin, int64 end, int64 *arguments)`, into a module."""
+    signature = ir.FunctionType(ir.VoidType(), [I64, I64, POINTER])
+    kernel(Code(ir.Function(module, signature, kernel.__name__.lower())), spec, program).run()
 
 
 # What the kernel is compiled for.
@@ -89,6 +110,17 @@ def _emitted(spec: Spec, program: Program) -> Any:
 def _roots(problem: Problem) -> dict[str, Expression]:
     expects = [r.expression for r in problem.readouts if isinstance(r, Expect)]
     return {"score": problem.score, "mask": problem.mask} | {f"expect{i}": e for i, e in enumerate(expects)}
+
+
+def _program(problem: Problem) -> Program:
+    roots = _roots(problem)
+    return Program(roots, _slots(problem, roots))
+
+
+def _readable(readout: Readout) -> bool:
+    if isinstance(readout, TopK):
+        return readout.k <= MOST_TOP
+    return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled)
 
 
 def _spec(problem: Problem, program: Program, target: Target | None = None) -> Spec:
@@ -105,6 +137,7 @@ def _spec(problem: Problem, program: Program, target: Target | None = None) -> S
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
+        topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
     )
 
 
@@ -165,18 +198,26 @@ def _name(tensor: Tensor) -> str:
 # The call.
 
 
-def _call(problem: Problem, program: Program, spec: Spec, output: Tensor, state: Tensor) -> None:
+def _call(
+    problem: Problem, kernel: type[Kernel], program: Program, spec: Spec, own: dict[str, int], output: Tensor
+) -> None:
+    """Run a kernel on a problem; `own` are arguments that only this kernel has."""
     address = compiler.function(
-        forward.NAME, f"{spec!r} {program.description()}", lambda m: forward.emit(m, spec, program), spec.target
+        kernel.__name__.lower(),
+        f"{spec!r} {program.description()}",
+        lambda module: emit(module, kernel, spec, program),
+        spec.target,
     )
-    batch = torch.Size(problem.batch).numel()
-    chunk = _chunk(problem, batch)
+    pairs = torch.Size(problem.rows[:-1]).numel()
+    chunk = _chunk(problem, pairs)
     chunks = -(-problem.q_len // chunk)
-    tasks = batch * problem.heads * chunks
+    per_range = -(-chunks // min(chunks, RANGES))
+    tasks = pairs * (-(-chunks // per_range) if kernel is Columns else chunks)
     workers = min(torch.get_num_threads(), tasks)
     kept: list[Tensor] = []
-    named = {
+    named = own | {
         "tasks": tasks,
+        "pairs": pairs,
         "scratch": threads.scratch(workers * spec.scratch["end"]),
         "scratch_size": spec.scratch["end"],
         "heads": problem.heads,
@@ -185,12 +226,11 @@ def _call(problem: Problem, program: Program, spec: Spec, output: Tensor, state:
         "k_len": problem.k_len,
         "chunk": chunk,
         "chunks": chunks,
+        "chunks_a_range": per_range,
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
         "key_group": _group(problem.heads, problem.key),
         "value_group": _group(problem.heads, problem.value),
         "sinks": _address(problem.sinks, problem.dtype, kept),
-        "maximum": state.data_ptr(),
-        "total": state[1:].data_ptr(),
     }
     for name, tensor in (("query", problem.query), ("key", problem.key), ("value", problem.value), ("output", output)):
         named |= _laid_out(name, tensor, problem, kept)
@@ -201,10 +241,10 @@ def _call(problem: Problem, program: Program, spec: Spec, output: Tensor, state:
     threads.run(address, ctypes.addressof(arguments), workers)
 
 
-def _chunk(problem: Problem, batch: int) -> int:
+def _chunk(problem: Problem, pairs: int) -> int:
     """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
     wanted = TASKS_A_THREAD * torch.get_num_threads()
-    per_head = -(-wanted // (batch * problem.heads))
+    per_head = -(-wanted // pairs)
     blocks = -(-problem.q_len // ROWS)
     return min(CHUNK, max(1, -(-blocks // per_head)) * ROWS)
 
@@ -271,19 +311,74 @@ def _table(tensor: Tensor) -> Tensor:
 # The result.
 
 
-def _finished(problem: Problem, spec: Spec, output: Tensor, state: Tensor) -> Result:
-    names = spec.accumulators
-    sink = None if problem.sinks is None else problem.sinks.detach().to(problem.dtype)[:, None]
-    rows = Rows(Softmax(state[0], state[1]), sink)
-    expects = iter(state[names.index("expect0") :] if spec.expects else ())
-    readings = {}
-    for readout in problem.readouts:
-        own: tuple[Tensor, ...] = ()
-        if isinstance(readout, Entropy):
-            own = (state[names.index("entropy")],)
-        elif isinstance(readout, Expect):
-            own = (next(expects),)
-        readings[readout.name] = readout.finish(own, rows)
-    return Result(output, rows.whole.lse, readings)
+@dataclass
+class _RowState:
+    """What the forward kernel writes of each row: the accumulators, and the largest scores with their keys."""
+
+    spec: Spec
+    state: Tensor  # [accumulators, *batch, heads, q_len]
+    top_scores: Tensor  # [*batch, heads, q_len, k]
+    top_keys: Tensor
+
+    @classmethod
+    def empty(cls, problem: Problem, spec: Spec) -> _RowState:
+        """Not written yet."""
+        count = len(spec.accumulators) if spec.rows_out else 0
+        state = torch.empty(count, *problem.rows, dtype=problem.dtype)
+        top_scores = torch.empty(*problem.rows, spec.topk, dtype=problem.dtype)
+        return cls(spec, state, top_scores, torch.empty(*problem.rows, spec.topk, dtype=torch.int64))
+
+    def arguments(self) -> dict[str, int]:
+        """Where the kernel writes."""
+        return {name: getattr(self, name).data_ptr() for name in ("state", "top_scores", "top_keys")}
+
+    def rows(self, problem: Problem) -> Rows:
+        """The softmax's state of every row."""
+        sink = None if problem.sinks is None else problem.sinks.detach().to(problem.dtype)[:, None]
+        return Rows(Softmax(self.state[0], self.state[1]), sink)
+
+    def readings(self, problem: Problem, rows: Rows) -> dict[str, Any]:
+        """The row readouts' results: each finishes its own state."""
+        own = dict(zip(self.spec.accumulators, self.state, strict=True))
+        expects = (own[f"expect{i}"] for i in range(self.spec.expects))
+        readings = {}
+        for readout in problem.readouts:
+            if isinstance(readout, Entropy):
+                readings[readout.name] = readout.finish((own["entropy"],), rows)
+            elif isinstance(readout, Expect):
+                readings[readout.name] = readout.finish((next(expects),), rows)
+            elif isinstance(readout, TopK):
+                readings[readout.name] = readout.finish((self.top_scores, self.top_keys), rows)
+            elif isinstance(readout, RowReadout):
+                readings[readout.name] = readout.finish((), rows)
+        return readings
 
 
+def _columns(problem: Problem, lse: Tensor) -> dict[str, Any]:
+    """The column readouts' results, from a second sweep."""
+    wanted = [readout for readout in problem.readouts if isinstance(readout, ColumnReadout)]
+    if not wanted:
+        return {}
+    whole = replace(problem, readouts=tuple(wanted))
+    program = _program(whole)
+    received = next((r for r in wanted if isinstance(r, Received)), None)
+    pooled = next((r for r in wanted if isinstance(r, Pooled)), None)
+    spec = replace(_spec(whole, program), rows_out=False, received=received is not None, pooled=pooled is not None)
+    sums = {readout.name: readout.start(problem) for readout in wanted}
+    partial = {name: total.new_zeros(RANGES, *total.shape) for name, total in sums.items()}
+    own = {"lse": lse.data_ptr()} | {name: tensor.data_ptr() for name, tensor in partial.items()}
+    if received is not None:
+        chosen = range(problem.q_len)[received.queries]
+        own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
+    if pooled is not None:
+        rows, columns = sums[pooled.name].shape[-2:]
+        query_bin, key_bin = _bins(problem.q_len, rows), _bins(problem.k_len, columns)
+        own |= {"query_bin": query_bin.data_ptr(), "key_bin": key_bin.data_ptr()}
+        own |= {"query_bins": rows, "key_bins": columns}
+    output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
+    _call(problem, Columns, program, spec, own, output)
+    return {readout.name: readout.finish(partial[readout.name].sum(0), problem) for readout in wanted}
+
+
+def _bins(length: int, bins: int) -> Tensor:
+    return (torch.arange(length) * bins // length).to(torch.int32)

@@ -20,10 +20,12 @@ PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual
 
 # The arguments, by their place in the array. Strides count elements.
 ARGUMENTS = [
-    "next_task", "tasks", "scratch", "scratch_size",
+    "next_task", "tasks", "pairs", "scratch", "scratch_size",
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{t}{suffix}" for t in ("query", "key", "value", "output") for suffix in ("", "_batch", "_inner", "_head", "_row")),
-    "key_group", "value_group", "sinks", "maximum", "total",
+    "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
+    "chunks_a_range", "lse", "received", "received_first", "received_stop", "received_step",
+    "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
@@ -31,18 +33,21 @@ SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four st
 
 @dataclass(frozen=True)
 class Spec:
-    """What a forward kernel is compiled for."""
+    """What a kernel is compiled for."""
 
     target: Target
     dtype: str  # of query, key, value and output
     head_dim: int
     value_dim: int
     vectors: int  # vector registers of a panel of keys: fewer than a register tile's where keys are few
-    sinks: bool
-    rows_out: bool  # whether the softmax's state is written for each row
-    integer_bits: int  # of the score language's ints
-    entropy: bool
-    expects: int
+    integer_bits: int = 32  # of the score language's ints
+    sinks: bool = False
+    rows_out: bool = False  # whether the softmax's state is written for each row
+    entropy: bool = False
+    expects: int = 0
+    topk: int = 0
+    received: bool = False
+    pooled: bool = False
 
     @property
     def storage(self) -> ir.Type:
@@ -87,7 +92,7 @@ class Spec:
 
     @property
     def accumulators(self) -> list[str]:
-        """The names of what is kept for each row beside the output."""
+        """The names of what is kept for each row beside the output, the softmax's two first."""
         extra = (["entropy"] if self.entropy else []) + [f"expect{i}" for i in range(self.expects)]
         return ["maximum", "total", *extra]
 
@@ -102,6 +107,9 @@ class Spec:
             "tile": ROWS * self.tile_stride,
             "correction": ROWS,
             "output": rows * self.value_width,
+            "bins": KEYS if self.pooled else 0,
+            "top_scores": rows * self.topk,
+            "top_keys": rows * self.topk,
         } | dict.fromkeys(self.accumulators, rows)
         places, end = {}, 0
         for name, numbers in parts.items():

@@ -39,6 +39,11 @@ def float_to_bfloat16(code: Code, x: Value) -> Value:
     return code.select(x == x, shifted, 0x7FC0).to(I16)
 
 
+def rounded(count: Value, multiple: int) -> Value:
+    """`count`, up to a whole multiple."""
+    return (count + (multiple - 1)) / multiple * multiple
+
+
 def columns(width: int, lanes: int) -> list[tuple[int, int]]:
     """Where whole vectors of a row begin, and how many elements of each exist."""
     return [(start, min(lanes, width - start)) for start in range(0, width, lanes)]

@@ -1,0 +1,282 @@
+"""What every kernel of this engine shares: tasks, packing, and blocks of queries taken through tiles of keys.
+
+A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
+tiles read in order; blocks of 48 queries then go through each tile of 256 keys. What a kernel does with a tile of scores
+is its own: forward.py, columns.py. Scores are kept in base 2 (times log2 e), so that the exponential is a power of two.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from pellucid.engines.cpu import tiles
+from pellucid.engines.cpu.builder import I32, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.layout import FIXED, KEYS, ROWS, SLOT, Spec
+from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
+from pellucid.language import SCORE, TRUE, Expression
+
+LOG2E, LN2 = math.log2(math.e), math.log(2)
+
+
+@dataclass
+class Task:
+    """A chunk of the queries of one head: which it is, and where its tensors begin."""
+
+    b: Value
+    h: Value
+    pair: Value  # b * heads + h
+    first: Value  # the chunk's first query
+    rows: Value  # how many
+    query: Value
+    key: Value
+    value: Value
+    output: Value
+
+
+@dataclass
+class Block:
+    """A block of a task's queries, beside a tile of keys."""
+
+    task: Task
+    functions: Values  # the user's functions, b and h known
+    row: Value  # of the chunk, where the block begins
+    rows: Value
+    key: Value  # where the tile begins
+    count: Value  # keys of the tile
+    values: Value  # the tile's packed values
+
+    @property
+    def query(self) -> Value:
+        """The block's first query."""
+        return self.task.first + self.row
+
+
+class Kernel(ABC):
+    """A kernel being written. Methods appear in the order in which they run."""
+
+    packs_values = True
+
+    def __init__(self, code: Code, spec: Spec, program: Program) -> None:
+        worker, _, self.arguments = code.arguments
+        self.code, self.spec, self.program = code, spec, program
+        self.number, self.lanes, self.panel = spec.number, spec.lanes, spec.panel
+        self.type = vector(spec.number, spec.lanes)
+        self.q_len, self.k_len = self.argument("q_len"), self.argument("k_len")
+        memory = self.argument("scratch") + worker * self.argument("scratch_size")
+        base = Value(code, code.ir.inttoptr(memory.raw, POINTER))
+        self.scratch = {name: code.at(base, place) for name, place in spec.scratch.items() if name != "end"}
+        self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
+        slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
+        self.functions = Values(code, program, self.numbers, slots)
+        self.score, self.mask = program.roots["score"], program.roots["mask"]
+        self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
+
+    def argument(self, name: str) -> Value:
+        """One of the call's arguments."""
+        return self.code.load(self.arguments, I64, FIXED[name], align=8)
+
+    def pointer(self, name: str) -> Value:
+        """An argument that is an address."""
+        return Value(self.code, self.code.ir.inttoptr(self.argument(name).raw, POINTER))
+
+    def _slot(self, slot: Slot) -> SlotArguments:
+        code, first = self.code, len(FIXED) + slot.number * SLOT
+
+        def at(place: int) -> Value:
+            return code.load(self.arguments, I64, first + place, align=8)
+
+        def pointer(place: int) -> Value:
+            return Value(code, code.ir.inttoptr(at(place).raw, POINTER))
+
+        sizes, strides = ([at(start + i) for i in range(slot.ndim)] for start in (2, 6))
+        return SlotArguments(pointer(0), sizes, strides, pointer(1) if slot.table else None)
+
+    # The tasks, taken by each thread from a common counter.
+
+    def run(self) -> None:
+        """Take tasks until there are none."""
+        code, emit = self.code, self.code.ir
+        head, body, done = (code.function.append_basic_block(name) for name in ("take", "task", "end"))
+        emit.branch(head)
+        emit.position_at_end(head)
+        number = Value(code, emit.atomic_rmw("add", self.arguments.raw, ir.Constant(I64, 1), "monotonic"))
+        emit.cbranch((number < self.argument("tasks")).raw, body, done)
+        emit.position_at_end(body)
+        pairs = self.argument("pairs")
+        self.perform(number - (number / pairs) * pairs, number / pairs)
+        emit.branch(head)
+        emit.position_at_end(done)
+        emit.ret_void()
+
+    @abstractmethod
+    def perform(self, pair: Value, part: Value) -> None:
+        """Do one task: a part of the work of one batch and head."""
+
+    def task(self, pair: Value, chunk: Value) -> Task:
+        """A chunk of the queries of one batch and head."""
+        code, heads, size = self.code, self.argument("heads"), self.argument("chunk")
+        first = chunk * size
+        b, h = pair / heads, pair - (pair / heads) * heads
+        inner = self.argument("inner_batch")
+        outer, inside = b / inner, b - (b / inner) * inner
+
+        def of_head(tensor: str, head: Value) -> Value:
+            batch = outer * self.argument(f"{tensor}_batch") + inside * self.argument(f"{tensor}_inner")
+            offset = batch + head * self.argument(f"{tensor}_head")
+            return code.at(self.pointer(tensor), offset, self.spec.storage)
+
+        query = code.at(of_head("query", h), first * self.argument("query_row"), self.spec.storage)
+        output = code.at(of_head("output", h), first * self.argument("output_row"), self.spec.storage)
+        key = of_head("key", h / self.argument("key_group"))
+        value = of_head("value", h / self.argument("value_group"))
+        return Task(b, h, pair, first, code.minimum(size, self.q_len - first), query, key, value, output)
+
+    def over_keys(self, task: Task) -> None:
+        """Take the task's queries through all keys."""
+        functions = self.functions.bind("b", self.index(task.b)).bind("h", self.index(task.h))
+        functions.prepare(self.score, self.mask, *self.expects)
+        body = lambda key: self.over_packed_keys(task, functions, key)  # noqa: E731
+        self.code.loop(0, self.k_len, body, step=self.spec.packed_keys)
+
+    # A few tiles of keys, packed.
+
+    def over_packed_keys(self, task: Task, functions: Values, first_key: Value) -> None:
+        """Pack the tiles of keys that this chunk may look at, and take its queries through them."""
+        code, stop = self.code, self.code.minimum(first_key + self.spec.packed_keys, self.k_len)
+        allowed = self.bounds(task, task.first, task.rows, first_key, stop)
+        with code.when(allowed.high):
+            code.loop(first_key, stop, lambda key: self.pack_tile(task, first_key, key), step=KEYS)
+            code.loop(0, task.rows, lambda row: self.query_block(task, functions, first_key, stop, row), step=ROWS)
+
+    def pack_tile(self, task: Task, first_key: Value, key: Value) -> None:
+        """Pack one tile's keys and values, if any query of the chunk may look at it."""
+        code, spec = self.code, self.spec
+        count = code.minimum(self.k_len - key, KEYS)
+        allowed = self.bounds(task, task.first, task.rows, key, key + count)
+        with code.when(allowed.high):
+            keys, stride = self.packed("keys", first_key, key), self.argument("key_row")
+            tiles.pack_keys(code, spec, code.at(task.key, key * stride, spec.storage), stride, count, keys)
+            if self.packs_values:
+                values, stride = self.packed("values", first_key, key), self.argument("value_row")
+                source = code.at(task.value, key * stride, spec.storage)
+                tiles.pack_rows(code, spec, source, stride, spec.value_dim, count, values, spec.value_width)
+                tiles.zero_rows(code, spec, values, count, tiles.rounded(count, tiles.UNROLL), spec.value_width)
+
+    def packed(self, name: str, first_key: Value, key: Value) -> Value:
+        """Where a tile's packed keys or values begin."""
+        width = self.spec.head_dim if name == "keys" else self.spec.value_width
+        return self.code.at(self.scratch[name], (key - first_key) * width, self.number)
+
+    def bounds(self, task: Task, first_query: Value, rows: Value, key: Value, stop: Value) -> Span:
+        """Whether keys may be, and are all, allowed for these queries."""
+        places = {
+            "b": Span(task.b, task.b),
+            "h": Span(task.h, task.h),
+            "q": Span(first_query, first_query + rows - 1),
+            "k": Span(key, stop - 1),
+        }
+        return Bounds(self.code, self.program, self.functions.arguments, places).of(self.mask)
+
+    # A block of queries.
+
+    def query_block(self, task: Task, functions: Values, first_key: Value, stop: Value, row: Value) -> None:
+        """Take a block of queries through the packed tiles."""
+        code = self.code
+        rows = code.minimum(task.rows - row, ROWS)
+        self.pack_queries(task, row, rows)
+
+        def tile(key: Value) -> None:
+            count = code.minimum(stop - key, KEYS)
+            allowed = self.bounds(task, task.first + row, rows, key, key + count)
+            with code.when(allowed.high):
+                self.scores(rows, self.packed("keys", first_key, key), count)
+                whole = (count - (count / self.panel) * self.panel) == 0
+                values = self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
+                self.tile(Block(task, functions, row, rows, key, count, values), allowed.low & whole)
+
+        code.loop(first_key, stop, tile, step=KEYS)
+
+    def pack_queries(self, task: Task, row: Value, rows: Value) -> None:
+        """Copy a block of queries, scaled; rows that do not exist are zeros."""
+        code, spec, stride = self.code, self.spec, self.argument("query_row")
+        scale = self.argument("scale").bits(ir.DoubleType()).to(self.number)
+        if self.score is SCORE:
+            scale = scale * LOG2E
+        source, target = code.at(task.query, row * stride, spec.storage), self.scratch["queries"]
+        scale = code.spread(scale, self.lanes)
+        tiles.pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scale)
+        tiles.zero_rows(code, spec, target, rows, code.i64(ROWS), spec.head_dim)
+
+    def scores(self, rows: Value, keys: Value, count: Value) -> None:
+        """query @ key.T of the block, into the tile."""
+        code, spec = self.code, self.spec
+        height = spec.target.tile_rows(spec.vectors)
+        zero = code.constant(self.type, 0.0)
+        unroll = tiles.UNROLL if spec.head_dim % tiles.UNROLL == 0 else 1
+
+        def panel(p: Value) -> None:
+            right = code.at(keys, p * (self.panel * spec.head_dim), self.number)
+
+            def block(row: Value) -> None:
+                left = code.at(self.scratch["queries"], row * spec.head_dim, self.number)
+                start = [[zero] * spec.vectors for _ in range(height)]
+                sums = tiles.product(
+                    code, self.type, start, spec.head_dim, left, spec.head_dim, right, self.panel, unroll
+                )
+                for i, parts in enumerate(sums):
+                    for v, part in enumerate(parts):
+                        offset = (row + i) * spec.tile_stride + p * self.panel + v * self.lanes
+                        code.store(self.scratch["tile"], part, offset)
+
+            code.loop(0, rows, block, step=height)
+
+        code.loop(0, (count + (self.panel - 1)) / self.panel, panel)
+
+    @abstractmethod
+    def tile(self, block: Block, full: Value) -> None:
+        """Use a tile of raw scores; `full` says that every key is allowed to every query."""
+
+    # The user's functions.
+
+    def modified(self, functions: Values, score: Value, block: Block, place: Value, masked: bool) -> Value:
+        """A vector of scores after score_mod, in base 2, -inf where masked. `functions` know the row."""
+        code = self.code
+        if not masked and self.score is SCORE:
+            return score
+        exists = self.exists(block, place) if masked else None
+        functions = functions.bind("k", self.keys(block, place)).bind("score", score)
+        if self.score is not SCORE:
+            score = code.spread(functions.value(self.score, exists), self.lanes) * LOG2E
+        if exists is None:
+            return score
+        if self.mask is not TRUE:
+            exists = exists & code.spread(functions.value(self.mask, exists), self.lanes)
+        return code.select(exists, score, -math.inf)
+
+    def of_row(self, block: Block, row: Value) -> Values:
+        """The user's functions for one row of the block; what does not depend on the key is computed here."""
+        functions = block.functions.bind("q", self.index(block.query + row))
+        functions.prepare(self.score, self.mask, *self.expects)
+        return functions
+
+    def keys(self, block: Block, place: Value) -> Value:
+        """The keys' indices of a vector of the tile."""
+        first = self.code.spread((block.key + place).to(self.numbers.integer), self.lanes)
+        return first + self.code.ramp(self.numbers.integer, self.lanes)
+
+    def exists(self, block: Block, place: Value) -> Value:
+        """Which lanes of a vector of the tile are keys."""
+        left = self.code.spread((block.count - place).to(I32), self.lanes)
+        return left > self.code.ramp(I32, self.lanes)
+
+    def index(self, value: Value) -> Value:
+        """An index as the language's int."""
+        return value.to(self.numbers.integer)
+
+    def row_of_tile(self, row: Value) -> Value:
+        """Where a row of the tile begins."""
+        return self.code.at(self.scratch["tile"], row * self.spec.tile_stride, self.number)
