@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 
-from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import I32, Value
-from pellucid.engines.cpu.kernel import LOG2E, Block, Kernel
+from pellucid.engines.cpu.kernel import Block, Kernel
 from pellucid.engines.cpu.program import Values
 
 
@@ -50,7 +49,7 @@ class Columns(Kernel):
         def row(i: Value) -> None:
             functions, scores = self.of_row(block, i), self.row_of_tile(i)
             place = block.task.pair * self.q_len + block.query + i
-            lse = code.load(self.pointer("lse"), self.number, place) * LOG2E
+            lse = code.load(self.pointer("lse"), self.number, place) * (1.0 / self.unit)
             shift = code.spread(code.select(lse == -math.inf, 0.0, lse), self.lanes)
             code.loop(0, block.count, lambda j: self._vectors(functions, scores, block, j, shift, masked), step=self.panel)
 
@@ -61,7 +60,7 @@ class Columns(Kernel):
             place = j + v * self.lanes
             raw = self.code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            self.code.store(scores, vectormath.exp2(self.code, score - shift), place)
+            self.code.store(scores, self.power(score - shift), place)
 
     def add_received(self, block: Block) -> None:
         """Add each column of the tile, over the queries that are counted."""

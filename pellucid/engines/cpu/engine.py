@@ -18,9 +18,10 @@ from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu import threads
 from pellucid.engines.cpu.builder import I64, POINTER, Code
 from pellucid.engines.cpu.columns import Columns
+from pellucid.engines.cpu.decode import Decode
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import CHUNK, FIXED, ROWS, SLOT, Spec
+from pellucid.engines.cpu.layout import CHUNK, FIXED, KEYS, ROWS, SLOT, Spec
 from pellucid.engines.cpu.program import STORED, TABLE_BLOCK, Program, Slot
 from pellucid.engines.cpu.target import Target, host
 from pellucid.language import Expression, Interval, bounds, walk
@@ -36,14 +37,18 @@ from pellucid.readouts import (
     Received,
     RowReadout,
     TopK,
+    mass_on_first,
 )
 from pellucid.readouts.base import Rows
 from pellucid.result import Result
-from pellucid.softmax import Softmax
+from pellucid.softmax import Merge, Softmax
 
 MOST_DIM = 256
 MOST_SLOT_DIMS = 4
 MOST_TOP = 128
+MOST_DECODE_ROWS = 16
+LEAST_DECODE_KEYS = 64
+LEAST_DECODE_RANGE = 1024
 TASKS_A_THREAD = 4
 RANGES = 8  # ranges of queries that have column sums of their own
 
@@ -68,15 +73,57 @@ def run(problem: Problem) -> Result:
     """Attention and its readouts, without gradients."""
     program = _program(problem)
     spec = _spec(problem, program)
-    output = torch.empty(*problem.batch, problem.heads, problem.q_len, spec.value_dim, dtype=problem.query.dtype)
-    made = _RowState.empty(problem, spec)
-    _call(problem, Forward, program, spec, made.arguments(), output)
+    output, made = (_decoded if _is_decode(problem) else _forwarded)(problem, program, spec)
     if not spec.rows_out:
         return Result(output, output.new_empty(0), {})
     rows = made.rows(problem)
     lse = rows.whole.lse
     readings = made.readings(problem, rows) | _columns(problem, lse)
     return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})
+
+
+def _forwarded(problem: Problem, program: Program, spec: Spec) -> tuple[Tensor, _RowState]:
+    output = torch.empty(*problem.rows, spec.value_dim, dtype=problem.query.dtype)
+    made = _RowState.empty(problem, spec)
+    _call(problem, Forward, program, spec, made.arguments(), output)
+    return output, made
+
+
+def _is_decode(problem: Problem) -> bool:
+    """Whether so few rows share each key that packing keys would not pay."""
+    group = _group(problem.heads, problem.key)
+    same = group == _group(problem.heads, problem.value)
+    return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS
+
+
+def _decoded(problem: Problem, program: Program, spec: Spec) -> tuple[Tensor, _RowState]:
+    """As `_forwarded`, the keys of a head shared among threads where there are few heads."""
+    group = _group(problem.heads, problem.key)
+    pairs = torch.Size(problem.rows[:-1]).numel() // group
+    wanted = max(1, -(-TASKS_A_THREAD * torch.get_num_threads() // pairs)) if pairs < 2 * torch.get_num_threads() else 1
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // wanted // KEYS) * KEYS)
+    ranges = -(-problem.k_len // keys)
+    if ranges == 1:
+        spec = replace(spec, group=group, queries=problem.q_len)
+    else:  # the sink is merged with the whole, not with each part
+        spec = replace(spec, group=group, queries=problem.q_len, partial=True, rows_out=True, sinks=False)
+    dtype = problem.dtype if spec.partial else problem.query.dtype
+    output = torch.empty(ranges, *problem.rows, spec.value_dim, dtype=dtype)
+    made = _RowState.empty(problem, spec, ranges)
+    own = made.arguments() | {"keys_a_range": keys, "output_range": output[0].numel()}
+    _call(problem, Decode, program, spec, own | {"pairs": pairs, "tasks": pairs * ranges}, output[0])
+    if ranges == 1:
+        return output[0], made.part(0)
+    return _merged(problem, output, made)
+
+
+def _merged(problem: Problem, outputs: Tensor, made: _RowState) -> tuple[Tensor, _RowState]:
+    """The parts over different ranges of keys as one, by the merge of the online softmax and of each readout."""
+    whole, output = made.part(0), outputs[0]
+    for part in range(1, len(outputs)):
+        whole, output = whole.merged(problem, output, made.part(part), outputs[part])
+    share = whole.rows(problem).factor * whole.state[1]  # less than 1 where a sink takes weight
+    return (output * share[..., None]).to(problem.query.dtype), whole
 
 
 def ir_of(problem: Problem, target: Target | None = None) -> str:
@@ -212,12 +259,16 @@ def _call(
     chunk = _chunk(problem, pairs)
     chunks = -(-problem.q_len // chunk)
     per_range = -(-chunks // min(chunks, RANGES))
-    tasks = pairs * (-(-chunks // per_range) if kernel is Columns else chunks)
-    workers = min(torch.get_num_threads(), tasks)
+    rows = pairs * problem.q_len
     kept: list[Tensor] = []
-    named = own | {
-        "tasks": tasks,
+    named = {
+        "tasks": pairs * (-(-chunks // per_range) if kernel is Columns else chunks),
         "pairs": pairs,
+        "rows": rows,
+        "state_rows": rows,
+    } | own
+    workers = min(torch.get_num_threads(), named["tasks"])
+    named |= {
         "scratch": threads.scratch(workers * spec.scratch["end"]),
         "scratch_size": spec.scratch["end"],
         "heads": problem.heads,
@@ -321,16 +372,38 @@ class _RowState:
     top_keys: Tensor
 
     @classmethod
-    def empty(cls, problem: Problem, spec: Spec) -> _RowState:
+    def empty(cls, problem: Problem, spec: Spec, parts: int = 0) -> _RowState:
         """Not written yet."""
-        count = len(spec.accumulators) if spec.rows_out else 0
-        state = torch.empty(count, *problem.rows, dtype=problem.dtype)
-        top_scores = torch.empty(*problem.rows, spec.topk, dtype=problem.dtype)
-        return cls(spec, state, top_scores, torch.empty(*problem.rows, spec.topk, dtype=torch.int64))
+        lead = (parts, *problem.rows) if parts else problem.rows
+        state = torch.empty(len(spec.accumulators) if spec.rows_out else 0, *lead, dtype=problem.dtype)
+        top_scores = torch.empty(*lead, spec.topk, dtype=problem.dtype)
+        return cls(spec, state, top_scores, torch.empty(*lead, spec.topk, dtype=torch.int64))
 
     def arguments(self) -> dict[str, int]:
         """Where the kernel writes."""
-        return {name: getattr(self, name).data_ptr() for name in ("state", "top_scores", "top_keys")}
+        where = {name: getattr(self, name).data_ptr() for name in ("state", "top_scores", "top_keys")}
+        return where | {"state_rows": self.state[:1].numel()}
+
+    def part(self, number: int) -> _RowState:
+        """The state over one range of keys."""
+        return _RowState(self.spec, self.state[:, number], self.top_scores[number], self.top_keys[number])
+
+    def merged(
+        self, problem: Problem, output: Tensor, other: _RowState, its_output: Tensor
+    ) -> tuple[_RowState, Tensor]:
+        """This state and output merged with another's, over later keys."""
+        merge = Merge(Softmax(*self.state[:2]), Softmax(*other.state[:2]))
+        whole = [*merge.whole]
+        for name, mine, theirs in zip(self.spec.accumulators[2:], self.state[2:], other.state[2:], strict=True):
+            readout = _ACCUMULATED["entropy" if name == "entropy" else "expect"]
+            whole += readout((mine,), (theirs,), merge)
+        tops = (self.top_scores, self.top_keys), (other.top_scores, other.top_keys)
+        top = TopK(self.spec.topk).merge(*tops, merge) if self.spec.topk else tops[0]
+        total = merge.whole.total.masked_fill(merge.whole.total == 0, 1.0)
+        left = self.state[1] * merge.left_factor / total
+        right = other.state[1] * merge.right_factor / total
+        output = output * left[..., None] + its_output * right[..., None]
+        return _RowState(self.spec, torch.stack(whole), *top), output
 
     def rows(self, problem: Problem) -> Rows:
         """The softmax's state of every row."""
@@ -352,6 +425,9 @@ class _RowState:
             elif isinstance(readout, RowReadout):
                 readings[readout.name] = readout.finish((), rows)
         return readings
+
+
+_ACCUMULATED = {"entropy": Entropy().merge, "expect": mass_on_first().merge}  # a merge does not depend on the function
 
 
 def _columns(problem: Problem, lse: Tensor) -> dict[str, Any]:

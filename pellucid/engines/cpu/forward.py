@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from pellucid.engines.cpu import tiles, vectormath
+from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I32, I64, Value
-from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
+from pellucid.engines.cpu.kernel import Block, Kernel, Task
 from pellucid.engines.cpu.layout import ROWS
 from pellucid.engines.cpu.program import Values
 
@@ -85,7 +85,7 @@ class Forward(Kernel):
         before = code.load(state["maximum"], self.number, of_chunk)
         after = code.maximum(before, maximum)
         shift = code.select(after == -math.inf, 0.0, after)
-        correction = vectormath.exp2(code, before - shift)
+        correction = self.power(before - shift)
         if self.spec.topk:
             self.keep_largest(block, row)
         sums = self.row_sums(functions, block, row, shift)
@@ -108,7 +108,7 @@ class Forward(Kernel):
             for v in range(self.spec.vectors):
                 place = j + v * self.lanes
                 distance = code.load(scores, self.type, place) - shifts
-                weight = vectormath.exp2(code, distance)
+                weight = self.power(distance)
                 code.store(scores, weight, place)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
                     result[v * width + i] = term(result[v * width + i])
@@ -202,48 +202,59 @@ class Forward(Kernel):
     def finish(self, task: Task) -> None:
         """Divide each row by its total, the sink counted, and write it; a row with no key is 0."""
         code, spec = self.code, self.spec
-        stride = self.argument("output_row")
 
         def row(i: Value) -> None:
             maximum = code.load(self.scratch["maximum"], self.number, i)
             total = code.load(self.scratch["total"], self.number, i)
             if spec.rows_out:
                 self._write_state(task, i)
-            factor = code.spread(self._factor(task, maximum, total), self.lanes)
+            factor = code.spread(self._factor(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
+            output = self.output_of_row(task, i)
             for start, length in tiles.columns(spec.value_dim, self.lanes):
                 sums = code.load(self.scratch["output"], self.type, i * spec.value_width + start)
                 numbers = code.select(empty, 0.0, sums * factor)
                 valid = tiles.first_lanes(code, self.lanes, length)
-                tiles.store_numbers(code, spec, task.output, numbers, i * stride + start, valid)
+                tiles.store_numbers(code, spec, output, numbers, start, valid)
 
         code.loop(0, task.rows, row)
 
-    def _factor(self, task: Task, maximum: Value, total: Value) -> Value:
+    def output_of_row(self, task: Task, row: Value) -> Value:
+        """Where a row's output begins."""
+        return self.code.at(task.output, row * self.argument("output_row"), self.spec.output)
+
+    def head_of_row(self, task: Task, row: Value) -> Value:
+        """The query head that a row belongs to."""
+        return task.h
+
+    def place_of_row(self, task: Task, row: Value) -> Value:
+        """The row's index in [batch, heads, q_len]."""
+        return task.pair * self.q_len + task.first + row
+
+    def _factor(self, head: Value, maximum: Value, total: Value) -> Value:
         """What the row's sums are multiplied by."""
         code = self.code
         if not self.spec.sinks:
             return 1.0 / total
-        sink = code.load(self.pointer("sinks"), self.number, task.h) * LOG2E
+        sink = code.load(self.pointer("sinks"), self.number, head) * (1.0 / self.unit)
         largest = code.maximum(maximum, sink)
         largest = code.select(largest == -math.inf, 0.0, largest)
-        share = vectormath.exp2(code, maximum - largest)
-        return share / (total * share + vectormath.exp2(code, sink - largest))
+        share = self.power(maximum - largest)
+        return share / (total * share + self.power(sink - largest))
 
     def _write_state(self, task: Task, row: Value) -> None:
         """The row's state for the readouts to finish, scores natural again; one array after another."""
         code = self.code
-        place = task.pair * self.q_len + task.first + row
-        rows = self.argument("pairs") * self.q_len
+        place, rows = self.place_of_row(task, row), self.argument("state_rows")
         for i, name in enumerate(self.spec.accumulators):
             value = code.load(self.scratch[name], self.number, row)
-            value = value * LN2 if name in ("maximum", "entropy") else value
+            value = value * self.unit if name in ("maximum", "entropy") else value
             code.store(self.pointer("state"), value, rows * i + place)
 
         def top(i: Value) -> None:
             score = code.load(self.scratch["top_scores"], self.number, row * self.spec.topk + i)
             key = code.load(self.scratch["top_keys"], I32, row * self.spec.topk + i)
-            code.store(self.pointer("top_scores"), score * LN2, place * self.spec.topk + i)
+            code.store(self.pointer("top_scores"), score * self.unit, place * self.spec.topk + i)
             code.store(self.pointer("top_keys"), key.to(I64), place * self.spec.topk + i)
 
         if self.spec.topk:

@@ -2,7 +2,7 @@
 
 A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
 tiles read in order; blocks of 48 queries then go through each tile of 256 keys. What a kernel does with a tile of scores
-is its own: forward.py, columns.py. Scores are kept in base 2 (times log2 e), so that the exponential is a power of two.
+is its own: forward.py, decode.py, columns.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import I32, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu import tiles, vectormath
+from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, ROWS, SLOT, Spec
 from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
 from pellucid.language import SCORE, TRUE, Expression
@@ -73,6 +73,8 @@ class Kernel(ABC):
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
         self.functions = Values(code, program, self.numbers, slots)
         self.score, self.mask = program.roots["score"], program.roots["mask"]
+        # What a score is counted in: in powers of two where nobody sees it, the factor being part of the scale.
+        self.unit = LN2 if self.score is SCORE else 1.0
         self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
 
     def argument(self, name: str) -> Value:
@@ -124,13 +126,13 @@ class Kernel(ABC):
         inner = self.argument("inner_batch")
         outer, inside = b / inner, b - (b / inner) * inner
 
-        def of_head(tensor: str, head: Value) -> Value:
+        def of_head(tensor: str, head: Value, element: ir.Type = self.spec.storage) -> Value:
             batch = outer * self.argument(f"{tensor}_batch") + inside * self.argument(f"{tensor}_inner")
             offset = batch + head * self.argument(f"{tensor}_head")
-            return code.at(self.pointer(tensor), offset, self.spec.storage)
+            return code.at(self.pointer(tensor), offset, element)
 
         query = code.at(of_head("query", h), first * self.argument("query_row"), self.spec.storage)
-        output = code.at(of_head("output", h), first * self.argument("output_row"), self.spec.storage)
+        output = code.at(of_head("output", h, self.spec.output), first * self.argument("output_row"), self.spec.output)
         key = of_head("key", h / self.argument("key_group"))
         value = of_head("value", h / self.argument("value_group"))
         return Task(b, h, pair, first, code.minimum(size, self.q_len - first), query, key, value, output)
@@ -203,13 +205,18 @@ class Kernel(ABC):
     def pack_queries(self, task: Task, row: Value, rows: Value) -> None:
         """Copy a block of queries, scaled; rows that do not exist are zeros."""
         code, spec, stride = self.code, self.spec, self.argument("query_row")
-        scale = self.argument("scale").bits(ir.DoubleType()).to(self.number)
-        if self.score is SCORE:
-            scale = scale * LOG2E
         source, target = code.at(task.query, row * stride, spec.storage), self.scratch["queries"]
-        scale = code.spread(scale, self.lanes)
+        scale = code.spread(self.scale(), self.lanes)
         tiles.pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scale)
         tiles.zero_rows(code, spec, target, rows, code.i64(ROWS), spec.head_dim)
+
+    def scale(self) -> Value:
+        """What scores are multiplied by."""
+        return (self.argument("scale").bits(F64) * (1.0 / self.unit)).to(self.number)
+
+    def power(self, distance: Value) -> Value:
+        """e to the power of a difference of scores."""
+        return vectormath.exp2(self.code, distance if self.unit == LN2 else distance * LOG2E)
 
     def scores(self, rows: Value, keys: Value, count: Value) -> None:
         """query @ key.T of the block, into the tile."""
@@ -243,14 +250,14 @@ class Kernel(ABC):
     # The user's functions.
 
     def modified(self, functions: Values, score: Value, block: Block, place: Value, masked: bool) -> Value:
-        """A vector of scores after score_mod, in base 2, -inf where masked. `functions` know the row."""
+        """A vector of scores after score_mod, -inf where masked. `functions` know the row."""
         code = self.code
         if not masked and self.score is SCORE:
             return score
         exists = self.exists(block, place) if masked else None
         functions = functions.bind("k", self.keys(block, place)).bind("score", score)
         if self.score is not SCORE:
-            score = code.spread(functions.value(self.score, exists), self.lanes) * LOG2E
+            score = code.spread(functions.value(self.score, exists), self.lanes)
         if exists is None:
             return score
         if self.mask is not TRUE:

@@ -24,7 +24,7 @@ ARGUMENTS = [
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{t}{suffix}" for t in ("query", "key", "value", "output") for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
-    "chunks_a_range", "lse", "received", "received_first", "received_stop", "received_step",
+    "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse", "received", "received_first", "received_stop", "received_step",
     "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
@@ -46,6 +46,9 @@ class Spec:
     entropy: bool = False
     expects: int = 0
     topk: int = 0
+    group: int = 1  # of decode: query heads that share a key head
+    queries: int = 1  # of decode
+    partial: bool = False  # whether the output is merged with others, and so kept in the precision of the computation
     received: bool = False
     pooled: bool = False
 
@@ -53,6 +56,11 @@ class Spec:
     def storage(self) -> ir.Type:
         """How an element lies in memory."""
         return {"float16": F16, "bfloat16": I16, "float32": F32, "float64": F64}[self.dtype]
+
+    @property
+    def output(self) -> ir.Type:
+        """How an element of the output lies in memory."""
+        return self.number if self.partial else self.storage
 
     @property
     def number(self) -> ir.Type:
@@ -103,7 +111,7 @@ class Spec:
         parts = {
             "keys": self.packed_keys * self.head_dim,
             "values": self.packed_keys * self.value_width,
-            "queries": ROWS * self.head_dim,
+            "queries": ROWS * (self.head_dim + self.lanes),
             "tile": ROWS * self.tile_stride,
             "correction": ROWS,
             "output": rows * self.value_width,

@@ -20,9 +20,11 @@ def load_numbers(code: Code, spec: Spec, source: Value, offset: Value, lanes: in
     return bfloat16_to_float(raw) if spec.dtype == "bfloat16" else raw.to(spec.number)
 
 
-def store_numbers(code: Code, spec: Spec, target: Value, numbers: Value, offset: Value, valid: Value | None) -> None:
+def store_numbers(
+    code: Code, spec: Spec, target: Value, numbers: Value, offset: Value | int, valid: Value | None
+) -> None:
     """Put numbers into an output, rounded to its dtype."""
-    raw = float_to_bfloat16(code, numbers) if spec.dtype == "bfloat16" else numbers.to(spec.storage)
+    raw = float_to_bfloat16(code, numbers) if spec.output is I16 else numbers.to(spec.output)
     if valid is None:
         code.store(target, raw, offset)
     else:
@@ -148,6 +150,19 @@ def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
             rows[i], rows[i + distance] = code.shuffle(a, b, low), code.shuffle(a, b, high)
         distance *= 2
     return rows
+
+
+def sums_by_lane(code: Code, vectors: Sequence[Value]) -> Value:
+    """The sum over the lanes of the i-th vector in lane i, for as many vectors as lanes."""
+    vectors, lanes = list(vectors), len(vectors)
+    distance = 1
+    while distance < lanes:
+        low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
+        high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [code.shuffle(a, b, low) + code.shuffle(a, b, high) for a, b in pairs]
+        distance *= 2
+    return vectors[0]
 
 
 def product(
