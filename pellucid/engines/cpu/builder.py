@@ -14,6 +14,24 @@ from llvmlite import ir
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+
+class _BFloat16(ir.types._BaseFloatType):
+    """LLVM's bfloat, which llvmlite's types lack. Memory and arithmetic use its bits, in an int16."""
+
+    null = "0.0"
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def format_constant(self, value: float) -> str:
+        """Constants of this type are never needed."""
+        raise TypeError("a bfloat16 constant was asked for")
+
+
+_BFloat16._create_instance()
+BF16 = _BFloat16()
 POINTER = ir.PointerType()
 Number = bool | int | float
 
@@ -149,6 +167,10 @@ class Value:
         """The same bits as another type of the same size."""
         return Value(self.code, self.code.ir.bitcast(self.raw, type_))
 
+    def unsigned(self, type_: ir.Type) -> Value:
+        """Widened to another integer type, the new bits 0."""
+        return Value(self.code, self.code.ir.zext(self.raw, vector(type_, self.lanes)))
+
     def extended(self, type_: ir.Type) -> Value:
         """A bool as 0 or 1 of an integer type."""
         return Value(self.code, self.code.ir.zext(self.raw, type_))
@@ -173,7 +195,7 @@ class Value:
         return Value(self.code, self.code.ir.extract_element(self.raw, ir.Constant(I32, index)))
 
 
-_WIDTH = {"half": 16, "float": 32, "double": 64}
+_WIDTH = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
 
 
 class Code:

@@ -98,6 +98,7 @@ def _is_decode(problem: Problem) -> bool:
 
 def _decoded(problem: Problem, program: Program, spec: Spec) -> tuple[Tensor, _RowState]:
     """As `_forwarded`, the keys of a head shared among threads where there are few heads."""
+    spec = replace(spec, pairs=False)  # reading is the cost, and pairs want packing
     group = _group(problem.heads, problem.key)
     pairs = torch.Size(problem.rows[:-1]).numel() // group
     wanted = max(1, -(-TASKS_A_THREAD * torch.get_num_threads() // pairs)) if pairs < 2 * torch.get_num_threads() else 1
@@ -184,6 +185,7 @@ def _spec(problem: Problem, program: Program, target: Target | None = None) -> S
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
+        pairs=problem.query.dtype == torch.bfloat16 and target.bf16_dot,
         topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
     )
 

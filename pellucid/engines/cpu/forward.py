@@ -109,7 +109,7 @@ class Forward(Kernel):
                 place = j + v * self.lanes
                 distance = code.load(scores, self.type, place) - shifts
                 weight = self.power(distance)
-                code.store(scores, weight, place)
+                self.products.store_weight(row, weight, place)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
                     result[v * width + i] = term(result[v * width + i])
             return result
@@ -180,7 +180,6 @@ class Forward(Kernel):
     def _accumulate_columns(self, block: Block, column: int, vectors: int) -> None:
         code, spec = self.code, self.spec
         height = spec.target.tile_rows(vectors)
-        keys = tiles.rounded(block.count, tiles.UNROLL)
 
         def rows(i: Value) -> None:
             output = code.at(self.scratch["output"], (block.row + i) * spec.value_width + column, self.number)
@@ -190,9 +189,7 @@ class Forward(Kernel):
                 places = [r * spec.value_width + v * self.lanes for v in range(vectors)]
                 start.append([code.load(output, self.type, place) * correction for place in places])
             right = code.at(block.values, column, self.number)
-            sums = tiles.product(
-                code, self.type, start, keys, self.row_of_tile(i), spec.tile_stride, right, spec.value_width
-            )
+            sums = self.products.weighted(start, i, right, block.count)
             for r, parts in enumerate(sums):
                 for v, part in enumerate(parts):
                     code.store(output, part, r * spec.value_width + v * self.lanes)

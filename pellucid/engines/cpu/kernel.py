@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from pellucid.engines.cpu import tiles, vectormath
+from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, ROWS, SLOT, Spec
+from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
+from pellucid.engines.cpu.tiles import Products
 from pellucid.language import SCORE, TRUE, Expression
 
 LOG2E, LN2 = math.log2(math.e), math.log(2)
@@ -69,6 +71,7 @@ class Kernel(ABC):
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
         base = Value(code, code.ir.inttoptr(memory.raw, POINTER))
         self.scratch = {name: code.at(base, place) for name, place in spec.scratch.items() if name != "end"}
+        self.products = (Pairs if spec.pairs else Products)(code, spec, self.scratch)
         self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
         self.functions = Values(code, program, self.numbers, slots)
@@ -161,17 +164,17 @@ class Kernel(ABC):
         allowed = self.bounds(task, task.first, task.rows, key, key + count)
         with code.when(allowed.high):
             keys, stride = self.packed("keys", first_key, key), self.argument("key_row")
-            tiles.pack_keys(code, spec, code.at(task.key, key * stride, spec.storage), stride, count, keys)
+            self.products.pack_keys(code.at(task.key, key * stride, spec.storage), stride, count, keys)
             if self.packs_values:
                 values, stride = self.packed("values", first_key, key), self.argument("value_row")
                 source = code.at(task.value, key * stride, spec.storage)
-                tiles.pack_rows(code, spec, source, stride, spec.value_dim, count, values, spec.value_width)
-                tiles.zero_rows(code, spec, values, count, tiles.rounded(count, tiles.UNROLL), spec.value_width)
+                self.products.pack_values(source, stride, count, values)
 
     def packed(self, name: str, first_key: Value, key: Value) -> Value:
         """Where a tile's packed keys or values begin."""
-        width = self.spec.head_dim if name == "keys" else self.spec.value_width
-        return self.code.at(self.scratch[name], (key - first_key) * width, self.number)
+        tile = (key - first_key) / self.spec.pair if name == "values" else key - first_key
+        width = self.spec.key_words if name == "keys" else self.spec.value_width
+        return self.code.at(self.scratch[name], tile * width, self.number)
 
     def bounds(self, task: Task, first_query: Value, rows: Value, key: Value, stop: Value) -> Span:
         """Whether keys may be, and are all, allowed for these queries."""
@@ -189,7 +192,9 @@ class Kernel(ABC):
         """Take a block of queries through the packed tiles."""
         code = self.code
         rows = code.minimum(task.rows - row, ROWS)
-        self.pack_queries(task, row, rows)
+        stride = self.argument("query_row")
+        source = code.at(task.query, row * stride, self.spec.storage)
+        self.products.pack_queries(source, stride, rows, self.scale())
 
         def tile(key: Value) -> None:
             count = code.minimum(stop - key, KEYS)
@@ -202,14 +207,6 @@ class Kernel(ABC):
 
         code.loop(first_key, stop, tile, step=KEYS)
 
-    def pack_queries(self, task: Task, row: Value, rows: Value) -> None:
-        """Copy a block of queries, scaled; rows that do not exist are zeros."""
-        code, spec, stride = self.code, self.spec, self.argument("query_row")
-        source, target = code.at(task.query, row * stride, spec.storage), self.scratch["queries"]
-        scale = code.spread(self.scale(), self.lanes)
-        tiles.pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scale)
-        tiles.zero_rows(code, spec, target, rows, code.i64(ROWS), spec.head_dim)
-
     def scale(self) -> Value:
         """What scores are multiplied by."""
         return (self.argument("scale").bits(F64) * (1.0 / self.unit)).to(self.number)
@@ -221,20 +218,13 @@ class Kernel(ABC):
     def scores(self, rows: Value, keys: Value, count: Value) -> None:
         """query @ key.T of the block, into the tile."""
         code, spec = self.code, self.spec
-        height = spec.target.tile_rows(spec.vectors)
-        zero = code.constant(self.type, 0.0)
-        unroll = tiles.UNROLL if spec.head_dim % tiles.UNROLL == 0 else 1
+        height, scale = spec.target.tile_rows(spec.vectors), self.scale()
 
         def panel(p: Value) -> None:
-            right = code.at(keys, p * (self.panel * spec.head_dim), self.number)
+            right = code.at(keys, p * (self.panel * spec.key_words), self.number)
 
             def block(row: Value) -> None:
-                left = code.at(self.scratch["queries"], row * spec.head_dim, self.number)
-                start = [[zero] * spec.vectors for _ in range(height)]
-                sums = tiles.product(
-                    code, self.type, start, spec.head_dim, left, spec.head_dim, right, self.panel, unroll
-                )
-                for i, parts in enumerate(sums):
+                for i, parts in enumerate(self.products.scores(row, height, right, scale)):
                     for v, part in enumerate(parts):
                         offset = (row + i) * spec.tile_stride + p * self.panel + v * self.lanes
                         code.store(self.scratch["tile"], part, offset)

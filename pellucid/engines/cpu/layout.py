@@ -51,6 +51,7 @@ class Spec:
     partial: bool = False  # whether the output is merged with others, and so kept in the precision of the computation
     received: bool = False
     pooled: bool = False
+    pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
 
     @property
     def storage(self) -> ir.Type:
@@ -88,15 +89,30 @@ class Spec:
         return -(-self.value_dim // self.lanes) * self.lanes
 
     @property
+    def pair(self) -> int:
+        """Elements in one packed word."""
+        return 2 if self.pairs else 1
+
+    @property
+    def key_words(self) -> int:
+        """Words of a packed key or query, each as large as a number."""
+        return -(-self.head_dim // self.pair)
+
+    @property
     def packed_keys(self) -> int:
         """Keys packed at a time: whole tiles."""
-        per_key = (self.head_dim + self.value_width) * self.size
+        per_key = (self.head_dim + self.value_width) * self.size // self.pair
         return max(KEYS, PACKED // per_key // KEYS * KEYS)
 
     @property
     def tile_stride(self) -> int:
         """Numbers from one row of a tile of scores to the next: not a power of two, which would share cache sets."""
         return KEYS + self.lanes
+
+    @property
+    def pair_stride(self) -> int:
+        """Words from one row of a tile of paired weights to the next."""
+        return KEYS // 2 + self.lanes
 
     @property
     def accumulators(self) -> list[str]:
@@ -109,12 +125,13 @@ class Spec:
         """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
         rows = CHUNK + ROWS
         parts = {
-            "keys": self.packed_keys * self.head_dim,
-            "values": self.packed_keys * self.value_width,
+            "keys": self.packed_keys * self.key_words,
+            "values": self.packed_keys * self.value_width // self.pair,
             "queries": ROWS * (self.head_dim + self.lanes),
             "tile": ROWS * self.tile_stride,
             "correction": ROWS,
             "output": rows * self.value_width,
+            "weights": ROWS * self.pair_stride if self.pairs else 0,
             "bins": KEYS if self.pooled else 0,
             "top_scores": rows * self.topk,
             "top_keys": rows * self.topk,

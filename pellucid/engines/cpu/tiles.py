@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llvmlite import ir
-
-from pellucid.engines.cpu.builder import I16, I32, Code, Value, vector
-from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.builder import I16, I32, Code, Value, element_of, vector
+from pellucid.engines.cpu.layout import ROWS, Spec
 from pellucid.engines.cpu.program import bfloat16_to_float
 
 UNROLL = 2
@@ -77,65 +75,141 @@ def pack_rows(
 
 
 def zero_rows(code: Code, spec: Spec, target: Value, start: Value, stop: Value, width: int) -> None:
-    """Zeros in rows start … stop - 1 of packed numbers."""
+    """Zeros in rows start … stop - 1 of packed words."""
     zero = code.constant(spec.number, 0.0)
     code.loop(start * width, stop * width, lambda i: code.store(target, zero, i))
 
 
-def pack_keys(code: Code, spec: Spec, source: Value, stride: Value, count: Value, target: Value) -> None:
-    """Transpose `count` keys into panels, [panel][head_dim][keys of a panel]; keys that do not exist are zeros."""
-    lanes, panel = spec.lanes, spec.panel
-    groups = ((count + (panel - 1)) / panel) * spec.vectors
+class Products:
+    """The two products in the precision of the computation, and how their operands lie.
 
-    def group(g: Value) -> None:
-        first = g * lanes
-        column = target_of_group(g)
-        with code.either(first + lanes <= count) as (whole, ragged):
-            with whole:
-                _transpose(code, spec, code.at(source, first * stride, spec.storage), stride, column)
-            with ragged:
-                _copy_ragged(code, spec, source, stride, first, count, column)
+    Keys are packed in panels, [panel][head_dim][keys of a panel], values row by row. Neither is read beyond its tensor.
+    """
 
-    def target_of_group(g: Value) -> Value:
-        panels = (g / spec.vectors) * (panel * spec.head_dim)
-        return code.at(target, panels + (g - (g / spec.vectors) * spec.vectors) * lanes, spec.number)
+    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value]) -> None:
+        self.code, self.spec, self.scratch = code, spec, scratch
+        self.word = vector(spec.number, spec.lanes)
 
-    code.loop(0, groups, group)
+    def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
+        """Copy a block of queries, scaled; rows that do not exist are zeros."""
+        code, spec, target = self.code, self.spec, self.scratch["queries"]
+        scales = code.spread(scale, spec.lanes)
+        pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scales)
+        zero_rows(code, spec, target, rows, code.i64(ROWS), spec.head_dim)
 
+    def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
+        """Copy a tile's values, and zeros up to what the product reads."""
+        spec = self.spec
+        pack_rows(self.code, spec, source, stride, spec.value_dim, count, target, spec.value_width)
+        zero_rows(self.code, spec, target, count, rounded(count, UNROLL), spec.value_width)
 
-def _transpose(code: Code, spec: Spec, source: Value, stride: Value, column: Value) -> None:
-    """One vector's worth of keys, all of head_dim: blocks of lanes x lanes turned in registers."""
-    lanes, panel, whole = spec.lanes, spec.panel, spec.head_dim // spec.lanes * spec.lanes
+    def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
+        """Transpose a tile's keys into panels; keys that do not exist are zeros."""
+        code, spec = self.code, self.spec
+        lanes, panel = spec.lanes, spec.panel
+        groups = ((count + (panel - 1)) / panel) * spec.vectors
 
-    def block(dim: Value) -> None:
-        rows = [load_numbers(code, spec, source, stride * i + dim, lanes) for i in range(lanes)]
-        for i, turned in enumerate(transposed(code, rows)):
-            code.store(column, turned, (dim + i) * panel)
+        def group(g: Value) -> None:
+            first, whole_panels = g * lanes, g / spec.vectors
+            place = whole_panels * (panel * spec.key_words) + (g - whole_panels * spec.vectors) * lanes
+            column = code.at(target, place, spec.number)
+            with code.either(first + lanes <= count) as (whole, ragged):
+                with whole:
+                    self._transpose(code.at(source, first * stride, spec.storage), stride, column)
+                with ragged:
+                    self._copy_ragged(source, stride, first, count, column)
 
-    code.loop(0, whole, block, step=lanes)
-    for i in range(lanes if whole < spec.head_dim else 0):
+        code.loop(0, groups, group)
 
-        def element(dim: Value, i: int = i) -> None:
-            code.store(column, load_numbers(code, spec, source, stride * i + dim, 1), dim * panel + i)
+    def _transpose(self, source: Value, stride: Value, column: Value) -> None:
+        """One vector's worth of keys, all of head_dim: blocks of lanes x lanes turned in registers."""
+        code, lanes, panel = self.code, self.spec.lanes, self.spec.panel
+        whole = self.spec.head_dim // self.spec.pair // lanes * lanes
 
-        code.loop(whole, spec.head_dim, element)
+        def block(word: Value) -> None:
+            rows = [self.load_words(source, stride * i, word) for i in range(lanes)]
+            for i, turned in enumerate(transposed(code, rows)):
+                code.store(column, turned, (word + i) * panel)
 
+        code.loop(0, whole, block, step=lanes)
+        for i in range(lanes):
 
-def _copy_ragged(
-    code: Code, spec: Spec, source: Value, stride: Value, first: Value, count: Value, column: Value
-) -> None:
-    def key(i: Value) -> None:
-        exists = first + i < count
+            def one(word: Value, i: int = i) -> None:
+                code.store(column, self.load_word(source, stride * i, word), word * panel + i)
 
-        def element(dim: Value) -> None:
-            number = code.variable(code.constant(spec.number, 0.0))
-            with code.when(exists):
-                number.set(load_numbers(code, spec, source, (first + i) * stride + dim, 1))
-            code.store(column, number.get(), dim * spec.panel + i)
+            code.loop(whole, self.spec.key_words, one)
 
-        code.loop(0, spec.head_dim, element)
+    def _copy_ragged(self, source: Value, stride: Value, first: Value, count: Value, column: Value) -> None:
+        code, spec = self.code, self.spec
 
-    code.loop(0, spec.lanes, key)
+        def key(i: Value) -> None:
+            exists = first + i < count
+
+            def one(word: Value) -> None:
+                number = code.variable(code.constant(element_of(self.word), 0))
+                with code.when(exists):
+                    number.set(self.load_word(source, (first + i) * stride, word))
+                code.store(column, number.get(), word * spec.panel + i)
+
+            code.loop(0, spec.key_words, one)
+
+        code.loop(0, spec.lanes, key)
+
+    def load_words(self, source: Value, row: Value, word: Value) -> Value:
+        """A vector of a row's words."""
+        return load_numbers(self.code, self.spec, source, row + word, self.spec.lanes)
+
+    def load_word(self, source: Value, row: Value, word: Value) -> Value:
+        """One of a row's words."""
+        return load_numbers(self.code, self.spec, source, row + word, 1)
+
+    def multiply_add(self, factor: Value, operand: Value, total: Value) -> Value:
+        """factor * operand + total, word by word."""
+        return self.code.fma(factor, operand, total)
+
+    def scores(self, row: Value, height: int, keys: Value, scale: Value) -> list[list[Value]]:
+        """query @ key.T for a register tile: `height` queries from `row`, and one panel of keys."""
+        code, spec = self.code, self.spec
+        left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
+        zero = code.constant(vector(spec.number, spec.lanes), 0.0)
+        start = [[zero] * spec.vectors for _ in range(height)]
+        return self.product(start, spec.key_words, left, spec.key_words, keys, spec.panel)
+
+    def store_weight(self, row: Value, weight: Value, place: Value) -> None:
+        """Keep a vector of weights for `weighted`."""
+        self.code.store(self.scratch["tile"], weight, row * self.spec.tile_stride + place)
+
+    def weighted(self, start: list[list[Value]], row: Value, values: Value, count: Value) -> list[list[Value]]:
+        """start + weights @ value for a register tile: rows from `row`, and some vectors of the values' columns."""
+        spec = self.spec
+        left = self.code.at(self.scratch["tile"], row * spec.tile_stride, spec.number)
+        return self.product(start, rounded(count, UNROLL), left, spec.tile_stride, values, spec.value_width)
+
+    def product(
+        self, start: list[list[Value]], length: Value | int, left: Value, left_stride: int, right: Value, right_stride: int
+    ) -> list[list[Value]]:  # fmt: skip
+        """start[row][v] + sum over i of left[row * left_stride + i] * right[i * right_stride + v * lanes], in words.
+
+        The register tile of both products: a few rows times a few vectors stay in registers all the way.
+        """
+        code, lanes = self.code, self.spec.lanes
+        rows, vectors = len(start), len(start[0])
+        unroll = 1 if isinstance(length, int) and length % UNROLL else UNROLL
+
+        def step(i: Value, *flat: Value) -> list[Value]:
+            sums = list(flat)
+            for u in range(unroll):
+                operands = [code.load(right, self.word, (i + u) * right_stride + v * lanes) for v in range(vectors)]
+                for row in range(rows):
+                    factor = code.load(left, element_of(self.word), i + (u + row * left_stride))
+                    factor = code.spread(factor, lanes)
+                    for v in range(vectors):
+                        place = row * vectors + v
+                        sums[place] = self.multiply_add(factor, operands[v], sums[place])
+            return sums
+
+        flat = code.loop(0, length, step, [total for row in start for total in row], step=unroll)
+        return [flat[row * vectors : (row + 1) * vectors] for row in range(rows)]
 
 
 def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
@@ -163,31 +237,3 @@ def sums_by_lane(code: Code, vectors: Sequence[Value]) -> Value:
         vectors = [code.shuffle(a, b, low) + code.shuffle(a, b, high) for a, b in pairs]
         distance *= 2
     return vectors[0]
-
-
-def product(
-    code: Code, type_: ir.Type, accumulators: list[list[Value]], length: Value | int,
-    left: Value, left_stride: int, right: Value, right_stride: int, unroll: int = UNROLL,
-) -> list[list[Value]]:  # fmt: skip
-    """accumulators[row][v] + sum over i of left[row * left_stride + i] * right[i * right_stride + v * lanes].
-
-    The register tile of both products: a few rows times a few vectors stay in registers all the way.
-    """
-    rows, vectors = len(accumulators), len(accumulators[0])
-    lanes = accumulators[0][0].lanes
-    element = type_.element if lanes > 1 else type_
-
-    def step(i: Value, *flat: Value) -> list[Value]:
-        sums = list(flat)
-        for u in range(unroll):
-            operands = [code.load(right, type_, (i + u) * right_stride + v * lanes) for v in range(vectors)]
-            for row in range(rows):
-                factor = code.spread(code.load(left, element, i + (u + row * left_stride)), lanes)
-                for v in range(vectors):
-                    sums[row * vectors + v] = code.fma(factor, operands[v], sums[row * vectors + v])
-        return sums
-
-    flat = code.loop(0, length, step, [a for row in accumulators for a in row], step=unroll)
-    return [flat[row * vectors : (row + 1) * vectors] for row in range(rows)]
-
-

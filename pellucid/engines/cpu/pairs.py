@@ -1,0 +1,101 @@
+"""The two products in pairs of bfloat16, by the processor's own dot product, at twice the rate of float32.
+
+A word holds two neighbouring elements: of a query and a key two dimensions, of weights two keys, of values two rows. The
+instruction multiplies bfloat16 exactly and adds in float32.
+"""
+
+from __future__ import annotations
+
+from pellucid.engines.cpu.builder import BF16, F32, I16, I32, Code, Value, vector
+from pellucid.engines.cpu.layout import ROWS, Spec
+from pellucid.engines.cpu.tiles import Products, columns, first_lanes, rounded, zero_rows
+
+DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
+
+
+class Pairs(Products):
+    """Products whose words are pairs of bfloat16."""
+
+    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value]) -> None:
+        super().__init__(code, spec, scratch)
+        self.word = vector(I32, spec.lanes)
+
+    def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
+        """Copy a block of queries as they are: scaling would round them again."""
+        code, spec, lanes = self.code, self.spec, 2 * self.spec.lanes
+        target, width = self.scratch["queries"], 2 * self.spec.key_words
+
+        def row(i: Value) -> None:
+            for start, length in columns(spec.head_dim, lanes):
+                valid = first_lanes(code, lanes, length)
+                type_ = vector(I16, lanes)
+                if valid is None:
+                    code.store(target, code.load(source, type_, i * stride + start), i * width + start)
+                    continue
+                bits = code.masked_load(source, type_, valid, i * stride + start)
+                kept = first_lanes(code, lanes, length + length % 2)  # an odd last element's partner is 0
+                if kept is None:
+                    code.store(target, bits, i * width + start)
+                else:
+                    code.masked_store(target, bits, kept, i * width + start)
+
+        code.loop(0, rows, row)
+        zero_rows(code, spec, target, rows, code.i64(ROWS), spec.key_words)
+
+    def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
+        """Interleave the rows of a tile's values two by two; a row that does not exist is zeros."""
+        code, spec, lanes = self.code, self.spec, self.spec.lanes
+        even_and_odd = [lane // 2 + lanes * (lane % 2) for lane in range(2 * lanes)]
+
+        def pair(i: Value) -> None:
+            exists = code.spread(i * 2 + 1 < count, lanes)
+            for start, length in columns(spec.value_dim, lanes):
+                every = first_lanes(code, lanes, length)
+                type_, place = vector(I16, lanes), i * 2 * stride + start
+                one = code.load(source, type_, place) if every is None else code.masked_load(source, type_, every, place)
+                both = exists if every is None else exists & every
+                other = code.masked_load(source, type_, both, place + stride)
+                words = code.shuffle(one, other, even_and_odd).bits(self.word)
+                code.store(target, words, i * spec.value_width + start)
+
+        pairs = rounded(count, 2) / 2
+        code.loop(0, pairs, pair)
+        zero_rows(code, spec, target, pairs, rounded(pairs, 2), spec.value_width)
+
+    def load_words(self, source: Value, row: Value, word: Value) -> Value:
+        """A vector of pairs."""
+        return self.code.load(self.code.at(source, row + word * 2, I16), self.word, align=2)
+
+    def load_word(self, source: Value, row: Value, word: Value) -> Value:
+        """One pair, an odd last element's partner being 0."""
+        code, first = self.code, row + word * 2
+        low = code.load(source, I16, first)
+        if self.spec.head_dim % 2 == 0:
+            high = code.load(source, I16, first + 1)
+        else:
+            inside = word < self.spec.key_words - 1
+            high = code.select(inside, code.load(source, I16, code.select(inside, first + 1, first)), 0)
+        return low.unsigned(I32) | (high.unsigned(I32) << 16)
+
+    def multiply_add(self, factor: Value, operand: Value, total: Value) -> Value:
+        """Both products of each pair, added to the total."""
+        both = [word.bits(vector(BF16, 2 * self.spec.lanes)) for word in (factor, operand)]
+        return self.code.intrinsic(DOT, vector(F32, self.spec.lanes), total, *both)
+
+    def scores(self, row: Value, height: int, keys: Value, scale: Value) -> list[list[Value]]:
+        """query @ key.T for a register tile, scaled now."""
+        sums, scale = super().scores(row, height, keys, scale), self.code.spread(scale, self.spec.lanes)
+        return [[part * scale for part in parts] for parts in sums]
+
+    def store_weight(self, row: Value, weight: Value, place: Value) -> None:
+        """Keep a vector of weights, rounded to bfloat16."""
+        rounded_weight = Value(self.code, self.code.ir.fptrunc(weight.raw, vector(BF16, weight.lanes)))
+        bits = rounded_weight.bits(vector(I16, weight.lanes))
+        self.code.store(self.scratch["weights"], bits, row * (2 * self.spec.pair_stride) + place)
+
+    def weighted(self, start: list[list[Value]], row: Value, values: Value, count: Value) -> list[list[Value]]:
+        """start + weights @ value for a register tile, two keys at a time."""
+        spec = self.spec
+        left = self.code.at(self.scratch["weights"], row * spec.pair_stride, spec.number)
+        pairs = rounded(rounded(count, 2) / 2, 2)
+        return self.product(start, pairs, left, spec.pair_stride, values, spec.value_width)
