@@ -200,14 +200,14 @@ class _Attention(torch.autograd.Function):
         made.append(forward)
         output, lse, readings = forward.result
         ctx.problem, ctx.keys, ctx.states = problem, forward.keys, forward.states
-        ctx.save_for_backward(output, lse, *tensors)  # the tensors too: autograd then notices changes in place
+        # What the backward pass reads again is saved too: autograd then notices changes in place.
+        ctx.save_for_backward(output, lse, *tensors, *(load.value for load in problem.loads))
         ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
         fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in _tensors(r)]
         ctx.mark_non_differentiable(*fixed)
         ctx.set_materialize_grads(False)
         ctx.reading_names = [name for name, reading in readings.items() for _ in _tensors(reading)]
-        # A copy: the LogSumExp readout's tensor is its own.
-        return output, lse, *(t.clone() if t is lse else t for r in readings.values() for t in _tensors(r))
+        return output, lse, *(t for r in readings.values() for t in _tensors(r))
 
     @staticmethod
     @once_differentiable
@@ -219,8 +219,9 @@ class _Attention(torch.autograd.Function):
             for name, gradient in zip(ctx.reading_names, others, strict=True)
             if gradient is not None and name in ctx.differentiable
         }
-        gradients = _Backward(problem, output, lse, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
-        return None, None, *gradients
+        with problem.own_precision():
+            made = _Backward(problem, output, lse, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
+        return None, None, *made
 
 
 class _Captures:

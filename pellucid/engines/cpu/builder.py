@@ -1,4 +1,4 @@
-"""A thin builder over llvmlite: values with operators and loops with carried values, so that kernels read like algorithms.
+"""A thin builder over llvmlite: values with operators, loops with carried values. Kernels read like algorithms.
 
 Nothing here knows about attention. A Value is a scalar or a vector of one machine type; a Python number beside it takes
 its type, and a scalar beside a vector is spread over its lanes. Integers are signed.
@@ -76,7 +76,9 @@ class Value:
 
     def _binary(self, other: Any, for_float: str, for_int: str) -> Value:
         left, right = self.code.match(self, other)
-        return Value(self.code, getattr(self.code.ir, for_float if is_float(left.type) else for_int)(left.raw, right.raw))
+        return Value(
+            self.code, getattr(self.code.ir, for_float if is_float(left.type) else for_int)(left.raw, right.raw)
+        )
 
     def _compare(self, other: Any, operator: str) -> Value:
         left, right = self.code.match(self, other)
@@ -393,7 +395,7 @@ class Code:
 
     @contextmanager
     def either(self, condition: Value) -> Any:
-        """Two bodies: `with either(c) as (yes, no): with yes: … with no: …`."""
+        """Two bodies, one for each outcome, written as `with either(c) as (yes, no)`."""
         with self.ir.if_else(condition.raw) as branches:
             yield branches
 

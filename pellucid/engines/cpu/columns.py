@@ -51,7 +51,9 @@ class Columns(Kernel):
             place = block.task.pair * self.q_len + block.query + i
             lse = code.load(self.pointer("lse"), self.number, place) * (1.0 / self.unit)
             shift = code.spread(code.select(lse == -math.inf, 0.0, lse), self.lanes)
-            code.loop(0, block.count, lambda j: self._vectors(functions, scores, block, j, shift, masked), step=self.panel)
+            code.loop(
+                0, block.count, lambda j: self._vectors(functions, scores, block, j, shift, masked), step=self.panel
+            )
 
         code.loop(0, block.rows, row)
 
@@ -69,7 +71,9 @@ class Columns(Kernel):
         def vector(j: Value) -> None:
             (total,) = code.loop(0, block.rows, lambda i, total: [self._counted(block, i, j) + total], [zero])
             exists, place = self.exists(block, j), block.key + j
-            code.masked_store(self.received, code.masked_load(self.received, self.type, exists, place) + total, exists, place)
+            code.masked_store(
+                self.received, code.masked_load(self.received, self.type, exists, place) + total, exists, place
+            )
 
         code.loop(0, block.count, vector, step=self.lanes)
 
@@ -108,5 +112,3 @@ class Columns(Kernel):
         code = self.code
         total = code.load(target, self.number, key_bin) + code.load(self.scratch["bins"], self.number, j)
         code.store(target, total, key_bin)
-
-

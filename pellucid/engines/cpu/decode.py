@@ -1,7 +1,7 @@
 """The decode kernel: few queries over many keys, where reading keys and values once from memory is the whole cost.
 
-The query heads that share a key head are rows of one small block. Keys and values are read in place, never packed; a task
-is a range of the keys of one key head, and partial results over different keys are merged afterwards.
+The query heads that share a key head are rows of one small block. Keys and values are read in place, never packed; a
+task is a range of the keys of one key head, and partial results over different keys are merged afterwards.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def _fits_32_bits(problem: Problem, program: Program) -> bool:
         "k": Interval(0, problem.k_len - 1),
     }
     limits = [bounds(node, places) for node in nodes]
-    return all(x is not None and -(2**31) <= x.low and x.high < 2**31 for x in limits)
+    return all(x is not None and x.low >= -(2**31) and x.high < 2**31 for x in limits)
 
 
 def _name(tensor: Tensor) -> str:
@@ -307,7 +307,7 @@ def _group(heads: int, tensor: Tensor) -> int:
 
 
 def _laid_out(name: str, tensor: Tensor, problem: Problem, kept: list[Tensor]) -> dict[str, int]:
-    """A tensor's address and strides. Copied only if its rows are not contiguous or it has more than 2 batch dimensions."""
+    """A tensor's address and strides; copied if its rows are not contiguous or it has more than 2 batch dimensions."""
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
     batch = problem.batch
@@ -393,7 +393,7 @@ class _RowState:
     def merged(
         self, problem: Problem, output: Tensor, other: _RowState, its_output: Tensor
     ) -> tuple[_RowState, Tensor]:
-        """This state and output merged with another's, over later keys."""
+        """The state and output merged with another's, over later keys."""
         merge = Merge(Softmax(*self.state[:2]), Softmax(*other.state[:2]))
         whole = [*merge.whole]
         for name, mine, theirs in zip(self.spec.accumulators[2:], self.state[2:], other.state[2:], strict=True):
@@ -416,7 +416,7 @@ class _RowState:
         """The row readouts' results: each finishes its own state."""
         own = dict(zip(self.spec.accumulators, self.state, strict=True))
         expects = (own[f"expect{i}"] for i in range(self.spec.expects))
-        readings = {}
+        readings: dict[str, Any] = {}
         for readout in problem.readouts:
             if isinstance(readout, Entropy):
                 readings[readout.name] = readout.finish((own["entropy"],), rows)

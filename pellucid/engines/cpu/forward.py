@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import I32, I64, Value
+from pellucid.engines.cpu.builder import I1, I32, I64, Value
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
 from pellucid.engines.cpu.layout import ROWS
 from pellucid.engines.cpu.program import Values
@@ -132,11 +133,11 @@ class Forward(Kernel):
         for expect in self.expects:
             value = code.spread(functions.value(expect, exists), self.lanes)
             value = code.select(weight == 0.0, 0.0, value)  # a masked key's may be NaN
-            terms.append(lambda total, value=value: code.fma(weight, value, total))
+            terms.append(partial(code.fma, weight, value))
         return terms
 
     def keep_largest(self, block: Block, row: Value) -> None:
-        """Let the row's scores into its list of the largest, which is sorted; among equals the lower key stays first."""
+        """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
         code, scores, k = self.code, self.row_of_tile(row), self.spec.topk
         top_scores = code.at(self.scratch["top_scores"], (block.row + row) * k, self.number)
         top_keys = code.at(self.scratch["top_keys"], (block.row + row) * k, I32)
@@ -158,14 +159,14 @@ class Forward(Kernel):
         """Put a score before the first smaller one, and move the rest down: carried along, one place at a time."""
         code = self.code
 
-        def place(i: Value, score: Value, key: Value) -> list[Value]:
+        def place(i: Value, score: Value, key: Value, moving: Value) -> list[Value]:
             here, its_key = code.load(top_scores, self.number, i), code.load(top_keys, I32, i)
-            goes_here = score > here
-            code.store(top_scores, code.select(goes_here, score, here), i)
-            code.store(top_keys, code.select(goes_here, key, its_key), i)
-            return [code.select(goes_here, here, score), code.select(goes_here, its_key, key)]
+            moving = moving | (score > here)  # once one has moved, all after it move
+            code.store(top_scores, code.select(moving, score, here), i)
+            code.store(top_keys, code.select(moving, key, its_key), i)
+            return [code.select(moving, here, score), code.select(moving, its_key, key), moving]
 
-        code.loop(0, self.spec.topk, place, [score, key])
+        code.loop(0, self.spec.topk, place, [score, key, code.constant(I1, 0)])
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""

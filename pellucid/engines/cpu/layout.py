@@ -1,4 +1,4 @@
-"""What a kernel of this engine is told: its specification, fixed when it is compiled, and its arguments, an array of int64.
+"""What a kernel is told: its specification, fixed when it is compiled, and its arguments, an array of int64.
 
 The scratch memory of a thread is laid out here too; it depends on the specification alone, never on the lengths.
 """
@@ -19,12 +19,14 @@ CHUNK = 768  # queries of a task: packing the keys is shared by so many
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 # The arguments, by their place in the array. Strides count elements.
+TENSORS = ("query", "key", "value", "output")
 ARGUMENTS = [
     "next_task", "tasks", "pairs", "scratch", "scratch_size",
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
-    *(f"{t}{suffix}" for t in ("query", "key", "value", "output") for suffix in ("", "_batch", "_inner", "_head", "_row")),
+    *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
-    "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse", "received", "received_first", "received_stop", "received_step",
+    "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
+    "received", "received_first", "received_stop", "received_step",
     "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}

@@ -1,7 +1,7 @@
 """The two products in pairs of bfloat16, by the processor's own dot product, at twice the rate of float32.
 
-A word holds two neighbouring elements: of a query and a key two dimensions, of weights two keys, of values two rows. The
-instruction multiplies bfloat16 exactly and adds in float32.
+A word holds two neighbouring elements: of a query and a key two dimensions, of weights two keys, of values two rows.
+The instruction multiplies bfloat16 exactly and adds in float32.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Pairs(Products):
             for start, length in columns(spec.value_dim, lanes):
                 every = first_lanes(code, lanes, length)
                 type_, place = vector(I16, lanes), i * 2 * stride + start
-                one = code.load(source, type_, place) if every is None else code.masked_load(source, type_, every, place)
+                one = (
+                    code.load(source, type_, place) if every is None else code.masked_load(source, type_, every, place)
+                )
                 both = exists if every is None else exists & every
                 other = code.masked_load(source, type_, both, place + stride)
                 words = code.shuffle(one, other, even_and_odd).bits(self.word)

@@ -1,4 +1,4 @@
-"""The score language as machine code: an expression's values in a vector of neighbouring keys, and its bounds over a tile.
+"""The score language as machine code: an expression's values for neighbouring keys, and its bounds over a tile.
 
 A captured tensor is a slot: its address, sizes and strides are read from the call's arguments, so one kernel serves all
 tensors of a kind. Every index is kept inside its tensor, whatever the function computes: where torch would raise for an
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llvmlite import ir
-from torch import Tensor
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
@@ -242,7 +241,9 @@ class Span:
 class Bounds:
     """Computes whether a tile's keys may be, and are all, allowed. What it does not know it takes as mixed."""
 
-    def __init__(self, code: Code, program: Program, arguments: dict[int, SlotArguments], places: dict[str, Span]) -> None:
+    def __init__(
+        self, code: Code, program: Program, arguments: dict[int, SlotArguments], places: dict[str, Span]
+    ) -> None:
         self.code, self.program, self.arguments, self.places = code, program, arguments, places
 
     def of(self, root: Expression) -> Span:
@@ -266,7 +267,9 @@ class Bounds:
             return self._load(node, args)
         if node.op in ("and", "or") and node.kind == "bool":
             left, right = (a or self._mixed() for a in args)
-            combine: Callable[[Value, Value], Value] = (lambda x, y: x & y) if node.op == "and" else (lambda x, y: x | y)
+            combine: Callable[[Value, Value], Value] = (
+                (lambda x, y: x & y) if node.op == "and" else (lambda x, y: x | y)
+            )
             return Span(combine(left.low, right.low), combine(left.high, right.high))
         if node.op == "where":
             return self._where(*args)

@@ -1,6 +1,7 @@
 """Running compiled code on torch's own threads, through torch_parallel_for of its stable C interface (torch 2.10 on).
 
-No second pool, so no oversubscription; torch.set_num_threads is honoured, and inside a parallel region it is sequential.
+No second pool, so no oversubscription; torch.set_num_threads is honoured, and inside a parallel region it is
+sequential.
 """
 
 from __future__ import annotations

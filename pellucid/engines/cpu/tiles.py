@@ -186,8 +186,14 @@ class Products:
         return self.product(start, rounded(count, UNROLL), left, spec.tile_stride, values, spec.value_width)
 
     def product(
-        self, start: list[list[Value]], length: Value | int, left: Value, left_stride: int, right: Value, right_stride: int
-    ) -> list[list[Value]]:  # fmt: skip
+        self,
+        start: list[list[Value]],
+        length: Value | int,
+        left: Value,
+        left_stride: int,
+        right: Value,
+        right_stride: int,
+    ) -> list[list[Value]]:
         """start[row][v] + sum over i of left[row * left_stride + i] * right[i * right_stride + v * lanes], in words.
 
         The register tile of both products: a few rows times a few vectors stay in registers all the way.
@@ -213,7 +219,7 @@ class Products:
 
 
 def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
-    """The columns of a square block of vectors: log2(lanes) rounds of exchanges between pairs of rows (Eklundh 1972)."""
+    """The columns of a square block of vectors, by log2(lanes) rounds of exchanges between pairs (Eklundh 1972)."""
     rows, lanes = list(rows), len(rows)
     distance = 1
     while distance < lanes:

@@ -139,7 +139,9 @@ def log2(code: Code, x: Value) -> Value:
     mantissa = (normal.bits(integer) - (exponent << form.mantissa)).bits(x.type)
     s = (mantissa - 1.0) / (mantissa + 1.0)
     series = _horner(code, s * s, tuple(1.0 / (2 * i + 1) for i in range(form.log_terms + 1)))
-    exponent_value = exponent.to(element_of(x.type)) - code.select(tiny, float(form.mantissa), code.constant(x.type, 0.0))
+    exponent_value = exponent.to(element_of(x.type)) - code.select(
+        tiny, float(form.mantissa), code.constant(x.type, 0.0)
+    )
     result = code.fma(s * series, 2.0 / math.log(2), exponent_value)
     result = code.select(x == math.inf, math.inf, result)
     result = code.select(x == 0.0, -math.inf, result)
