@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,12 +14,10 @@ def seed() -> int:
 
 
 def kept(seed: int, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:
-    """1 / (1 - p) where a weight is kept and 0 where it is dropped, [*batch, heads, queries, keys]; all 0 for p = 1."""
-    if p >= 1.0:
-        return torch.zeros((), device=place["q"].device)
+    """Whether each weight is kept, with probability 1 - p: bool, [*batch, heads, queries, keys]."""
     row = (place["b"] * heads + place["h"]) * q_len + place["q"]
     bits = _mixed(_mixed(row * k_len + place["k"]) ^ seed)
-    return (bits.double() * 2.0**-53 >= p) / (1.0 - p)
+    return bits >= math.ceil(p * 2**53)
 
 
 def _mixed(x: Tensor) -> Tensor:

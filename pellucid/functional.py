@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from pellucid import dropout, engines
-from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace, walk
+from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
 from pellucid.observation import Observation
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
+from pellucid.result import Result
 
+INDEX_NAMES = {"b": "b", "h": "h", "q": "q_idx", "k": "kv_idx"}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 Function = Callable[..., Any]
 
@@ -70,7 +73,7 @@ def attention(
     problem, shaped = _problem(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
-    return shaped(engines.run(problem).output)
+    return shaped(_run(problem).output)
 
 
 def observe(
@@ -125,8 +128,13 @@ def observe(
     )
     for readout in chosen:
         readout.check(problem)
-    result = engines.run(problem)
+    result = _run(problem)
     return shaped(result.output), Observation(problem, result, shaped)
+
+
+def _run(problem: Problem) -> Result:
+    with problem.own_precision():
+        return engines.run(problem)
 
 
 def _problem(
@@ -144,7 +152,11 @@ def _problem(
     readouts: tuple[Readout, ...],
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """The checked problem, and the function that gives its results the inputs' rank again."""
+    query, key, value = map(_as_autocast, (query, key, value))
     _check_tensors(query, key, value)
+    for name, flag in (("is_causal", is_causal), ("enable_gqa", enable_gqa)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name}: a bool is needed, got {type(flag).__name__}")
     flat = max(query.ndim, key.ndim, value.ndim) == 2
     if enable_gqa and min(query.ndim, key.ndim, value.ndim) < 3:
         raise ValueError(f"enable_gqa: needs a heads dimension in query, key and value ({_shapes(query, key, value)})")
@@ -165,8 +177,16 @@ def _problem(
         query, key, value, batch, heads, scale, score, mask, sinks,
         float(dropout_p), dropout.seed() if dropout_p else 0, readouts,
     )  # fmt: skip
-    _check_devices(problem)
+    _check_captured(problem)
     return problem, (lambda tensor: tensor.squeeze(0)) if flat else (lambda tensor: tensor)
+
+
+def _as_autocast(tensor: Tensor) -> Tensor:
+    """What SDPA makes of an input inside torch.autocast: everything but float64 in its dtype."""
+    if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES[1:]:
+        return tensor
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -260,17 +280,21 @@ def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
         raise ValueError(f"sinks: one logit a head, [{heads}], is needed, got {list(sinks.shape)}")
 
 
-def _check_devices(problem: Problem) -> None:
+def _check_captured(problem: Problem) -> None:
     device = problem.query.device
-    roots = (problem.score, problem.mask, *(e for r in problem.readouts for e in r.expressions))
-    captured = [node.value for node in walk(*roots) if node.op == "load"]
-    if problem.sinks is not None:
-        captured.append(problem.sinks)
-    for tensor in captured:
+    for tensor in (*(load.value for load in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
         if tensor.device != device and tensor.ndim:
             raise ValueError(
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
             )
+    lengths = {"b": math.prod(problem.batch), "h": problem.heads, "q": problem.q_len, "k": problem.k_len}
+    for tensor, indices in ((load.value, load.args) for load in problem.loads):
+        for size, index in zip(tensor.shape, indices, strict=True):
+            if index.op == "input" and size < lengths[index.value]:
+                raise ValueError(
+                    f"a captured tensor {list(tensor.shape)} is indexed by {INDEX_NAMES[index.value]}, of which there "
+                    f"are {lengths[index.value]}"
+                )
 
 
 def _checked_readouts(readouts: Iterable[Readout] | None) -> tuple[Readout, ...]:

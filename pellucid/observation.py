@@ -95,7 +95,7 @@ class Observation:
         device = problem.query.device
         rows = _positions("queries", queries, self.q_len, device)
         head = _positions("heads", heads, self.heads, device)
-        with torch.no_grad():
+        with torch.no_grad(), problem.own_precision():
             scores = problem.scores(rows, _positions("keys", keys, self.k_len, device), head)
             lse = self._lse.detach()[..., head, :][..., rows]
             return self._shaped(torch.exp(scores - finite(lse)[..., None]))

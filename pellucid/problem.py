@@ -7,9 +7,10 @@ dimension, their leading dimensions broadcast against one another and are never 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -62,11 +63,15 @@ class Problem:
         return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
     @cached_property
-    def captured(self) -> tuple[Tensor, ...]:
-        """The float tensors that the score function and the Expect readouts captured and that need a gradient."""
+    def loads(self) -> tuple[Expression, ...]:
+        """Every load of a captured tensor, attn_mask among them, in the score, the mask and the readouts."""
         roots = (self.score, self.mask, *(e for r in self.readouts for e in r.expressions))
-        loads = (node.value for node in walk(*roots) if node.op == "load" and node.kind == "float")
-        return tuple({id(tensor): tensor for tensor in loads if tensor.requires_grad}.values())
+        return tuple(node for node in walk(*roots) if node.op == "load")
+
+    @cached_property
+    def captured(self) -> tuple[Tensor, ...]:
+        """The captured tensors that need a gradient."""
+        return tuple({id(load.value): load.value for load in self.loads if load.value.requires_grad}.values())
 
     @cached_property
     def differentiable(self) -> tuple[Tensor, ...]:
@@ -95,7 +100,7 @@ class Problem:
     def matrix(self, queries: Selection = ALL, keys: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """Query @ key.T * scale for a part of the matrix, [*batch, heads, queries, keys], in `dtype`."""
         query, key = self.query_of_heads(queries, heads), self.key_of_heads(keys, heads)
-        return (query @ key.mT * self.scale).expand(*self.batch, -1, -1, -1)
+        return (query @ key.mT * self.scale).expand(*self.batch, len(self._place["h"][heads]), -1, -1)
 
     def query_of_heads(self, queries: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """The chosen queries in `dtype`, [..., heads or 1, queries, head_dim]."""
@@ -109,9 +114,15 @@ class Problem:
         """The chosen keys' values in `dtype`, grouped heads repeated, [..., heads or 1, keys, value_dim]."""
         return _of_heads(self.value[..., keys, :], self.heads, heads).to(self.dtype)
 
+    def own_precision(self) -> AbstractContextManager[Any]:
+        """A context inside which torch.autocast does not change the precision of what is computed."""
+        kind = self.query.device.type
+        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
     def dropout(self, place: dict[str, Tensor]) -> Tensor:
-        """What dropout multiplies the weights at `place` by."""
-        return dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len).to(self.dtype)
+        """What dropout multiplies the weights at `place` by: 0, or 1 / (1 - dropout_p)."""
+        kept = dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len)
+        return kept.to(self.dtype) / max(1.0 - self.dropout_p, 2.0**-53)  # for 1, where nothing is kept
 
     def scores(self, queries: Selection = ALL, keys: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """What softmax is taken of, for a part of the matrix: score_mod applied, -inf where the mask forbids."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from pellucid.problem import Problem
 from pellucid.readouts.base import Dense, Tile
 from pellucid.result import Result
-from pellucid.softmax import finite
+from pellucid.softmax import finite, largest
 
 
 def run(problem: Problem) -> Result:
@@ -27,7 +27,7 @@ def run(problem: Problem) -> Result:
 def _softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """The weights of each row and its lse; a row with no key has weights 0 and lse -inf, and gradients 0."""
     allowed = scores > -torch.inf
-    maximum = scores.detach().amax(-1) if scores.shape[-1] else scores.new_full(scores.shape[:-1], -torch.inf)
+    maximum = largest(scores.detach())
     if sinks is not None:
         maximum = torch.maximum(maximum, sinks.detach().to(scores.dtype)[:, None])
     shift = finite(maximum)

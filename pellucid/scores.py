@@ -29,14 +29,21 @@ def alibi(slopes: Tensor) -> ScoreFunction:
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """The slopes of the ALiBi paper for a power of two of heads: 2^(-8 i / heads), i = 1 … heads, [heads]."""
-    return torch.exp2(torch.arange(1, heads + 1) * (-8.0 / heads))
+    """The slopes of the ALiBi paper, [heads]: 2^(-8 i / heads), i = 1 … heads, for a power of two of heads.
+
+    For another number: those of the next smaller power of two, then every second one of the next larger.
+    """
+    if heads < 1:
+        raise ValueError(f"heads: at least 1 is needed, got {heads}")
+    power = 1 << (heads.bit_length() - 1)
+    exact, finer = (torch.exp2(torch.arange(1, n + 1) * (-8.0 / n)) for n in (power, 2 * power))
+    return torch.cat([exact, finer[::2][: heads - power]])
 
 
 def softcap(cap: float) -> ScoreFunction:
     """`cap * tanh(score / cap)`: keeps every score within ±cap (Gemma 2). Raises ValueError unless cap > 0."""
-    if not cap > 0:
-        raise ValueError(f"cap: a positive number is needed, got {cap}")
+    if not 0 < cap < math.inf:
+        raise ValueError(f"cap: a positive finite number is needed, got {cap}")
 
     def capped(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return cap * torch.tanh(score / cap)
@@ -57,10 +64,18 @@ def relative_bias(
         max_distance: from where on all distances share the last bucket.
         offset: added to q_idx, as in `masks.causal`.
 
+    Raises:
+        ValueError: `table` is no float tensor of two dimensions, or has too few buckets, or `max_distance` is not
+            beyond the distances that have a bucket each.
+
     """
     _check_float("table", table, 2)
     buckets = table.shape[0] // 2 if bidirectional else table.shape[0]
     exact = buckets // 2
+    if exact < 1:
+        raise ValueError(f"table: at least {4 if bidirectional else 2} buckets are needed, got {table.shape[0]}")
+    if max_distance <= exact:
+        raise ValueError(f"max_distance: more than {exact}, half the buckets, is needed, got {max_distance}")
     bucket_of = _distance_buckets(buckets, exact, max_distance).to(table.device)
 
     def biased(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:

@@ -36,6 +36,14 @@ def finite(maximum: Tensor) -> Tensor:
     return maximum.masked_fill(maximum == -torch.inf, 0.0)
 
 
+def largest(scores: Tensor) -> Tensor:
+    """The largest score of each row, [..., queries]: -inf where there is none, and no gradient to a row of -inf."""
+    if scores.shape[-1] == 0:
+        return scores.new_full(scores.shape[:-1], -torch.inf)
+    maximum = scores.amax(-1)
+    return maximum.masked_fill(maximum == -torch.inf, -torch.inf)
+
+
 @dataclass(frozen=True)
 class Merge:
     """Two partial softmaxes of the same rows over different keys, and what each side is multiplied by in the whole."""

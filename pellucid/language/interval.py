@@ -1,21 +1,27 @@
 """Bounds of an expression over a tile: what tells a full, an empty and a mixed tile apart, for any mask.
 
 Every value that the expression takes inside the tile lies within the bounds; they need not be tight. A node about which
-nothing is known (the score itself, or arithmetic that could give NaN) has no bounds: `None`.
+nothing is known (the score itself, or arithmetic that could give NaN) has no bounds: `None`. Bounds of floats hold for
+an engine that computes in float32 and for one that computes in float64.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pellucid.language.expression import Expression, Number, walk
+from pellucid.language.expression import Expression, Kind, Number, walk
 
 # Reading the minimum of a captured tensor must stay far cheaper than the tile that it may save.
 MOST_READ = 1 << 20
+INT64 = 1 << 63
+SMALLEST = 1.2e-38  # float32's smallest normal number
 
 
 class Interval(NamedTuple):
@@ -40,32 +46,41 @@ def bounds(root: Expression, places: Mapping[str, Interval]) -> Bounds:
 
 def _node_bounds(node: Expression, args: list[Bounds], places: Mapping[str, Interval]) -> Bounds:
     if node.op == "constant":
-        return None if node.value != node.value else Interval(node.value, node.value)
-    if node.op == "input":
-        return places.get(node.value)
-    if node.op == "load":
+        found: Bounds = Interval(node.value, node.value)
+    elif node.op == "input":
+        found = places.get(node.value)
+    elif node.op == "load":
         found = _load(node.value, args)
     elif node.op == "where":
         found = _where(*args)
-    elif node.op in ("and", "or") and node.kind == "bool":
-        found = _logic(node.op, *(a or MIXED for a in args))
-    elif any(a is None for a in args):
-        found = None
-    elif node.op == "cast":
-        found = _cast(node, args[0])
     else:
-        found = RULES[node.op](*args) if node.op in RULES else None
-    if found is not None and (found.low != found.low or found.high != found.high):
-        found = None
-    if found is not None and node.op in ROUNDED and node.kind == "float":
-        found = _rounded(found, *args)
-    return MIXED if found is None and node.kind == "bool" else found
+        rule = RULES_OF_KIND.get((node.op, node.kind)) or RULES.get(node.op)
+        found = rule(*args) if rule is not None and None not in args else None
+    if found is not None and node.kind == "float":
+        found = _rounded(found, *args) if node.op in ROUNDED else _in_both_precisions(found)
+    if found is None or _is_meaningless(found, node.kind):
+        return MIXED if node.kind == "bool" else None
+    return found
+
+
+def _is_meaningless(found: Interval, kind: Kind) -> bool:
+    """Whether an int may have overflowed, or a bound is NaN."""
+    if kind == "int":
+        return found.low < -INT64 or found.high >= INT64
+    return found.low != found.low or found.high != found.high
 
 
 def _rounded(found: Interval, *args: Bounds) -> Interval:
-    """`found`, wide enough for an engine that computes in float32."""
+    """`found`, wide enough for a result rounded in float32, also where that flushes tiny numbers to 0."""
     largest = max((abs(x) for a in (found, *args) if a is not None for x in a if math.isfinite(x)), default=0.0)
-    return Interval(found.low - 1e-6 * largest, found.high + 1e-6 * largest)
+    slack = 1e-6 * largest + SMALLEST
+    return _in_both_precisions(Interval(found.low - slack, found.high + slack))
+
+
+def _in_both_precisions(found: Interval) -> Interval:
+    """`found`, and what float32 makes of its ends; beyond its range they are infinite."""
+    low, high = (ctypes.c_float(x).value for x in found)
+    return Interval(min(float(found.low), low), max(float(found.high), high))
 
 
 def _load(tensor: Tensor, indices: list[Bounds]) -> Bounds:
@@ -94,50 +109,51 @@ def _where(condition: Bounds, left: Bounds, right: Bounds) -> Bounds:
     return Interval(min(left.low, right.low), max(left.high, right.high))
 
 
-def _logic(op: str, a: Interval, b: Interval) -> Interval:
-    if op == "and":
-        return Interval(bool(a.low and b.low), bool(a.high and b.high))
-    return Interval(bool(a.low or b.low), bool(a.high or b.high))
+def _to_bool(a: Interval) -> Interval:
+    return Interval(a.low > 0 or a.high < 0, not a.low == a.high == 0)
 
 
-def _cast(node: Expression, a: Bounds) -> Bounds:
-    assert a is not None
-    if node.kind == "bool":
-        never, always = a.low == a.high == 0, a.low > 0 or a.high < 0
-        return Interval(always, not never)
-    if node.kind == "int":
-        return Interval(int(a.low), int(a.high)) if math.isfinite(a.low) and math.isfinite(a.high) else None
-    return Interval(float(a.low), float(a.high))
+def _to_int(a: Interval) -> Bounds:
+    return Interval(int(a.low), int(a.high)) if math.isfinite(a.low) and math.isfinite(a.high) else None
 
 
-def _corners(combine: Callable[[Number, Number], Number]) -> Callable[[Interval, Interval], Bounds]:
-    """Bounds of a function that is monotone in each argument: its values at the four corners."""
-
-    def rule(a: Interval, b: Interval) -> Bounds:
-        values = [combine(x, y) for x in a for y in b]
-        return None if any(v != v for v in values) else Interval(min(values), max(values))
-
-    return rule
+def _neg(a: Interval) -> Interval:
+    return Interval(-a.high, -a.low)
 
 
-def _divisor(combine: Callable[[Number, Number], Number]) -> Callable[[Interval, Interval], Bounds]:
-    corners = _corners(combine)
-
-    def rule(a: Interval, b: Interval) -> Bounds:
-        if b.low <= 0 <= b.high or any(math.isinf(x) for x in (*a, *b)):
-            return None
-        return corners(a, b)
-
-    return rule
-
-
-def _mod(a: Interval, b: Interval) -> Bounds:
-    if b.low != b.high or b.low <= 0 or any(math.isinf(x) for x in (*a, *b)):
+def _add(a: Interval, b: Interval) -> Bounds:
+    if math.inf in (a.high, b.high) and -math.inf in (a.low, b.low):
         return None
-    if a.low // b.low == a.high // b.low:
+    return Interval(a.low + b.low, a.high + b.high)
+
+
+def _mul(a: Interval, b: Interval) -> Bounds:
+    if any(x.low <= 0 <= x.high and (math.isinf(y.low) or math.isinf(y.high)) for x, y in ((a, b), (b, a))):
+        return None
+    return _corners(operator.mul, a, b)
+
+
+def _corners(combine: Callable[[Number, Number], Number], a: Interval, b: Interval) -> Interval:
+    """Bounds of a function that is monotone in each argument: its values at the four corners."""
+    values = [combine(x, y) for x in a for y in b]
+    return Interval(min(values), max(values))
+
+
+def _divided(combine: Callable[[Number, Number], Number], a: Interval, b: Interval) -> Bounds:
+    return None if b.low <= 0 <= b.high or any(map(math.isinf, (*a, *b))) else _corners(combine, a, b)
+
+
+def _float_floordiv(a: Interval, b: Interval) -> Bounds:
+    quotient = _divided(operator.truediv, a, b)
+    return None if quotient is None else _whole(math.floor)(_rounded(quotient, a, b))
+
+
+def _mod(a: Interval, b: Interval, below: int = 0) -> Bounds:
+    if b.low <= 0 or any(map(math.isinf, (*a, *b))):
+        return None
+    if b.low == b.high and a.low // b.low == a.high // b.low:
         return Interval(a.low % b.low, a.high % b.low)
-    whole = isinstance(a.low, int) and isinstance(b.low, int)
-    return Interval(0, b.low - 1 if whole else b.low)
+    return Interval(0, b.high - below)
 
 
 def _abs(a: Interval) -> Interval:
@@ -165,7 +181,7 @@ def _sigmoid(x: Number) -> float:
     return 1 / (1 + _exp(-x))
 
 
-def _round(function: Callable[[Number], int]) -> Callable[[Interval], Bounds]:
+def _whole(function: Callable[[Number], int]) -> Callable[[Interval], Bounds]:
     def rule(a: Interval) -> Bounds:
         if math.isinf(a.low) or math.isinf(a.high):
             return None
@@ -175,11 +191,11 @@ def _round(function: Callable[[Number], int]) -> Callable[[Interval], Bounds]:
 
 
 RULES: dict[str, Callable[..., Bounds]] = {
-    "add": lambda a, b: Interval(a.low + b.low, a.high + b.high),
-    "sub": lambda a, b: Interval(a.low - b.high, a.high - b.low),
-    "mul": _corners(lambda x, y: x * y),
-    "truediv": _divisor(lambda x, y: x / y),
-    "floordiv": _divisor(lambda x, y: x // y),
+    "add": _add,
+    "sub": lambda a, b: _add(a, _neg(b)),
+    "mul": _mul,
+    "truediv": partial(_divided, operator.truediv),
+    "floordiv": partial(_divided, operator.floordiv),
     "mod": _mod,
     "minimum": lambda a, b: Interval(min(a.low, b.low), min(a.high, b.high)),
     "maximum": lambda a, b: Interval(max(a.low, b.low), max(a.high, b.high)),
@@ -189,13 +205,13 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "le": lambda a, b: Interval(a.high <= b.low, a.low <= b.high),
     "gt": lambda a, b: Interval(a.low > b.high, a.high > b.low),
     "ge": lambda a, b: Interval(a.low >= b.high, a.high >= b.low),
-    "not": lambda a: Interval(not a.high, not a.low) if isinstance(a.low, bool) else Interval(~a.high, ~a.low),
-    "neg": lambda a: Interval(-a.high, -a.low),
+    "not": lambda a: Interval(~a.high, ~a.low),
+    "neg": _neg,
     "abs": _abs,
-    "floor": _round(math.floor),
-    "ceil": _round(math.ceil),
-    "round": _round(round),
-    "trunc": _round(math.trunc),
+    "floor": _whole(math.floor),
+    "ceil": _whole(math.ceil),
+    "round": _whole(round),
+    "trunc": _whole(math.trunc),
     "exp": _monotone(_exp),
     "exp2": _monotone(lambda x: _exp(x * math.log(2))),
     "log": _monotone(_log, defined_from=0),
@@ -203,5 +219,16 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "tanh": _monotone(math.tanh),
     "sigmoid": _monotone(_sigmoid),
     "sqrt": _monotone(math.sqrt, defined_from=0),
+}
+RULES_OF_KIND: dict[tuple[str, Kind], Callable[..., Bounds]] = {
+    ("and", "bool"): lambda a, b: Interval(a.low and b.low, a.high and b.high),
+    ("or", "bool"): lambda a, b: Interval(a.low or b.low, a.high or b.high),
+    ("xor", "bool"): RULES["ne"],
+    ("not", "bool"): lambda a: Interval(not a.high, not a.low),
+    ("cast", "bool"): _to_bool,
+    ("cast", "int"): _to_int,
+    ("cast", "float"): lambda a: a,
+    ("floordiv", "float"): _float_floordiv,
+    ("mod", "int"): partial(_mod, below=1),
 }
 ROUNDED = {"add", "sub", "mul", "truediv", "mod", "exp", "exp2", "log", "log2", "tanh", "sigmoid", "sqrt"}

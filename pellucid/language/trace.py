@@ -65,6 +65,10 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
             result = function(*(Symbol(INPUTS[name]) for name in inputs))
     except _Unsupported as error:
         raise TraceError(f"{label}: {error}") from None
+    except TypeError as error:
+        if Symbol.__name__ not in str(error):
+            raise
+        raise TraceError(f"{label}: {error}, which stands for a score or an index; {_known()}") from None
     try:
         return _expression(result)
     except _Unsupported:
@@ -75,6 +79,7 @@ class Symbol:
     """A value that is not known yet; what is done to it becomes an expression."""
 
     __slots__ = ("expression",)
+    __array_ufunc__ = None  # leaves `numpy number * symbol` to the symbol
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
@@ -112,11 +117,6 @@ class Symbol:
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise _Unsupported("it is given to numpy. Use torch's tensors and functions instead")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Symbol:
-        # A numpy number is on the left of an operator.
-        name = {"equal": "eq", "power": "pow"}.get(ufunc.__name__, ufunc.__name__)
-        return _record(getattr(torch, name, ufunc), args, kwargs)
 
 
 class _Unsupported(Exception):  # noqa: N818 - it never leaves this module
@@ -429,8 +429,6 @@ PROPERTIES: dict[str, Callable[[Symbol], Any]] = {
     "dtype": lambda s: {"bool": torch.bool, "int": torch.int64, "float": torch.float32}[s.expression.kind],
     "device": lambda symbol: torch.device("cpu"),
 }
-REFUSED = [f"__{side}{op}__" for op in ("matmul", "lshift", "rshift", "divmod") for side in ("", "r")]
-REFUSED += ["__round__", "__floor__", "__ceil__", "__trunc__", "__setitem__"]
 
 
 def _known() -> str:
@@ -440,13 +438,6 @@ def _known() -> str:
     )
 
 
-def _refused(name: str) -> Callable[..., NoReturn]:
-    def refuse(*_: Any) -> NoReturn:
-        raise _Unsupported(f"the operation '{name}' is not in the score language; {_known()}")
-
-    return refuse
-
-
-for _name, _function in (FUNCTIONS | {name: _refused(name) for name in REFUSED}).items():
+for _name, _function in FUNCTIONS.items():
     if _name.startswith("__"):
         setattr(Symbol, _name, _function)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pellucid.language import Expression, evaluate
-from pellucid.softmax import Merge, Softmax, finite
+from pellucid.softmax import Merge, Softmax, finite, largest
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -39,17 +39,16 @@ class Tile:
     @cached_property
     def softmax(self) -> Softmax:
         """The online softmax's state of this tile alone."""
-        empty = self.scores.shape[-1] == 0
-        maximum = self.scores.new_full(self.scores.shape[:-1], -torch.inf) if empty else self.scores.amax(-1)
-        return Softmax(maximum, self._exponentials(maximum).sum(-1))
+        return Softmax(self._maximum, self.exponentials.sum(-1))
 
     @cached_property
     def exponentials(self) -> Tensor:
         """exp(score - the row's maximum in this tile), 0 where masked."""
-        return self._exponentials(self.softmax.maximum)
+        return torch.exp(self.scores - finite(self._maximum)[..., None])
 
-    def _exponentials(self, maximum: Tensor) -> Tensor:
-        return torch.exp(self.scores - finite(maximum)[..., None])
+    @cached_property
+    def _maximum(self) -> Tensor:
+        return largest(self.scores)
 
     def weights(self, lse: Tensor) -> Tensor:
         """The final weights of this tile, given the rows' lse [*batch, heads, queries]."""
@@ -82,9 +81,9 @@ class Rows:
 
     @cached_property
     def sink_weight(self) -> Tensor:
-        """The weight that the sink takes, [*batch, heads, queries]."""
+        """The weight that the sink takes, [*batch, heads, queries]; 0 for a logit of -inf."""
         assert self.sink is not None
-        return torch.exp(self.sink - self.whole.lse)
+        return torch.exp(self.sink - finite(self.whole.lse))
 
     @cached_property
     def factor(self) -> Tensor:

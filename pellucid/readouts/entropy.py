@@ -39,7 +39,7 @@ class Entropy(RowReadout):
         weights = torch.where(dense.allowed, log_weights.exp(), 0.0)
         entropy = -(weights * log_weights).sum(-1)
         if sink is not None and self.sink:
-            log_sink = sink - lse
+            log_sink = (sink - finite(lse)).clamp(min=LOWEST)
             entropy = entropy - log_sink.exp() * log_sink
         return entropy
 
@@ -75,7 +75,8 @@ class Entropy(RowReadout):
         """The same for the sink, if it counts."""
         if not self.sink or rows.sink is None:
             return 0.0
-        return -gradient * rows.sink_weight * (rows.sink - rows.whole.lse + self.finish(state, rows))
+        log_weight = (rows.sink - finite(rows.whole.lse)).clamp(min=LOWEST)
+        return -gradient * rows.sink_weight * (log_weight + self.finish(state, rows))
 
 
 def _shifted(t: Tensor, own: Softmax, factor: Tensor, whole: Softmax) -> Tensor:

@@ -44,8 +44,7 @@ class Expect(RowReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        values = dense.tile.evaluate(self.expression)
-        return torch.where(dense.allowed, dense.weights * values, 0.0).sum(-1)
+        return (dense.weights * self._values(dense.tile)).sum(-1)
 
     def of_tile(self, tile: Tile) -> State:
         """The sum of exp(s - m) f."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
-from pellucid.softmax import Merge
+from pellucid.softmax import Merge, largest
 
 
 class MaxScore(RowReadout):
@@ -21,9 +21,7 @@ class MaxScore(RowReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        if dense.scores.shape[-1] == 0:
-            return dense.scores.new_full(dense.scores.shape[:-1], -torch.inf)
-        return dense.scores.amax(-1)
+        return largest(dense.scores)
 
     def of_tile(self, tile: Tile) -> State:
         """How many keys share the maximum."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from pellucid.readouts.base import ColumnReadout, Dense
@@ -28,6 +27,8 @@ class Received(ColumnReadout):
     def __init__(self, queries: slice | None = None) -> None:
         if queries is not None and not isinstance(queries, slice):
             raise TypeError(f"queries: Received takes a slice of the queries or None, got {type(queries).__name__}")
+        if queries is not None and queries.step is not None and queries.step < 1:
+            raise ValueError(f"queries: Received takes a slice with a step of at least 1, got {queries}")
         self.queries = slice(None) if queries is None else queries
 
     def dense(self, dense: Dense) -> Tensor:
@@ -42,7 +43,5 @@ class Received(ColumnReadout):
         """Add the tile's column sums."""
         chosen = range(problem.q_len)[self.queries]
         rows = place["q"].flatten()
-        counted = torch.isin(rows, torch.arange(problem.q_len, device=rows.device)[chosen.start : chosen.stop])
-        if chosen.step != 1:
-            counted &= (rows - chosen.start) % chosen.step == 0
+        counted = (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
         state.index_add_(-1, place["k"], weights[..., counted, :].sum(-2))

@@ -1,0 +1,198 @@
+"""The command line: `pellucid show`, `pellucid explain`, `pellucid doctor`.
+
+Options are declared here and checked as far as they can be on their own; `pellucid.commands` carries them out. A
+command's module is imported when it runs, because it needs torch and `--help` should not wait for that.
+
+Exit status: 0; 1 for input that cannot be read or shown; 2 for wrong usage; 130 after Ctrl-C; 141 when nobody reads
+the pipe any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from pellucid._version import __version__
+from pellucid.commands.errors import InputError
+
+KINDS = ("cross", "encoder", "decoder")
+RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
+MOST = 1_000  # tokens, and numbers a token
+HELP_WIDTH = 80
+LARGEST_SEED = 2**63 - 1
+
+SHOW_EXAMPLES = """\
+examples:
+  pellucid show "3 mars 1997"
+  pellucid show "1997年3月3日" --attention encoder --layer 0 --head 2
+  pellucid show "3 mars 1997" --save picture.svg
+  pellucid show --file dates.txt --json
+  echo "3 mars 1997" | pellucid show
+"""
+EXPLAIN_EXAMPLES = """\
+examples:
+  pellucid explain
+  pellucid explain --tokens 5 --dim 3 --seed 7
+  pellucid explain --text "3 mars 1997" --head 1
+"""
+
+Commands = Any  # argparse has no public name for what add_subparsers returns
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    try:
+        _replace_what_cannot_be_encoded()
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        print(f"pellucid: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pellucid", description="Exact attention that can be seen through.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"pellucid {__version__}")
+    parser.set_defaults(run=lambda options: _no_command(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_show(commands)
+    _add_explain(commands)
+    _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
+    return parser
+
+
+def _no_command(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 2
+
+
+def _add_show(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "show",
+        "read a date with the embedded model and show where it looked",
+        "Reads dates as people write them, and prints each in ISO 8601 with the attention that found it: shaded by "
+        "weight, a row for each query and a column for each key.",
+        SHOW_EXAMPLES,
+    )
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="a date; - or nothing: lines of standard input")
+    parser.add_argument("--file", metavar="PATH", help="read dates from a UTF-8 file, one on each line")
+    parser.add_argument("--attention", choices=KINDS, default="cross", help="the kind of attention (default: cross)")
+    parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
+    parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
+    parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="draw every head into a .png, .svg or .pdf")
+    _check_with(parser, _check_show)
+
+
+def _check_show(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.file is not None and options.text:
+        parser.error("--file: replaces TEXT; give one of the two")
+    if options.file is None and not options.text and (sys.stdin is None or sys.stdin.isatty()):
+        parser.error('TEXT: give a date, as in: pellucid show "3 mars 1997"')
+
+
+def _add_explain(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "explain",
+        "self- and cross-attention step by step, on small numbers",
+        "Computes self-attention, then cross-attention, and shows every matrix on the way. The numbers are random, or "
+        "with --text those of the embedded model's first layers.",
+        EXPLAIN_EXAMPLES,
+    )
+    tokens = _whole(1, MOST)
+    parser.add_argument("--tokens", type=tokens, metavar="N", help="length of the sequence (default: 10)")
+    parser.add_argument("--dim", type=tokens, metavar="N", help="width of a token (default: 4)")
+    parser.add_argument("--context", type=tokens, metavar="N", help="length of the second sequence (default: 6)")
+    parser.add_argument("--seed", type=_whole(0, LARGEST_SEED), metavar="N", help="of the random numbers (default: 0)")
+    parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
+    parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
+    _check_with(parser, _check_explain)
+
+
+def _check_explain(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    given = [f"--{name}" for name in RANDOM_LESSON if getattr(options, name) is not None]
+    if options.text is not None and given:
+        parser.error(f"{given[0]}: is for random tokens; leave it out with --text")
+    if options.text is None and options.head is not None:
+        parser.error("--head: is for --text; random tokens have one head")
+    for name, default in RANDOM_LESSON.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+
+
+def _add(
+    commands: Commands, name: str, summary: str, description: str | None = None, examples: str | None = None
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=fill(description or f"{summary[0].upper()}{summary[1:]}.", HELP_WIDTH),
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=lambda options: import_module(f"pellucid.commands.{name}").run(options))
+    return parser
+
+
+def _check_with(
+    parser: argparse.ArgumentParser, check: Callable[[argparse.ArgumentParser, argparse.Namespace], None]
+) -> None:
+    """Have options that depend on one another checked before the command runs."""
+    run = parser.get_default("run")
+
+    def checked(options: argparse.Namespace) -> int:
+        check(parser, options)
+        return int(run(options))
+
+    parser.set_defaults(run=checked)
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A converter to a whole number within limits."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text!r}")
+        return number
+
+    return convert
+
+
+def _head(text: str) -> int | None:
+    """The number of a head, or None for `mean`."""
+    if text == "mean":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be the number of a head, or mean, got {text!r}") from None
+
+
+def _replace_what_cannot_be_encoded() -> None:
+    """Print ? on an output that cannot hold a character, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

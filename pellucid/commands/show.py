@@ -1,0 +1,110 @@
+"""`pellucid show`: reads dates with the embedded model, and shows the answer and one attention map of each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from pellucid.commands import texts
+from pellucid.commands.console import console
+from pellucid.commands.errors import InputError, about
+from pellucid.commands.reader import embedded_reader
+from pellucid.demo.reading import Reading
+from pellucid.viewer.document import document
+from pellucid.viewer.heads import NEEDED
+from pellucid.viewer.page import page
+from pellucid.viewer.selection import Selection, select
+
+
+@dataclass(frozen=True)
+class _View:
+    """One date that was read, and what of it is looked at."""
+
+    given: texts.Given
+    reading: Reading
+    selection: Selection
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show each date; the status is 1 if one could not be read, and the others are shown all the same."""
+    given = _given(options)
+    views = _views(given, options)
+    if options.save is not None:
+        views = _saved(views, _picture(options.save, given), options.save)
+    shown = _print_documents(views, as_list=given[0].line is not None) if options.json else _print_pages(views)
+    return 0 if shown == len(given) else 1
+
+
+def _given(options: argparse.Namespace) -> list[texts.Given]:
+    if options.file is not None:
+        return texts.from_file(options.file)
+    if options.text and options.text != ["-"]:
+        return texts.from_words(options.text)
+    return texts.from_standard_input()
+
+
+def _views(given: list[texts.Given], options: argparse.Namespace) -> Iterator[_View]:
+    """Read one date after the other; what is wrong with one goes to standard error."""
+    reader = embedded_reader()
+    for one in given:
+        try:
+            with about(one.place):
+                reading = reader.read(one.text, readouts=NEEDED)
+        except InputError as error:
+            print(f"pellucid: {error}", file=sys.stderr)
+            continue
+        with about("--"):
+            selection = select(reading, options.attention, options.layer, options.head)
+        yield _View(one, reading, selection)
+
+
+def _print_pages(views: Iterable[_View]) -> int:
+    """Print a page for each view, and return how many there were."""
+    screen = console()
+    count = 0
+    for count, view in enumerate(views, start=1):
+        if count > 1:
+            screen.print()
+        screen.print(page(view.reading, view.selection), crop=False)
+    return count
+
+
+def _print_documents(views: Iterable[_View], *, as_list: bool) -> int:
+    """Print one JSON object, or a list of them with the line that each was read from; return how many there were."""
+    documents = [(view.given.line, document(view.reading, view.selection)) for view in views]
+    if as_list:
+        print("[", ",\n".join(json.dumps({"line": line} | of_line) for line, of_line in documents), "]", sep="\n")
+    elif documents:
+        print(json.dumps(documents[0][1]))
+    return len(documents)
+
+
+def _picture(path: Path, given: list[texts.Given]) -> ModuleType:
+    """The module that draws, once it is known that it can draw this.
+
+    Raises:
+        InputError: matplotlib is missing, the path cannot be a picture's, or there are several dates.
+    """
+    try:
+        from pellucid.viewer import picture
+    except ModuleNotFoundError as error:
+        raise InputError(f'--save: needs {error.name}, which is not installed; pip install "pellucid[plot]"') from error
+    with about("--save: "):
+        picture.check_path(path)
+    if len(given) > 1:
+        raise InputError(f"--save: draws one date, got {len(given)}; give one alone")
+    return picture
+
+
+def _saved(views: Iterable[_View], picture: ModuleType, path: Path) -> Iterator[_View]:
+    """The same views, each drawn once it was shown."""
+    for view in views:
+        yield view
+        with about("--save: "):
+            picture.save(view.reading, view.selection.kind, path)
+        print(f"pellucid: saved {path}", file=sys.stderr)

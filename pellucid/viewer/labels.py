@@ -1,0 +1,81 @@
+"""The label of one token on an axis: visible, on one line, harmless to the terminal, and of known width.
+
+Tokens are whatever a model reads: spaces, control characters, single Devanagari vowel signs, Arabic letters. None of
+them may move the rest of a line, so every token becomes a label first and only labels are drawn.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rich.cells import cell_len, set_cell_size
+
+SPACE = "␣"
+UNSHOWN = "�"  # a character that has no picture of its own: format controls, unassigned code points, lone surrogates
+DOTTED_CIRCLE = "◌"  # what Unicode's charts put a combining mark on
+LEFT_TO_RIGHT_MARK = "\u200e"
+
+_RIGHT_TO_LEFT = {"R", "AL", "AN"}
+
+
+def axis_label(token: str) -> str:
+    """The token as an axis shows it: spaces as ␣, control characters as their pictures, lone marks on a dotted circle.
+
+    A label with right-to-left letters ends in a left-to-right mark: a terminal that reorders text would otherwise
+    take the neighbouring labels of an Arabic axis for one phrase and turn their order round.
+    """
+    label = "".join(_visible(character) for character in token) or "∅"
+    if unicodedata.combining(label[0]) or unicodedata.category(label[0]).startswith("M"):
+        label = DOTTED_CIRCLE + label
+    if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in label):
+        label += LEFT_TO_RIGHT_MARK
+    return label
+
+
+def ascii_label(token: str) -> str:
+    """The label for an output that holds ASCII only: _ for a space, ? for every other character it has not."""
+    label = "".join(_visible(character) for character in token)
+    return label.replace(SPACE, "_").encode("ascii", "replace").decode("ascii") or "?"
+
+
+def one_line(text: str) -> str:
+    """The text as it reads, but for what could end the line, reorder it or command the terminal."""
+    return "".join(character if _is_harmless(character) else _visible(character) for character in text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, cut to `limit` characters with an ellipsis where it is longer."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def fit(label: str, width: int, *, right: bool = False) -> str:
+    """The label in exactly `width` columns of a terminal, cut with an ellipsis or filled with spaces."""
+    if cell_len(label) > width:
+        label = set_cell_size(label, max(width - 1, 0)) + "…"
+    filler = " " * (width - cell_len(label))
+    return filler + label if right else label + filler
+
+
+def width_is_certain(label: str) -> bool:
+    """Whether all terminals agree on the label's width: they do not on letters joined with spacing marks."""
+    return not any(unicodedata.category(character) == "Mc" for character in label)
+
+
+def _is_harmless(character: str) -> bool:
+    joins_letters = unicodedata.category(character) == "Cf" and unicodedata.bidirectional(character) == "BN"
+    return character == " " or joins_letters
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures ␀ ␁ … ␟
+    if code == 0x7F:
+        return "␡"
+    match unicodedata.category(character):
+        case "Zs":
+            return SPACE
+        case "Cc" | "Cf" | "Cn" | "Co" | "Cs" | "Zl" | "Zp":
+            return UNSHOWN
+        case _:
+            return character

@@ -1,0 +1,91 @@
+"""Which part of a reading is looked at: a kind of attention, one of its layers, and one head or the mean of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from pellucid.observation import Observation
+
+KINDS = ("cross", "encoder", "decoder")
+
+TITLES = {
+    "cross": "cross-attention",
+    "encoder": "self-attention of the encoder",
+    "decoder": "causal self-attention of the decoder",
+}
+
+
+class Reading(Protocol):
+    """What a model read and wrote, with the observations of every layer: batch 1, [1, heads, queries, keys]."""
+
+    @property
+    def text(self) -> str:
+        """The text that was read."""
+
+    @property
+    def answer(self) -> str:
+        """What the model made of it."""
+
+    @property
+    def attention(self) -> Mapping[str, Sequence[Observation]]:
+        """The observations by kind of attention, then by layer."""
+
+    def axes(self, kind: str) -> tuple[Sequence[str], Sequence[str]]:
+        """The query tokens and the key tokens of one kind of attention."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One head of one layer, or the mean of its heads where `head` is None."""
+
+    kind: str
+    layer: int
+    layers: int
+    head: int | None
+    observation: Observation
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What is looked at, in words."""
+        heads = self.observation.heads
+        head = f"mean of {heads} heads" if self.head is None else f"head {self.head} of {numbered(heads)}"
+        return f"{TITLES[self.kind]}, layer {self.layer} of {numbered(self.layers)}, {head}"
+
+    def weights(self) -> Tensor:
+        """The chosen weights [queries, keys]; each row sums to 1, a mean of distributions being a distribution."""
+        every_head = self.observation.weights()[0]  # [heads, queries, keys]
+        return every_head.mean(0) if self.head is None else every_head[self.head]
+
+
+def select(reading: Reading, kind: str = "cross", layer: int | None = None, head: int | None = None) -> Selection:
+    """The part of the reading to look at; the last layer where none is named.
+
+    Raises:
+        ValueError: no such kind, layer or head in this reading. Negative numbers count from the end.
+    """
+    if kind not in reading.attention:
+        raise ValueError(f"attention: must be one of {', '.join(reading.attention)}, got {kind!r}")
+    observations = reading.attention[kind]
+    layer = _index("layer", -1 if layer is None else layer, len(observations), TITLES[kind])
+    observation = observations[layer]
+    if head is not None:
+        head = _index("head", head, observation.heads, f"{TITLES[kind]}, layer {layer},")
+    queries, keys = reading.axes(kind)
+    return Selection(kind, layer, len(observations), head, observation, tuple(queries), tuple(keys))
+
+
+def numbered(count: int) -> str:
+    """The numbers of `count` things, counted from 0: "0-3"."""
+    return "0" if count == 1 else f"0-{count - 1}"
+
+
+def _index(name: str, number: int, count: int, owner: str) -> int:
+    if not -count <= number < count:
+        raise ValueError(f"{name}: {owner} has {numbered(count)}, got {number}")
+    return number % count

@@ -1,0 +1,71 @@
+"""The portable engine's memory: 65,536 keys x 256 queries within 300 MB beyond the inputs, whatever is asked for.
+
+The matrix of one such call below, 5 heads in float32, is 320 MB. Each measurement is a process of its own, since a
+process's peak never falls again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+resource = pytest.importorskip("resource")
+
+LIMIT_MB = 300
+
+SCRIPT = """
+import resource, sys, torch, pellucid
+from pellucid import masks, readouts, scores
+torch.manual_seed(0)
+torch.set_num_threads(1)
+UNIT = 1 if sys.platform == "darwin" else 1024
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
+
+asked = [readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), readouts.TopK(8), readouts.Received(),
+         readouts.Pooled(32, 64), readouts.mean_distance()]
+backward = {backward}
+
+def run(query, key, value):
+    table = torch.zeros(32, query.shape[1], requires_grad=backward)
+    output, seen = pellucid.observe(
+        query, key, value, enable_gqa=True, readouts=asked, sinks=torch.zeros(query.shape[1], requires_grad=backward),
+        {options}
+    )
+    if backward:
+        (output.sum() + seen.entropy.sum() + seen.lse.sum() + seen["mean_distance"].sum()).backward()
+    return output, seen
+
+def inputs(q_len, k_len, heads, kv_heads):
+    shapes = (1, heads, q_len, 16), (1, kv_heads, k_len, 16), (1, kv_heads, k_len, 16)
+    return [torch.randn(shape, requires_grad=backward) for shape in shapes]
+
+run(*inputs(64, 128, 5, 1))  # what is loaded at first use does not count
+tensors = inputs(256, 65536, 5, 1)
+before = peak()
+output, seen = run(*tensors)
+after = peak()
+assert torch.isfinite(output).all() and torch.isfinite(seen.entropy).all()
+print(after - before)
+"""
+
+OPTIONS = {
+    "plain": "",
+    "causal, offset": "mask_mod=masks.causal(65536 - 256)",
+    "T5 and a mask": "score_mod=scores.relative_bias(table), attn_mask=torch.arange(key.shape[-2])[None] % 3 > 0",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward and backward"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_peak(name: str, backward: bool) -> None:
+    script = SCRIPT.format(backward=backward, options=OPTIONS[name])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < LIMIT_MB

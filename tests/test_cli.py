@@ -1,0 +1,123 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pellucid import __version__
+from pellucid.cli import main
+
+
+def run(*arguments, **options):
+    """The command line in a process of its own, as a user starts it."""
+    environment = os.environ | {"COLUMNS": "80"} | options.pop("env", {})
+    return subprocess.run(
+        [sys.executable, "-m", "pellucid", *arguments],
+        capture_output=True, encoding="utf-8", env=environment, timeout=120, **options,
+    )  # fmt: skip
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"pellucid {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["show", "explain"])
+def test_help_has_examples_that_are_commands(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert len(re.findall(rf"^  (echo .* \| )?pellucid {command}", out, re.MULTILINE)) >= 3
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_no_command_gets_the_help(capsys):
+    assert main([]) == 2
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^    {command} ", out, re.MULTILINE) for command in ("show", "explain", "doctor"))
+
+
+def test_an_unknown_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["shwo"])
+    assert stop.value.code == 2
+    assert "invalid choice: 'shwo'" in capsys.readouterr().err
+
+
+def test_interrupt_is_quiet(capsys, monkeypatch):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pellucid.commands.doctor.run", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(options):
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("pellucid.commands.doctor.run", broken)
+    with pytest.raises(ValueError, match="a fault"):
+        main(["doctor"])
+
+
+def test_a_process_ends_with_the_status():
+    process = run("explain", "--tokens", "0")
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    process = run("explain", "--tokens", "3", "--dim", "2")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("Self-attention\n")
+
+
+def test_bad_input_has_no_traceback():
+    process = run("show", "--file", "none.txt")
+    assert process.returncode == 1
+    assert process.stderr == "pellucid: --file none.txt: No such file or directory\n"
+
+
+def test_a_closed_pipe_is_quiet():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pellucid", "explain"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(timeout=120) == 141
+
+
+def test_an_output_that_is_not_unicode():
+    process = run("explain", "--tokens", "2", "--dim", "2", env={"PYTHONIOENCODING": "ascii"})
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "scores = Q @ K.T / ?2 [2, 2]" in process.stdout
+
+
+WAITING = """
+import time
+from pellucid import cli
+from pellucid.commands import texts
+
+def wait():
+    print("waiting", flush=True)
+    time.sleep(100)
+
+texts.from_standard_input = wait
+raise SystemExit(cli.main(["show", "-"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+def test_ctrl_c_ends_a_process_quietly():
+    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process.stdout, process.stderr:
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+        assert process.stderr.read() == b""

@@ -1,0 +1,66 @@
+import platform
+
+import pytest
+import torch
+
+from pellucid import __version__, doctor
+
+
+def test_versions_threads_and_engine():
+    report = doctor.report()
+    assert report["pellucid"] == __version__
+    assert report["torch"] == torch.__version__
+    assert report["python"].startswith(platform.python_version())
+    assert report["threads"].startswith(f"{torch.get_num_threads()} in an operation")
+    assert report["engine on cpu"] in report["engines"].split(", ")
+    assert report["self check"].startswith("ok: at most ")
+    assert float(report["self check"].split()[3]) < 1e-5
+
+
+def test_packages_that_are_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
+    assert doctor.report()["no-such-package"] == "not installed"
+
+
+def test_an_engine_that_there_is_not(monkeypatch):
+    monkeypatch.setenv("PELLUCID_ENGINE", "nonsense")
+    report = doctor.report()
+    assert "no engine is named 'nonsense'" in report["engine on cpu"]
+    assert report["self check"].startswith("FAILED: ValueError: ")
+    assert "PELLUCID_ENGINE=nonsense" in report["environment"]
+
+
+X86 = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse2 avx2 avx512f avx512_bf16\n\nprocessor\t: 1\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp bf16 sve\n\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "features"),
+    [
+        (X86, "avx2 avx512f avx512_bf16"),
+        (ARM, "asimd asimddp bf16 sve"),
+        ("flags : fpu\n", "none of those that matter"),
+    ],
+)
+def test_processor_features(monkeypatch, content, features):
+    monkeypatch.setattr(doctor.Path, "read_text", lambda *_, **__: content)
+    assert doctor.report()["features"] == features
+
+
+def test_a_processor_nothing_is_known_of(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(doctor.Path, "read_text", missing)
+    monkeypatch.setattr(doctor, "_llvm", lambda: None)
+    monkeypatch.setattr(doctor.platform, "processor", lambda: "")
+    report = doctor.report()
+    assert report["features"] == "unknown"
+    assert report["processor"] == f"unknown ({platform.machine()})"
+
+
+def test_features_from_llvm_are_spelled_as_on_linux(monkeypatch):
+    binding = pytest.importorskip("llvmlite.binding")
+    present = {"avx2": True, "avx512bf16": True, "amx-tile": False, "amx-bf16": True}
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: present)
+    assert doctor._llvm_features().split() == ["avx2", "avx512_bf16", "amx_bf16"]

@@ -1,0 +1,169 @@
+"""Who may import whom: the layers of docs/architecture.md, read from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pellucid"
+
+# From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
+LAYERS = (
+    ("_version", "softmax", "dropout", "result", "language", "masks", "scores"),
+    ("problem",),
+    ("readouts",),
+    ("reference",),
+    ("engines", "observation"),
+    ("functional",),
+    ("nn",),
+    ("watch",),
+    ("viewer", "demo"),
+    ("doctor",),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the public names
+
+# Packages beside torch and the standard library, and the only places that may import them.
+THIRD_PARTY = {
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train"),
+    "safetensors": ("demo.weights",),
+    "matplotlib": ("viewer.picture", "viewer.fonts"),
+    "babel": ("demo.cldr",),
+    "numpy": ("viewer.picture", "engines.cpu"),
+    "llvmlite": ("engines.cpu", "doctor"),
+}
+OPTIONAL = ("babel", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "onnx", "pytest")
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+MODULES["pellucid"] = MODULES.pop("__init__")
+
+
+def imports(module: str) -> Iterator[str]:
+    """What a module imports when it runs, wherever in it: "torch.nn", "pellucid.masks". Types alone do not count."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    typing_only = {id(part) for node in ast.walk(tree) if _is_type_checking(node) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                yield inner if inner.removeprefix("pellucid.") in MODULES else str(node.module)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def own_imports(module: str) -> list[str]:
+    """The modules of the package that a module imports, without the leading "pellucid."; "pellucid" is the face."""
+    return [name.removeprefix("pellucid.") for name in imports(module) if name.split(".")[0] == "pellucid"]
+
+
+def layer_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def inside(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "pellucid"])
+def test_imports_run_downward(module: str) -> None:
+    own = layer_of(module)
+    assert own in RANK, f"{own} has no place in LAYERS"
+    for imported in own_imports(module):
+        if imported == "pellucid":
+            assert RANK[own] > OPEN_TO_THE_FACE, f"{module} imports the face, which is above it"
+        elif layer_of(imported) != own:
+            assert RANK[layer_of(imported)] < RANK[own], f"{module} imports {imported}, which is not below it"
+
+
+def test_the_reference_knows_no_engine() -> None:
+    reached, found = ["reference"], set()
+    while reached:
+        module = reached.pop()
+        found.add(module)
+        reached += [name for name in own_imports(module) if name not in found]
+    assert "problem" in found
+    assert not [module for module in found if layer_of(module) == "engines" or module == "pellucid"]
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if layer_of(module) not in ("demo", "commands", "cli")]
+)
+def test_only_the_command_line_imports_the_demo(module: str) -> None:
+    assert not [imported for imported in own_imports(module) if layer_of(imported) == "demo"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_other_packages_are_imported_where_they_belong(module: str) -> None:
+    for imported in imports(module):
+        package = imported.split(".")[0]
+        if package in ("torch", "pellucid") or package in sys.stdlib_module_names:
+            continue
+        assert package in THIRD_PARTY, f"{module} imports {package}, which THIRD_PARTY does not know"
+        assert inside(module, THIRD_PARTY[package]), f"{module} imports {package}"
+
+
+def test_the_package_exports_and_computes_nothing() -> None:
+    """`pellucid/__init__.py` holds imports and __all__ alone."""
+    docstring, *statements = ast.parse(MODULES["pellucid"].read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    *imported, names = statements
+    assert all(isinstance(statement, ast.ImportFrom) for statement in imported)
+    assert ast.unparse(names).startswith("__all__ = [")
+
+
+def test_every_public_name_is_there_and_sorted() -> None:
+    import pellucid
+
+    assert sorted(pellucid.__all__) == sorted(set(pellucid.__all__))
+    assert all(hasattr(pellucid, name) for name in pellucid.__all__)
+
+
+def test_import_without_the_optional_packages() -> None:
+    code = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import torch
+import pellucid, pellucid.cli, pellucid.demo, pellucid.doctor, pellucid.viewer.page
+x = torch.rand(5, 4)
+print(list(pellucid.attention(x, x, x).shape), pellucid.doctor.report()["pellucid"])
+"""
+    import pellucid
+
+    assert run_python(code).strip() == f"[5, 4] {pellucid.__version__}"
+
+
+def test_import_loads_neither_the_demo_nor_what_draws() -> None:
+    unwanted = ("pellucid.demo", "pellucid.viewer", "rich", "safetensors", "matplotlib", "babel")
+    loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
+    assert "pellucid.functional" in loaded
+    assert not set(unwanted) & set(loaded)
