@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +20,22 @@ from pellucid.result import Result
 INDEX_NAMES = {"b": "b", "h": "h", "q": "q_idx", "k": "kv_idx"}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
 
 
+def _outside_graphs(function: F) -> F:
+    """`function`, called as it is by torch.compile, which breaks its graph there."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        # Only now: torch.compiler.disable imports the whole compiler.
+        eager = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
+        return eager(*args, **kwargs)
+
+    return called  # type: ignore[return-value]
+
+
+@_outside_graphs
 def attention(
     query: Tensor,
     key: Tensor,
@@ -76,6 +91,7 @@ def attention(
     return shaped(_run(problem).output)
 
 
+@_outside_graphs
 def observe(
     query: Tensor,
     key: Tensor,
@@ -282,13 +298,13 @@ def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
 
 def _check_captured(problem: Problem) -> None:
     device = problem.query.device
-    for tensor in (*(load.value for load in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
+    for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
         if tensor.device != device and tensor.ndim:
             raise ValueError(
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
             )
     lengths = {"b": math.prod(problem.batch), "h": problem.heads, "q": problem.q_len, "k": problem.k_len}
-    for tensor, indices in ((load.value, load.args) for load in problem.loads):
+    for tensor, indices in ((node.value, node.args) for node in problem.loads):
         for size, index in zip(tensor.shape, indices, strict=True):
             if index.op == "input" and size < lengths[index.value]:
                 raise ValueError(
