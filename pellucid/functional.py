@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import wraps
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from pellucid import dropout, engines
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
 from pellucid.observation import Observation
-from pellucid.problem import Problem
+from pellucid.problem import Problem, is_autocast
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
 from pellucid.result import Result
 
@@ -178,12 +179,14 @@ def _problem(
         raise ValueError(f"enable_gqa: needs a heads dimension in query, key and value ({_shapes(query, key, value)})")
     query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
     batch, heads = _leading(query, key, value, enable_gqa)
+    dropout_p = _number("dropout_p", dropout_p)
     if not 0.0 <= dropout_p <= 1.0:
         raise ValueError(f"dropout_p: a probability from 0 to 1 is needed, got {dropout_p}")
-    scale = (max(query.shape[-1], 1) ** -0.5) if scale is None else float(scale)
+    scale = (max(query.shape[-1], 1) ** -0.5) if scale is None else _number("scale", scale)
     score = SCORE if score_mod is None else _score_expression(score_mod)
-    matrix = (*batch, heads, query.shape[-2], key.shape[-2])
-    score, mask = _with_attn_mask(score, attn_mask, query.dtype, matrix[flat:])
+    scores_batch, scores_heads = _leading(query, key, key, enable_gqa)
+    scores_shape = (*scores_batch, scores_heads, query.shape[-2], key.shape[-2])[flat:]
+    score, mask = _with_attn_mask(score, attn_mask, query.dtype, scores_shape, batch)
     if is_causal:
         mask = operation("and", operation("ge", INPUTS["q"], INPUTS["k"]), mask)
     if mask_mod is not None:
@@ -191,10 +194,17 @@ def _problem(
     _check_sinks(sinks, heads, query)
     problem = Problem(
         query, key, value, batch, heads, scale, score, mask, sinks,
-        float(dropout_p), dropout.seed() if dropout_p else 0, readouts,
+        dropout_p, dropout.seed() if dropout_p else 0, readouts,
     )  # fmt: skip
     _check_captured(problem)
     return problem, (lambda tensor: tensor.squeeze(0)) if flat else (lambda tensor: tensor)
+
+
+def _number(name: str, value: Any) -> float:
+    """`value` as a Python number; a tensor of no dimensions is one too."""
+    if isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex()):
+        return float(value)
+    raise TypeError(f"{name}: a number is needed, got {type(value).__name__} {value!r}")
 
 
 def _as_autocast(tensor: Tensor) -> Tensor:
@@ -202,7 +212,7 @@ def _as_autocast(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES[1:]:
         return tensor
     kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+    return tensor.to(torch.get_autocast_dtype(kind)) if is_autocast(kind) else tensor
 
 
 def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -244,7 +254,7 @@ def _leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tup
 
 
 def _with_attn_mask(
-    score: Expression, attn_mask: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+    score: Expression, attn_mask: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...], batch: tuple[int, ...]
 ) -> tuple[Expression, Expression]:
     """The score and the mask, with attn_mask in one of them: as a function that indexes it in place."""
     if attn_mask is None:
@@ -256,9 +266,9 @@ def _with_attn_mask(
     missing = len(shape) - attn_mask.ndim
     if missing < 0 or any(own not in (1, size) for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
         raise ValueError(f"attn_mask: must broadcast to {list(shape)}, got {list(attn_mask.shape)}")
-    place = [*_batch_indices(shape[:-3]), INPUTS["h"], INPUTS["q"], INPUTS["k"]][-len(shape) :]
-    sizes = zip(attn_mask.shape, place[missing:], strict=True)
-    element = load(attn_mask, tuple(constant(0) if size == 1 else index for size, index in sizes))
+    place = [*_batch_indices(batch), INPUTS["h"], INPUTS["q"], INPUTS["k"]]
+    indices = zip(attn_mask.shape, place[len(place) - attn_mask.ndim :], strict=True)
+    element = load(attn_mask, tuple(constant(0) if size == 1 else index for size, index in indices))
     return (score, element) if attn_mask.dtype == torch.bool else (operation("add", score, element), TRUE)
 
 

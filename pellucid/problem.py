@@ -117,7 +117,7 @@ class Problem:
     def own_precision(self) -> AbstractContextManager[Any]:
         """A context inside which torch.autocast does not change the precision of what is computed."""
         kind = self.query.device.type
-        return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        return torch.autocast(kind, enabled=False) if is_autocast(kind) else nullcontext()
 
     def dropout(self, place: dict[str, Tensor]) -> Tensor:
         """What dropout multiplies the weights at `place` by: 0, or 1 / (1 - dropout_p)."""
@@ -136,6 +136,11 @@ class Problem:
             return raw
         scores, allowed = evaluate(self.score, mask, inputs={"score": raw, **place}, dtype=self.dtype)
         return scores.expand(raw.shape) if mask is TRUE else scores.masked_fill(~allowed, -torch.inf).expand(raw.shape)
+
+
+def is_autocast(device_type: str) -> bool:
+    """Whether torch.autocast is on for a type of device."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _of_heads(tensor: Tensor, heads: int, chosen: Selection) -> Tensor:

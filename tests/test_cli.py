@@ -83,9 +83,11 @@ def test_bad_input_has_no_traceback():
     assert process.stderr == "pellucid: --file none.txt: No such file or directory\n"
 
 
-def test_a_closed_pipe_is_quiet():
+@pytest.mark.parametrize("command", ["explain", "doctor"])
+def test_a_closed_pipe_is_quiet(command):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "pellucid", "explain"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "pellucid", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
     )
     process.stdout.close()
     with process.stderr:

@@ -115,6 +115,9 @@ class Readout(ABC):
     name: str
     differentiable = False
 
+    def __repr__(self) -> str:
+        return f"<readout {self.name}>"
+
     @property
     def expressions(self) -> tuple[Expression, ...]:
         """The traced functions that this readout computes, if any."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
-from pellucid.softmax import Merge, Softmax, finite
+from pellucid.softmax import Merge, Softmax, finite, largest
 
 # Stands for -inf where it is multiplied by a weight of 0.
 LOWEST = -1e30
@@ -30,18 +30,14 @@ class Entropy(RowReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        sink, lse = dense.sink, dense.lse
-        if sink is not None and not self.sink:
-            some = dense.allowed.any(-1, keepdim=True)
-            # An empty row takes it of zeros: at -inf its gradient is NaN.
-            lse = torch.where(some, dense.scores, 0.0).logsumexp(-1)
-        log_weights = torch.where(dense.allowed, dense.scores - finite(lse)[..., None], 0.0)
-        weights = torch.where(dense.allowed, log_weights.exp(), 0.0)
-        entropy = -(weights * log_weights).sum(-1)
-        if sink is not None and self.sink:
-            log_sink = (sink - finite(lse)).clamp(min=LOWEST)
-            entropy = entropy - log_sink.exp() * log_sink
-        return entropy
+        outcomes = dense.scores
+        if self.sink and dense.sink is not None:
+            outcomes = torch.cat([outcomes, dense.sink[..., None].expand(*outcomes.shape[:-1], 1)], -1)
+        masked = outcomes == -torch.inf
+        distance = torch.where(masked, 0.0, outcomes - finite(largest(outcomes.detach()))[..., None])
+        exponentials = torch.where(masked, 0.0, distance.exp())
+        total = exponentials.sum(-1).masked_fill(masked.all(-1), 1.0)
+        return total.log() - (exponentials * distance).sum(-1) / total
 
     def of_tile(self, tile: Tile) -> State:
         """The sum of exp(s - m) (s - m)."""

@@ -37,11 +37,9 @@ class Pooled(ColumnReadout):
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         q_len, k_len = dense.weights.shape[-2:]
-        queries = torch.nn.functional.one_hot(_bins(q_len, self.queries), _count(q_len, self.queries))
-        keys = torch.nn.functional.one_hot(_bins(k_len, self.keys), _count(k_len, self.keys))
-        weights = dense.weights.detach().cpu()
-        means = (queries / queries.sum(0, dtype=weights.dtype)).mT.to(weights.dtype)
-        return (means @ weights @ keys.to(weights.dtype)).to(dense.weights.device)
+        weights = dense.weights.detach()
+        by_query, by_key = _membership(q_len, self.queries).to(weights), _membership(k_len, self.keys).to(weights)
+        return (by_query / by_query.sum(0)).mT @ weights @ by_key
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros."""
@@ -63,6 +61,11 @@ class Pooled(ColumnReadout):
 
 def _count(length: int, bins: int) -> int:
     return min(length, bins)
+
+
+def _membership(length: int, bins: int) -> Tensor:
+    """Whether each token is in each bin, [length, bins]."""
+    return _bins(length, bins)[:, None] == torch.arange(_count(length, bins))
 
 
 def _bins(length: int, bins: int) -> Tensor:

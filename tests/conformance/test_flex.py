@@ -7,11 +7,12 @@ import math
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
+from torch.nn.attention import flex_attention as torch_flex
 
 import pellucid
 from pellucid import masks, scores
@@ -39,6 +40,10 @@ DIM, VALUE_DIM = 5, 7
 TILE = (6, 7)  # several tiles in each direction, none of them aligned with a document, a pixel row or a window
 
 
+# What torch's own warning names for debugging: not compiled, it is then not traced by torch.compile first either.
+NOT_TRACED = mock.patch.object(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, create=True)
+
+
 def inputs(kv_heads: int = HEADS, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     return (
         normal(BATCH, HEADS, Q_LEN, DIM, dtype=dtype, seed=1),
@@ -51,19 +56,20 @@ def flex(query: Tensor, key: Tensor, value: Tensor, functions: Functions) -> tup
     """FlexAttention's output and lse, not compiled."""
     block_mask = None
     if functions.mask_mod is not None:
-        block_mask = create_block_mask(
+        block_mask = torch_flex.create_block_mask(
             functions.mask_mod, query.shape[0], query.shape[1], query.shape[2], key.shape[2], device="cpu"
         )
-    with warnings.catch_warnings(), default_dtype(torch.float64 if query.dtype == torch.float64 else torch.float32):
+    double = query.dtype == torch.float64
+    with warnings.catch_warnings(), default_dtype(torch.float64 if double else torch.float32), NOT_TRACED:
         warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
-        output, aux = flex_attention(
+        output, aux = torch_flex.flex_attention(
             query,
             key,
             value,
             score_mod=functions.score_mod,
             block_mask=block_mask,
             enable_gqa=query.shape[1] != key.shape[1],
-            return_aux=AuxRequest(lse=True),
+            return_aux=torch_flex.AuxRequest(lse=True),
         )
     return output, aux.lse
 

@@ -1,5 +1,7 @@
 """Keys split anywhere, in any order, and merged again give what the whole row gives: for every readout of a row."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -51,7 +53,7 @@ def test_any_split_gives_the_whole(name, dtype, data, scores, sink):
 def test_merging_is_commutative_and_associative(name, scores):
     readout, _ = ROW_READOUTS[name]
     bounds = (0, 2, 3, scores.shape[-1])
-    tiles = [tile(scores, torch.arange(*ends)) for ends in zip(bounds[:-1], bounds[1:], strict=True)]
+    tiles = [tile(scores, torch.arange(*ends)) for ends in pairwise(bounds)]
     parts = [(t.softmax, readout.of_tile(t)) for t in tiles]
     expected = finished(readout, *merged(readout, parts.copy(), [0, 0]), None)
     for shuffled in ([0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]):

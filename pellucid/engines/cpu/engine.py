@@ -66,6 +66,7 @@ def covers(problem: Problem) -> bool:
         and problem.k_len > 0
         and all(_readable(readout) for readout in problem.readouts)
         and all(_storable(node) for node in walk(*_roots(problem).values()))
+        and (host().half or query.dtype != torch.float16)
     )
 
 
@@ -214,7 +215,7 @@ def _storable(node: Expression) -> bool:
         tensor.ndim <= MOST_SLOT_DIMS
         and tensor.numel() > 0
         and _name(tensor) in STORED
-        and not (tensor.dtype == torch.float64 and tensor.requires_grad)
+        and (host().half or tensor.dtype != torch.float16)
     )
 
 

@@ -21,7 +21,8 @@ class Target:
     features: str
     vector_bytes: int
     registers: int  # vector registers
-    bf16_dot: bool = False
+    half: bool = True  # converts float16 itself
+    bf16_dot: bool = False  # multiplies pairs of bfloat16
 
     def lanes(self, element_bytes: int = 4) -> int:
         """Lanes of one vector register."""
@@ -56,10 +57,10 @@ def describe(triple: str, cpu: str, features: str) -> Target:
     has = _known_features(triple, cpu, features)
     if "avx512f" in has:
         # LLVM prefers 256-bit vectors on most processors that have 512: the kernels ask for what they mean.
-        return Target(triple, cpu, f"{features},-prefer-256-bit".lstrip(","), 64, 32, "avx512bf16" in has)
+        return Target(triple, cpu, f"{features},-prefer-256-bit".lstrip(","), 64, 32, bf16_dot="avx512bf16" in has)
     if "avx2" in has and "fma" in has:
         return Target(triple, cpu, features, 32, 16)
-    return Target(triple, cpu, features, 16, 16)
+    return Target(triple, cpu, features, 16, 16, half="f16c" in has)
 
 
 def machine(target: Target) -> binding.TargetMachine:

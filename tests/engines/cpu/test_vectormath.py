@@ -1,0 +1,68 @@
+"""The vector functions against float64, in units of the last place, and at the values where they could break."""
+
+import ctypes
+import math
+
+import pytest
+import torch
+from llvmlite import ir
+
+from pellucid.engines.cpu import compile as compiler
+from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, vector
+from pellucid.engines.cpu.target import host
+
+LANES = 8
+RANGES = {
+    "exp2": [(-126, 1), (-1, 0)],
+    "exp": [(-87, 88), (-1, 1)],
+    "tanh": [(-30, 30), (-0.01, 0.01)],
+    "sigmoid": [(-80, 80), (-1, 1)],
+    "log": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
+    "log2": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
+}
+
+
+def computed(name: str, x: torch.Tensor) -> torch.Tensor:
+    element = F32 if x.dtype == torch.float32 else F64
+
+    def emit(module: ir.Module) -> None:
+        code = Code(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I64]), name))
+        source, target, count = code.arguments
+        type_ = vector(element, LANES)
+        function = vectormath.FUNCTIONS[name]
+        code.loop(0, count, lambda i: code.store(target, function(code, code.load(source, type_, i)), i), step=LANES)
+        code.ir.ret_void()
+
+    address = compiler.function(name, f"test {element}", emit, host())
+    y = torch.full_like(x, math.nan)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
+    call(x.data_ptr(), y.data_ptr(), x.numel())
+    return y
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_error_in_units_of_the_last_place(name: str) -> None:
+    for low, high in RANGES[name]:
+        x = torch.linspace(low, high, 80_000)
+        exact = getattr(torch, name)(x.double())
+        units = (computed(name, x).double() - exact).abs() / (exact.abs() * torch.finfo(torch.float32).eps)
+        assert units[exact != 0].max() < 3, (low, high)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_error_in_float64(name: str) -> None:
+    for low, high in RANGES[name]:
+        x = torch.linspace(low, high, 80_000, dtype=torch.float64)
+        exact = getattr(torch, name)(x)
+        units = (computed(name, x) - exact).abs() / (exact.abs() * torch.finfo(torch.float64).eps)
+        assert units[exact != 0].max() < 8, (low, high)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", RANGES)
+def test_special_values(name: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, -1e30], dtype=dtype)
+    if name == "exp2":
+        x[1] = 1.0  # its range ends at the largest exponent: softmax never asks for more
+    torch.testing.assert_close(computed(name, x), getattr(torch, name)(x), equal_nan=True)
