@@ -328,7 +328,7 @@ def _checked_readouts(readouts: Iterable[Readout] | None) -> tuple[Readout, ...]
         return (LogSumExp(), Entropy(), MaxScore())
     if isinstance(readouts, Readout | str) or not isinstance(readouts, Iterable):
         raise TypeError(f"readouts: a list of readouts is needed, got {readouts!r}")
-    chosen = tuple(readouts)
+    chosen = tuple(readouts) or (LogSumExp(),)
     for readout in chosen:
         if not isinstance(readout, Readout):
             raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")

@@ -395,7 +395,7 @@ class Code:
 
     @contextmanager
     def either(self, condition: Value) -> Any:
-        """Two bodies, one for each outcome, written as `with either(c) as (yes, no)`."""
+        """Two bodies, one for each outcome: what it gives is a context manager for each, in that order."""
         with self.ir.if_else(condition.raw) as branches:
             yield branches
 

@@ -49,6 +49,7 @@ MOST_TOP = 128
 MOST_DECODE_ROWS = 16
 LEAST_DECODE_KEYS = 64
 LEAST_DECODE_RANGE = 1024
+DECODE_TASKS = 8
 TASKS_A_THREAD = 4
 RANGES = 8  # ranges of queries that have column sums of their own
 
@@ -102,8 +103,9 @@ def _decoded(problem: Problem, program: Program, spec: Spec) -> tuple[Tensor, _R
     spec = replace(spec, pairs=False)  # reading is the cost, and pairs want packing
     group = _group(problem.heads, problem.key)
     pairs = torch.Size(problem.rows[:-1]).numel() // group
-    wanted = max(1, -(-TASKS_A_THREAD * torch.get_num_threads() // pairs)) if pairs < 2 * torch.get_num_threads() else 1
-    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // wanted // KEYS) * KEYS)
+    # Not by the number of threads: it would change the last bits of the result.
+    wanted = -(-DECODE_TASKS // pairs)
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
     if ranges == 1:
         spec = replace(spec, group=group, queries=problem.q_len)
@@ -259,7 +261,7 @@ def _call(
         spec.target,
     )
     pairs = torch.Size(problem.rows[:-1]).numel()
-    chunk = _chunk(problem, pairs)
+    chunk = _column_chunk(problem) if kernel is Columns else _chunk(problem, pairs)
     chunks = -(-problem.q_len // chunk)
     per_range = -(-chunks // min(chunks, RANGES))
     rows = pairs * problem.q_len
@@ -301,6 +303,11 @@ def _chunk(problem: Problem, pairs: int) -> int:
     per_head = -(-wanted // pairs)
     blocks = -(-problem.q_len // ROWS)
     return min(CHUNK, max(1, -(-blocks // per_head)) * ROWS)
+
+
+def _column_chunk(problem: Problem) -> int:
+    """The same for any number of threads, for the sums of a range of chunks are rounded together."""
+    return min(CHUNK, -(-problem.q_len // (RANGES * ROWS)) * ROWS)
 
 
 def _group(heads: int, tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""The compiled kernels against the reference in float64: an error of at most twice torch's own plus a few last places."""
+"""The compiled kernels against float64: an error of at most twice the dense one's plus a few last places."""
 
 from __future__ import annotations
 
@@ -52,10 +52,12 @@ def every_call(shape: tuple[int, ...], draw: Callable[..., Tensor]) -> dict[str,
         "relative bias": {"score_mod": scores.relative_bias(table)},
         "neighbourhood": {"mask_mod": lambda b, h, q, k: ((q // 8 - k // 8).abs() <= 1) & ((q % 8 - k % 8).abs() <= 2)},
         "nested": {
-            "score_mod": lambda s, b, h, q, k: s
-            + offsets[batch_ids[b, q]] * 0.01 * key_bias[k]
-            + torch.sigmoid(s) * torch.log(1 + (q - k).abs())
-            - torch.exp(-s.abs())
+            "score_mod": lambda s, b, h, q, k: (
+                s
+                + offsets[batch_ids[b, q]] * 0.01 * key_bias[k]
+                + torch.sigmoid(s) * torch.log(1 + (q - k).abs())
+                - torch.exp(-s.abs())
+            )
         },
         "where": {"score_mod": lambda s, b, h, q, k: torch.where((q >= k) | (h == 0), s.clamp(-1, 1), -torch.inf)},
         "nobody": {"mask_mod": lambda b, h, q, k: k < 0},

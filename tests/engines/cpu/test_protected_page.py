@@ -30,7 +30,7 @@ with engines.using("cpu"), torch.no_grad():
     for call in calls:
         output, seen = pellucid.observe(query, key, value, enable_gqa=True, readouts=every(), **call)
         assert output.shape == (2, 4, q_len, value_dim)
-        assert seen.weights().sum(-1).max() < 1.01
+        assert 0 < seen.received.sum() < 1.01 * seen.received.numel() * q_len
 """
 
 
@@ -52,5 +52,7 @@ def test_nothing_beyond_the_edge_is_touched(
     q_len: int, k_len: int, head_dim: int, value_dim: int, dtype: str, edge: str
 ) -> None:
     case = repr((q_len, k_len, head_dim, value_dim, dtype, edge))
-    done = subprocess.run([sys.executable, "-c", CASE, case], capture_output=True, text=True, env=os.environ, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CASE, case], capture_output=True, text=True, env=os.environ, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
