@@ -3,8 +3,8 @@
     python benchmarks/attention.py [--threads 2] [--rounds 20] [--json results.json] [--only float32,decode]
 
 Each contender's result is checked against float64 before it is timed; a wrong one gets no number. Times are medians,
-and the ratio is the median of the rounds' ratios, so that a machine that drifts moves both sides. What the numbers do not
-show: the first call of each kind, which compiles a kernel (0.1 to 0.5 s, then kept on disk).
+and the ratio is the median of the rounds' ratios, so that a machine that drifts moves both sides. What the numbers do
+not show: the first call of each kind, which compiles a kernel (0.1 to 0.5 s, then kept on disk).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import pellucid
 from pellucid import masks
@@ -33,7 +33,7 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Work:
-    """One row: the peer's call and ours, on the same tensors; `exact` is the result in float64, None where not checked."""
+    """One row: the peer's call and ours, on the same tensors; `exact` is in float64, None where it is not checked."""
 
     name: str
     peer: str
@@ -77,11 +77,9 @@ def plain(dtype: torch.dtype) -> Iterator[Work]:
             yield Work(
                 f"{str(dtype)[6:]} {batch}×{heads}×{length}×{dim} {'causal' if causal else 'full'}",
                 "SDPA",
-                lambda q=query, k=key, v=value, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c),
+                lambda q=query, k=key, v=value, c=causal: sdpa(q, k, v, is_causal=c),
                 lambda q=query, k=key, v=value, c=causal: pellucid.attention(q, k, v, is_causal=c),
-                lambda q=query, k=key, v=value, c=causal: F.scaled_dot_product_attention(
-                    q.double(), k.double(), v.double(), is_causal=c
-                ),
+                lambda q=query, k=key, v=value, c=causal: sdpa(q.double(), k.double(), v.double(), is_causal=c),
                 4 * batch * heads * length**2 * dim / (2 if causal else 1),
             )
 
@@ -92,11 +90,9 @@ def decode(dtype: torch.dtype) -> Iterator[Work]:
         yield Work(
             f"decode {str(dtype)[6:]} 32/8 heads, {keys} keys × 128",
             "SDPA",
-            lambda q=query, k=key, v=value: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+            lambda q=query, k=key, v=value: sdpa(q, k, v, enable_gqa=True),
             lambda q=query, k=key, v=value: pellucid.attention(q, k, v, enable_gqa=True),
-            lambda q=query, k=key, v=value: F.scaled_dot_product_attention(
-                q.double(), k.double(), v.double(), enable_gqa=True
-            ),
+            lambda q=query, k=key, v=value: sdpa(q.double(), k.double(), v.double(), enable_gqa=True),
             4 * 32 * keys * 128,
         )
 
@@ -112,7 +108,7 @@ def sparse() -> Iterator[Work]:
         yield Work(
             f"{name}, {length} tokens",
             "SDPA, the same mask",
-            lambda m=mask: F.scaled_dot_product_attention(query, key, value, attn_mask=m),
+            lambda m=mask: sdpa(query, key, value, attn_mask=m),
             lambda m=own[name]: pellucid.attention(query, key, value, mask_mod=m),
             None,
             4 * float(mask.sum()) * 64,
@@ -158,9 +154,9 @@ def small() -> Iterator[Work]:
     yield Work(
         "the notebook's 10 × 4",
         "SDPA",
-        lambda: F.scaled_dot_product_attention(x, x, x),
+        lambda: sdpa(x, x, x),
         lambda: pellucid.attention(x, x, x),
-        lambda: F.scaled_dot_product_attention(x.double(), x.double(), x.double()),
+        lambda: sdpa(x.double(), x.double(), x.double()),
         4 * 100 * 4,
     )
 
