@@ -46,19 +46,13 @@ TORCH: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def evaluate(
-    *roots: Expression,
-    inputs: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    replaced: Mapping[int, Tensor] | None = None,
-) -> list[Tensor]:
+def evaluate(*roots: Expression, inputs: Mapping[str, Tensor], dtype: torch.dtype) -> list[Tensor]:
     """The value of each of `roots` where its inputs have the values `inputs`, which broadcast against one another.
 
     Args:
         roots: expressions; what they share is computed once.
         inputs: a tensor for each of "score", "b", "h", "q" and "k" that the expressions use; indices are int64.
         dtype: the precision of every float, captured tensors included.
-        replaced: tensors to read in place of captured ones, by the captured tensor's id.
 
     Returns:
         One tensor a root, of the shape to which the inputs that it uses broadcast.
@@ -74,8 +68,7 @@ def evaluate(
         elif node.op == "constant":
             value = torch.tensor(node.value, dtype=dtypes[node.kind], device=device)
         elif node.op == "load":
-            tensor = (replaced or {}).get(id(node.value), node.value)
-            value = (tensor[args] if args else tensor).to(dtypes[node.kind])
+            value = (node.value[args] if args else node.value).to(dtypes[node.kind])
         elif node.op == "cast":
             value = args[0].to(dtypes[node.kind])
         else:

@@ -228,6 +228,17 @@ def t5_bucket(relative_position: Tensor, bidirectional: bool, buckets: int, max_
     return bucket + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
+def test_the_named_scores_are_what_their_names_say() -> None:
+    scores_, (b, h, q, k) = (
+        normal(3, 5, 7),
+        (torch.tensor(0), *torch.meshgrid(*map(torch.arange, (3, 5, 7)), indexing="ij")),
+    )
+    assert torch.equal(scores.alibi(SLOPES)(scores_, b, h, q, k), scores_ - SLOPES[:, None, None] * (q - k).abs())
+    assert torch.equal(scores.softcap(1.5)(scores_, b, h, q, k), 1.5 * torch.tanh(scores_ / 1.5))
+    both = scores.chain(scores.softcap(1.5), scores.alibi(SLOPES))(scores_, b, h, q, k)
+    assert torch.equal(both, 1.5 * torch.tanh(scores_ / 1.5) - SLOPES[:, None, None] * (q - k).abs())
+
+
 def test_alibi_slopes_are_the_paper_s() -> None:
     """For 8 heads 1/2, 1/4, ... 1/256."""
     assert scores.alibi_slopes(8).tolist() == [0.5**i for i in range(1, 9)]

@@ -293,6 +293,24 @@ def test_both_engines_have_the_same_gradients() -> None:
 
 
 @engines
+def test_the_lse_has_a_gradient_whether_it_was_asked_for_or_not(engine: str) -> None:
+    call = Call(normal(2, 3, 5, 4), normal(2, 3, 7, 4, seed=1), normal(2, 3, 7, 4, seed=2), is_causal=True)
+    weighting = normal(2, 3, 5, seed=3)
+    found = []
+    for asked in ([readouts.Entropy()], [readouts.LogSumExp()], []):
+        leaves = [tensor.clone().requires_grad_() for tensor in (call.query, call.key)]
+        with running(engine, TILE):
+            _, seen = replace(call, query=leaves[0], key=leaves[1]).by(pellucid.observe, readouts=asked)
+        found.append(torch.autograd.grad((seen.lse * weighting).sum(), leaves))
+    leaves = [tensor.clone().requires_grad_() for tensor in (call.query, call.key)]
+    exact = dense(replace(call, query=leaves[0], key=leaves[1])).lse
+    expected = torch.autograd.grad((exact * weighting).sum(), leaves)
+    for ours in found:
+        for result, gradient in zip(ours, expected, strict=True):
+            assert_close(result, gradient, 64 * EPS * (1 + largest(gradient)))
+
+
+@engines
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_in_lower_precision(dtype: torch.dtype, engine: str) -> None:
     """At most twice the error of autograd through torch's own SDPA, and a few units in the last place."""

@@ -136,6 +136,13 @@ ACCEPTED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "mask [heads, q, k] for 3-D": ((Q[0], K[0], V[0]), {"attn_mask": shape(3, 5, 7)}),
     "mask of 4 dimensions for 5-D": ((Q[None], K[None], V[None]), {"attn_mask": shape(2, 3, 5, 7)}),
     "mask of 5 dimensions for 5-D": ((Q[None], K[None], V[None]), {"attn_mask": shape(1, 2, 3, 5, 7)}),
+    **{
+        f"mask {list(sizes)} for batches [3, 2]": (
+            (shape(3, 2, 3, 5, 4), shape(3, 2, 3, 7, 4), V),
+            {"attn_mask": shape(*sizes)},
+        )
+        for sizes in ((3, 2, 3, 5, 7), (3, 2, 1, 1, 7), (3, 1, 1, 5, 1), (2, 1, 1, 7), (2, 3, 5, 7))
+    },
     "mask batch from key alone": ((Q[:1], K, V), {"attn_mask": shape(2, 3, 5, 7)}),
     "mask with groups": ((G, K, V), {"attn_mask": shape(2, 6, 5, 7), "enable_gqa": True}),
     "mask with no keys": ((Q, K[..., :0, :], V[..., :0, :]), {"attn_mask": shape(5, 0)}),
@@ -411,6 +418,19 @@ class TestDropout:
         assert 0.65 < kept.double().mean() < 0.85  # 429 draws of 0.75: 4.8 standard deviations
         rows = kept.flatten(0, 1)
         assert len({tuple(row.tolist()) for row in rows}) > 30  # of 33, not one pattern repeated
+
+    def test_weights_are_dropped_independently(self) -> None:
+        """Of two weights at any near distance, in one head or in two, both are dropped or both kept half of the time."""
+        x = torch.zeros(2, 3, 67, 5)
+        kept = pellucid.attention(x, x, torch.eye(67).expand(2, 3, 67, 67), dropout_p=0.5) > 0
+        for rows in (-2, -1, 0, 1, 2):
+            for keys in (-2, -1, 0, 1, 2):
+                for dimension in (None, 0, 1):
+                    other = kept.roll((rows, keys), (-2, -1))
+                    other = other if dimension is None else other.roll(1, dimension)
+                    if (rows, keys, dimension) != (0, 0, None):
+                        agreement = (kept == other).double().mean().item()
+                        assert abs(agreement - 0.5) < 6 * 0.5 / kept.numel() ** 0.5
 
     def test_every_engine_drops_the_same_weights(self) -> None:
         query, key = normal(2, 11, 4), normal(2, 13, 4, seed=1)

@@ -28,6 +28,7 @@ CAPTURED: dict[str, Tensor] = {
     "SLOPES": _numbers(HEADS, seed=1),
     "BIAS": _numbers(HEADS, Q_LEN, K_LEN, seed=2),
     "TABLE": _numbers(5, HEADS, seed=3),
+    "FAR": torch.tensor([0.0, -torch.inf, 2.5, torch.inf, 0.0, -1e30, 1e-30], dtype=torch.float64),
     "TEMPERATURE": torch.tensor(1.375, dtype=torch.float64),
     "WIDTH": torch.tensor(4),
     "OPEN": torch.tensor(True),
@@ -68,7 +69,7 @@ def programs(kind: str | None = None, *, score: bool = True, depth: int = 4) -> 
 @cache
 def _floats(depth: int, score: bool) -> st.SearchStrategy[str]:
     atoms = ["SLOPES[h]", "BIAS[h, q, k]", "BIAS[0][q, k]", "BIAS[h, -1, k]", "TEMPERATURE"]
-    atoms += ["TABLE[b + 1, h]"] + ["score", "score", "score"] * score
+    atoms += ["TABLE[b + 1, h]", "FAR[q]"] + ["score", "score", "score"] * score
     if depth == 0:
         return st.sampled_from(atoms)
     x, i, c = _floats(depth - 1, score), _ints(depth - 1, score), _bools(depth - 1, score)

@@ -11,7 +11,8 @@ from hypothesis import given
 from torch import Tensor
 
 from pellucid.language import TraceError, bounds, constant, evaluate, trace, walk
-from pellucid.language.trace import FUNCTIONS, METHODS, PROPERTIES
+from pellucid.language.trace import PROPERTIES
+from pellucid.language.vocabulary import FUNCTIONS, METHODS
 from tests.cases import examples
 from tests.language.programs import CAPTURED, NAMES, function, places, programs, traced
 
@@ -85,7 +86,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "clip": ("torch.clip(x, -0.5, 0.5)", "i.clip(min=2)"),
     "clamp_min": ("torch.clamp_min(x, 0.1)", "i.clamp_min(2)"),
     "clamp_max": ("torch.clamp_max(x, 0.1)", "i.clamp_max(max=2)"),
-    "where": ("torch.where(c, x, i)", "torch.where(c, 1, i)", "x.where(c, y)", "torch.where(c, input=x, other=-inf)"),
+    "where": (
+        "torch.where(c, x, i)",
+        "torch.where(c, 1, i)",
+        "x.where(c, y)",
+        "TEMPERATURE.where(c, x)",
+        "torch.where(c, input=x, other=-inf)",
+    ),
     "masked_fill": ("x.masked_fill(c, -inf)", "torch.masked_fill(x, c, 2)", "i.masked_fill(c, -7)"),
     "to": ("i.to(torch.float64)", "x.to(dtype=torch.int64)", "i.to(x)", "i.to(TEMPERATURE)", "x.to('cpu')"),
     "type": ("i.type(torch.float64)",),
@@ -148,6 +155,7 @@ MORE_FORMS = (
     "TEMPERATURE * 2 + x",
     "torch.where(OPEN, x, y)",
     "torch.where(q >= k, x, -float('inf'))",
+    "TEMPERATURE.where(c, x)",
 )
 
 
@@ -249,18 +257,21 @@ UNTRACEABLE = {
     "array index": (lambda score, q, k: score + np.zeros(7)[q], "given to numpy.*torch's tensors"),
     "numpy array": (lambda score, q, k: score + np.zeros(7), "uses a ndarray"),
     "numpy function": (lambda score, q, k: np.asarray(score), "given to numpy.*torch's tensors"),
-    "numpy ufunc": (lambda score, q, k: np.sin(score), "'Symbol' does not support ufuncs.*it has"),
+    "numpy ufunc": (lambda score, q, k: np.sin(score), "'score or index' does not support ufuncs.*it has"),
     "unknown function": (lambda score, q, k: torch.sin(score), "'torch.sin' is not in the score language.*it has"),
     "unknown nn function": (lambda score, q, k: torch.nn.functional.softplus(score), "softplus' is not in the score"),
     "unknown method": (lambda score, q, k: score.cumsum(0), "'cumsum' is not in the score language"),
     "in place": (lambda score, q, k: score.add_(1), "'add_' is not in the score language"),
     "property": (lambda score, q, k: score.T, "'T' is not in the score language"),
     "private": (lambda score, q, k: score._values, "'_values' is not in the score language"),
-    "matmul": (lambda score, q, k: score @ score, "for @: 'Symbol'.*a score or an index; it has"),
-    "shift": (lambda score, q, k: score * (q >> 1), "for >>: 'Symbol'.*it has"),
-    "round()": (lambda score, q, k: round(score), "Symbol doesn't define __round__.*it has"),
-    "divmod": (lambda score, q, k: divmod(q, 3)[0], r"divmod\(\): 'Symbol'.*it has"),
-    "item assignment": (lambda score, q, k: operator.setitem(score, 0, 1), "'Symbol' object does not.*assignment"),
+    "matmul": (lambda score, q, k: score @ score, "for @: 'score or index'.*it has"),
+    "shift": (lambda score, q, k: score * (q >> 1), "for >>: 'score or index'.*it has"),
+    "round()": (lambda score, q, k: round(score), "score or index doesn't define __round__.*it has"),
+    "divmod": (lambda score, q, k: divmod(q, 3)[0], r"divmod\(\): 'score or index'.*it has"),
+    "item assignment": (
+        lambda score, q, k: operator.setitem(score, 0, 1),
+        "object does not.*assignment",
+    ),
     "stack": (lambda score, q, k: torch.stack([score, score]), "'torch.stack' is not in the score language"),
     "reduction": (lambda score, q, k: score.max(), "'torch.Tensor.max' cannot be used like this"),
     "torch.max": (lambda score, q, k: torch.max(score), "'torch.max' cannot be used like this"),
@@ -273,7 +284,7 @@ UNTRACEABLE = {
     "size": (lambda score, q, k: score.new_ones((3,)), "of size \\(3,\\)"),
     "float index": (lambda score, q, k: torch.zeros(7)[score], "indexed by a float or a bool.*torch.long"),
     "bool index": (lambda score, q, k: torch.zeros(7)[q > k], "indexed by a float or a bool.*torch.long"),
-    "too many indices": (lambda score, q, k: torch.zeros(7)[q, k], r"shape \[7\] is indexed by 2"),
+    "too many indices": (lambda score, q, k: torch.zeros(7)[q, k], r"shape \[7\] has no 2 dimensions"),
     "too few indices": (lambda score, q, k: score + torch.zeros(7, 11)[q], r"shape \[7, 11\] is indexed by 1 of its 2"),
     "slice": (lambda score, q, k: torch.zeros(7, 11)[q, :], "indexed by a slice"),
     "whole tensor": (lambda score, q, k: score + torch.zeros(7), r"shape \[7\] is used whole; index it"),
