@@ -420,7 +420,7 @@ class TestDropout:
         assert len({tuple(row.tolist()) for row in rows}) > 30  # of 33, not one pattern repeated
 
     def test_weights_are_dropped_independently(self) -> None:
-        """Of two weights at any near distance, in one head or in two, both are dropped or both kept half of the time."""
+        """Of two weights near each other, in one head or in two, both are dropped or both kept half of the time."""
         x = torch.zeros(2, 3, 67, 5)
         kept = pellucid.attention(x, x, torch.eye(67).expand(2, 3, 67, 67), dropout_p=0.5) > 0
         for rows in (-2, -1, 0, 1, 2):
