@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from numbers import Real
@@ -197,7 +198,15 @@ def _problem(
         dropout_p, dropout.seed() if dropout_p else 0, readouts,
     )  # fmt: skip
     _check_captured(problem)
-    return problem, (lambda tensor: tensor.squeeze(0)) if flat else (lambda tensor: tensor)
+    return problem, _without_heads if flat else _as_it_is
+
+
+def _without_heads(tensor: Tensor) -> Tensor:
+    return tensor.squeeze(0)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _number(name: str, value: Any) -> float:
@@ -219,6 +228,8 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided or tensor.is_nested:
+            raise TypeError(f"{name}: a dense tensor is needed, got a {'nested' if tensor.is_nested else 'sparse'} one")
         if tensor.dtype not in DTYPES:
             known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             raise TypeError(f"{name}: one of {known} is needed, got {tensor.dtype}")
@@ -261,6 +272,8 @@ def _with_attn_mask(
         return score, TRUE
     if not isinstance(attn_mask, Tensor):
         raise TypeError(f"attn_mask: a tensor is needed, got {type(attn_mask).__name__}")
+    if (causal := _causal_bias(attn_mask, shape)) is not None:
+        return score, causal
     if attn_mask.dtype not in (torch.bool, torch.float32, dtype):
         raise TypeError(f"attn_mask: bool, float32 or query's {dtype} is needed, got {attn_mask.dtype}")
     missing = len(shape) - attn_mask.ndim
@@ -270,6 +283,19 @@ def _with_attn_mask(
     indices = zip(attn_mask.shape, place[len(place) - attn_mask.ndim :], strict=True)
     element = load(attn_mask, tuple(constant(0) if size == 1 else index for size, index in indices))
     return (score, element) if attn_mask.dtype == torch.bool else (operation("add", score, element), TRUE)
+
+
+def _causal_bias(attn_mask: Tensor, shape: tuple[int, ...]) -> Expression | None:
+    """What a CausalBias of torch.nn.attention.bias means: it is a tensor with nothing in it."""
+    module = sys.modules.get("torch.nn.attention.bias")
+    if module is None or not isinstance(attn_mask, module.CausalBias):
+        return None
+    lengths = (attn_mask.seq_len_q, attn_mask.seq_len_kv)
+    if lengths != shape[-2:]:
+        wanted, got = (f"{q_len} x {k_len}" for q_len, k_len in (shape[-2:], lengths))
+        raise ValueError(f"attn_mask: a CausalBias of {wanted} is needed, got {got}")
+    offset = lengths[1] - lengths[0] if attn_mask.variant == module.CausalVariant.LOWER_RIGHT else 0
+    return operation("ge", operation("add", INPUTS["q"], constant(offset)), INPUTS["k"])
 
 
 def _batch_indices(batch: tuple[int, ...]) -> list[Expression]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Observation:
     """
 
     def __init__(self, problem: Problem, result: Result, shaped: Callable[[Tensor], Tensor]) -> None:
-        self._problem = problem
+        self._problem = replace(problem, readouts=())  # what `weights` needs; readouts may hold what no file can
         self._shaped = shaped
         self._lse = result.lse
         lookup = {readout.name: readout for readout in problem.readouts}

@@ -81,6 +81,9 @@ class Dense(NamedTuple):
     lse: Tensor  # [..., q_len]
     output: Tensor
     sink_weight: Tensor  # [..., q_len], 0 without sinks
+    # The sizes of what is added up, and may cancel:
+    score_magnitude: float  # the largest of |query| @ |key|.T * |scale|, and of the scores that came of it
+    magnitude: Tensor  # weights @ |value|, the output's shape
 
 
 def dense(
@@ -97,6 +100,7 @@ def dense(
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     scale = (query.shape[-1] or 1) ** -0.5 if call.scale is None else call.scale
     scores = query @ key.mT * scale
+    score_magnitude = largest(query.abs() @ key.abs().mT * scale)
     leading = torch.broadcast_shapes(scores.shape[:-2], value.shape[:-2])
     scores = scores.expand(*leading, *scores.shape[-2:])
     if score_mod is not None:
@@ -116,7 +120,16 @@ def dense(
     empty = (every == -torch.inf).all(-1)
     shares = every.masked_fill(empty[..., None], 0.0).softmax(-1).masked_fill(empty[..., None], 0.0)
     lse = every.masked_fill(empty[..., None], 0.0).logsumexp(-1).masked_fill(empty, -torch.inf)
-    return Dense(scores, shares[..., :-1], lse, shares[..., :-1] @ value, shares[..., -1])
+    weights = shares[..., :-1]
+    return Dense(
+        scores,
+        weights,
+        lse,
+        weights @ value,
+        shares[..., -1],
+        max(score_magnitude, largest(scores)),
+        weights @ value.abs(),
+    )
 
 
 def places(shape: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,15 +174,19 @@ def error(result: Tensor, exact: Tensor) -> float:
     return difference.nan_to_num(nan=torch.inf).max().item() if difference.numel() else 0.0
 
 
-def tolerance(dtype: torch.dtype, exact: Tensor, scores: Tensor, peer: Tensor | None = None) -> float:
-    """How far a result may be from the exact one.
+def tolerance(dtype: torch.dtype, exact: Dense, peer: Tensor | None = None) -> float:
+    """How far an output may be from the exact one.
 
-    Twice the error of a peer's result in the same precision, and a few units in the last place: of the result as it is
-    stored, and of the scores as they are computed, since an error in a score is a relative error in its weight.
+    Twice the error of a peer's output in the same precision, and a few units in the last place: of the output as it is
+    stored, and of the terms that were added up to it, whose own error is that of their scores: an error in a score is a
+    relative error in its weight. The exact one is a float64 sum of as many terms as there are keys.
     """
-    computed = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
-    units = 4 * torch.finfo(dtype).eps + 2 * computed * (2 + largest(scores))
-    return units * largest(exact) + (2 * error(peer, exact) if peer is not None else 0.0)
+    double = torch.finfo(torch.float64).eps
+    computed = double if dtype == torch.float64 else torch.finfo(torch.float32).eps
+    stored = 4 * torch.finfo(dtype).eps * largest(exact.output)
+    added = 2 * computed * (2 + exact.score_magnitude) * largest(exact.magnitude)
+    summed = 2 * double * exact.weights.shape[-1] ** 0.5 * largest(exact.magnitude)
+    return stored + added + summed + (2 * error(peer, exact.output) if peer is not None else 0.0)
 
 
 def assert_close(result: Tensor, exact: Tensor, allowed: float) -> None:

@@ -1,6 +1,7 @@
 """The observation: names, shapes by the inputs' rank, and any part of the weights on demand."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -54,9 +55,18 @@ def test_what_was_not_read_is_named():
     assert not hasattr(seen, "received")
 
 
-def test_it_can_be_copied():
-    seen, _ = make(2)
-    assert torch.equal(copy.copy(seen).lse, seen.lse)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda seen: pickle.loads(pickle.dumps(seen))])
+@pytest.mark.parametrize("batch", [(2,), None])
+def test_it_can_be_copied_and_stored(duplicate, batch):
+    query = normal(5, 4) if batch is None else normal(*batch, HEADS, 5, 4)
+    bias = normal(5)
+    _, seen = pellucid.observe(
+        query, query, query, is_causal=True, score_mod=lambda s, b, h, q, k: s + bias[q - k], readouts=[mean_distance()]
+    )
+    again = duplicate(seen)
+    assert again.readouts == seen.readouts
+    assert torch.equal(again.mean_distance, seen.mean_distance)
+    assert torch.equal(again.weights(queries=2), seen.weights(queries=2))
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
