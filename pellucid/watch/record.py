@@ -38,9 +38,9 @@ class Layer:
     """What one attention module did, joined over all its calls that continue one another.
 
     A readout's result is an attribute by its name (`layer.entropy`) and an item of `readings`: [batch, heads, q_len]
-    and as pellucid.Observation gives it. Rows of padding are NaN (keys of `topk`: -1; `lse` alone stays as it is, for
-    exact weights come from it) and count in no statistic; padded keys are NaN in `received`. Queries and keys are counted from the first that was seen: row i is the query at
-    position `start + i` of its sequence; key j is the key at position j.
+    and as pellucid.Observation gives it. Rows of padding are NaN (keys of `topk`: -1) and count in no statistic; padded
+    keys are NaN in `received`. `lse` alone stays as it is, for exact weights come from it. Queries are counted from the
+    first that was seen: row i is the query at position `start + i` of its sequence. Keys are counted from position 0.
 
     Attributes:
         name: dotted name of the module that attends, "encoder.layer.3.attention.self"; "#2" after it marks a second
