@@ -67,6 +67,8 @@ class HeadNumbers:
         allowed, first_allowed = self._allowed
         outcomes = (allowed + self.layer.has_sink).clamp(min=1).log()
         others = (allowed - first_allowed.to(allowed.dtype)).clamp(min=1).log()
+        if self._beyond is None:
+            return Pair(self._sum(self._entropy) / _or_nan(self._sum(outcomes)), self._nan)
         return Pair(
             self._sum(self._entropy) / _or_nan(self._sum(outcomes)),
             self._sum(self._rest_entropy) / _or_nan(self._sum(self._beyond * others)),
