@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Call:
     mask: Expression = TRUE
     sinks: Tensor | None = None  # [heads]
     dropout_p: float = 0.0
-    dropout_seed: int | None = None
+    dropout_seed: int | Tensor | None = None
     start: int | None = None  # position of the first query, where it is known
     k_start: int = 0  # position of the first key
     rule: MaskRule | None = None  # where the mask came from, if from transformers
@@ -61,7 +62,7 @@ class Call:
     def problem(self) -> Problem:
         """The problem that this call poses, without readouts."""
         query, key, value = map(_as_autocast, (self.query, self.key, self.value))
-        seed = self.dropout_seed
+        seed: Any = self.dropout_seed
         if seed is None:
             seed = dropout.seed() if self.dropout_p else 0
         return Problem(
@@ -77,13 +78,13 @@ class Call:
         return score, by_position(self.mask, start, self.k_start)
 
 
-def of_problem(problem: Problem, **known: object) -> Call:
+def of_problem(problem: Problem) -> Call:
     """The call that a problem of the face poses; batch dimensions are flattened into one."""
     query, key, value = (_one_batch(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     return Call(
         query, key, value, problem.scale, problem.score, problem.mask, problem.sinks,
-        problem.dropout_p, problem.dropout_seed, **known,
-    )  # type: ignore[arg-type]  # fmt: skip
+        problem.dropout_p, problem.dropout_seed,
+    )  # fmt: skip
 
 
 def _one_batch(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:

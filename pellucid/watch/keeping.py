@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.language import Expression, walk
+from pellucid.language import INPUTS, TRUE, Expression, evaluate, operation, walk
 from pellucid.watch.call import Call
 from pellucid.watch.part import Part
 from pellucid.watch.shift import of_heads
@@ -14,7 +14,9 @@ from pellucid.watch.shift import of_heads
 def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
     """The part of a layer that one call is; of some heads only, if they are given."""
     score, mask = call.functions_by_position(start)
-    query, key, sinks = call.problem.query.detach(), call.problem.key.detach(), call.sinks
+    if call.rule is None and call.q_len == 1 and call.k_start + call.k_len == start + 1:
+        mask = operation("and", mask, operation("ge", INPUTS["q"], INPUTS["k"]))  # so too when more keys have come
+    query, key, sinks = call.problem.query.detach(), _own(call.problem.key.detach()), call.sinks
     if sinks is not None:
         sinks = sinks.detach()
     batch, every = call.batch, call.heads
@@ -26,6 +28,12 @@ def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
         sinks = None if sinks is None else sinks[heads]
         score, mask = of_heads(score, heads), of_heads(mask, heads)
     return Part(start, call.k_start, query, key, call.scale, score, mask, sinks)
+
+
+def _own(key: Tensor) -> Tensor:
+    """The keys as they are now: a copy, if they lie in a cache that is written in place."""
+    written = key.is_inference() or key._version > 0
+    return key.clone() if written else key
 
 
 def kept_bytes(call: Call, heads: Tensor | None) -> int:
@@ -44,7 +52,7 @@ def extended(parts: list[Part], new: Part) -> list[Part]:
     if _is_longer(last.key, new.key) and last.k_start == new.k_start:
         before = [_on(part, new.key) if _shares(part, last) else part for part in before]
         last = _on(last, new.key)
-        if last.start + last.q_len == new.start and last.scale == new.scale and _same(last, new):
+        if last.start + last.q_len == new.start and last.scale == new.scale and _serves(last, new):
             query = torch.cat((last.query, new.query), -2)
             joined = Part(last.start, new.k_start, query, new.key, new.scale, new.score, new.mask, new.sinks)
             return [*before, joined]
@@ -71,12 +79,27 @@ def _on(part: Part, key: Tensor) -> Part:
     return Part(part.start, part.k_start, part.query, own, part.scale, part.score, part.mask, part.sinks)
 
 
-def _same(last: Part, new: Part) -> bool:
-    """Whether the functions of a later call serve the earlier queries too: the same form, and no narrower data."""
-    return all(
-        _form(mine) == _form(theirs) and _covers(mine, theirs)
-        for mine, theirs in ((last.score, new.score), (last.mask, new.mask))
-    )
+def _serves(last: Part, new: Part) -> bool:
+    """Whether a later call's functions serve the earlier queries too: of the same form, on data that only grew."""
+    pairs = ((last.score, new.score), (last.mask, new.mask))
+    return all(_form(mine) == _form(theirs) and _covers(mine, theirs) for mine, theirs in pairs) and _closed(last, new)
+
+
+def _closed(last: Part, new: Part) -> bool:
+    """Whether the mask keeps earlier queries from keys that came after them."""
+    if new.k_len == last.k_len:
+        return True
+    if new.mask is TRUE:
+        return False
+    device = new.key.device
+    place = {
+        "b": torch.arange(new.query.shape[0], device=device)[:, None, None, None],
+        "h": torch.arange(new.query.shape[1], device=device)[:, None, None],
+        "q": torch.arange(last.start, last.start + last.q_len, device=device)[:, None],
+        "k": torch.arange(last.k_start + last.k_len, new.k_start + new.k_len, device=device),
+    }
+    (allowed,) = evaluate(new.mask, inputs=place, dtype=torch.float32)
+    return not bool(allowed.any())
 
 
 def _form(root: Expression) -> str:

@@ -152,7 +152,7 @@ class LazyMask(Tensor):
         lazy.rule = rule
         return lazy
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"LazyMask({list(self.shape)})"
 
     @classmethod

@@ -16,23 +16,19 @@ NO_MATRIX = ("linear", "mamba", "ssm", "retention", "rwkv", "deltanet", "fnet")
 class Modules:
     """The names of a model's modules, and a stack of those whose forward is running.
 
-    A module that several places share has the name of the first.
+    A module that several places share has the name of the first; the model itself has that of its class.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.root = model
-        self.names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+        self.names: dict[int, str] = {id(module): name for name, module in _named(model)}
         self.running: list[nn.Module] = []
         self.ran: set[str] = set()
         self.expected = attention_modules(model)
 
     def name_of(self, module: nn.Module) -> str | None:
-        """The dotted name of a module, "" for the model itself, None for one that is no part of it."""
+        """The dotted name of a module, None for one that is no part of the model."""
         return self.names.get(id(module))
-
-    def current(self) -> nn.Module:
-        """The innermost module that is running, or the model."""
-        return self.running[-1] if self.running else self.root
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -66,12 +62,17 @@ class Modules:
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The innermost modules that are attention by the name of their class, by their names in the model."""
-    found = {name: module for name, module in model.named_modules() if _attends(module)}
+    found = {name: module for name, module in _named(model) if _attends(module)}
     return {
         name: module
         for name, module in found.items()
         if not any(_attends(inner) for inner in module.modules() if inner is not module)
     }
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        yield name or type(model).__name__, module
 
 
 def _may_attend(module: nn.Module) -> bool:
@@ -86,7 +87,7 @@ def _attends(module: nn.Module) -> bool:
 
 
 def _related(name: str, other: str) -> bool:
-    """Whether one is the other or inside of it; the model itself, "", contains nothing by name."""
+    """Whether one is the other or inside of it."""
     return name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
 
 

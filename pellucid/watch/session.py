@@ -233,7 +233,7 @@ def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
 def refuse(module: nn.Module, reason: str) -> None:
     """Note that a module's call was not observed."""
     for session in sessions_of(module):
-        session.refused[session.modules.name_of(module) or ""] = reason
+        session.refused[session.modules.name_of(module) or type(module).__name__] = reason
 
 
 def _observed(call: Call) -> Seen:

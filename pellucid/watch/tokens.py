@@ -53,7 +53,7 @@ def _word_embeddings(model: nn.Module) -> list[nn.Module]:
 
 
 def _vocabulary(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     size = getattr(text, "vocab_size", None)
     return size if isinstance(size, int) else None

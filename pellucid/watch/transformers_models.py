@@ -53,8 +53,8 @@ def attention_forward(
 
 def _is_collected() -> bool:
     """Whether the library is collecting attentions in this forward."""
-    capturing = sys.modules.get("transformers.utils.output_capturing")
-    collected = capturing._active_collector.get() if capturing is not None else None
+    capturing: Any = sys.modules.get("transformers.utils.output_capturing")
+    collected: Any = capturing._active_collector.get() if capturing is not None else None
     return bool(collected) and any("attentions" in key for key in collected)
 
 
@@ -101,15 +101,16 @@ def mask_function(
         "kv_offset": kv_offset, "mask_function": function, "attention_mask": attention_mask, "device": device,
     }  # fmt: skip
     start = int(q_offset)
+    k_len = _reachable(function, batch_size, start + q_length, kv_length, int(kv_offset))
     rule = MaskRule(
         function=function,
         batch=batch_size,
         q_len=q_length,
-        k_len=_reachable(function, batch_size, start + q_length, kv_length, int(kv_offset)),
+        k_len=k_len,
         given_k_len=kv_length,
         start=start,
         k_start=int(kv_offset),
-        padding=_padding(attention_mask, kv_length + kv_offset),
+        padding=_padding(attention_mask, int(kv_offset) + k_len),
         device=torch.device(device),
         materialise=lambda: _whole_mask(options | asked),
     )
@@ -128,9 +129,11 @@ def _whole_mask(asked: dict[str, Any]) -> Tensor:
 
 def _padding(mask: Tensor | None, length: int) -> Tensor | None:
     """True at tokens, bool [batch, at least length]; None if all are."""
-    if mask is None or mask.all():
+    if mask is None:
         return None
-    mask = mask.to(torch.bool)
+    mask = mask[:, :length].to(torch.bool)
+    if mask.shape[1] == length and bool(mask.all()):
+        return None
     return torch.nn.functional.pad(mask, (0, max(0, length - mask.shape[1])))
 
 

@@ -203,6 +203,6 @@ def _report(session: Session, model: nn.Module) -> None:
         reasons = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         raise ValueError(f"watch: no softmax attention found in {kind}" + (f" ({reasons})" if reasons else ""))
     if record.missed:
-        few = "; ".join(f"{missed.name or type(model).__name__}: {missed.reason}" for missed in record.missed[:3])
+        few = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         more = f"; and {len(record.missed) - 3} more" if len(record.missed) > 3 else ""
         warnings.warn(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}", stacklevel=4)
