@@ -3,6 +3,7 @@
 from pellucid.watch.progress import Progress
 from pellucid.watch.record import Layer, Missed, Padding, Record
 from pellucid.watch.replacing import accelerate, everywhere, restore
+from pellucid.watch.store import open_record
 from pellucid.watch.transformers_models import register
 from pellucid.watch.watching import watch
 
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "accelerate",
     "everywhere",
+    "open_record",
     "register",
     "restore",
     "watch",

@@ -18,7 +18,7 @@ _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary
 
 
 def accelerate(model: Model) -> Model:
-    """The same model, whose attention from now on is computed by Pellucid; `pellucid.watch.restore(model)` undoes it.
+    """The same model, whose attention from now on is computed by Pellucid; `pellucid.restore(model)` undoes it.
 
     A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`; any
     other has its calls of scaled_dot_product_attention and nn.MultiheadAttention led to Pellucid while its forward
