@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.watch.allowed import allowed_keys
+from pellucid.watch.allowed import Allowed, allowed_of
 from pellucid.watch.beyond import NEAR, PREFIX
 from pellucid.watch.record import Layer
 
@@ -64,9 +64,8 @@ class HeadNumbers:
     @cached_property
     def relative_entropy(self) -> Pair:
         """The entropy over that of equal weights on the same keys, 0 to 1."""
-        allowed, first_allowed = self._allowed
-        outcomes = (allowed + self.layer.has_sink).clamp(min=1).log()
-        others = (allowed - first_allowed.to(allowed.dtype)).clamp(min=1).log()
+        outcomes = (self._allowed.keys + self.layer.has_sink).clamp(min=1).double().log()
+        others = self._allowed.beyond_first.clamp(min=1).double().log()
         if self._beyond is None:
             return Pair(self._sum(self._entropy) / _or_nan(self._sum(outcomes)), self._nan)
         return Pair(
@@ -144,8 +143,8 @@ class HeadNumbers:
         return positions - self._start_of_keys
 
     @cached_property
-    def _allowed(self) -> tuple[Tensor, Tensor]:
-        return allowed_keys(self.layer, self._start_of_keys.flatten())
+    def _allowed(self) -> Allowed:
+        return Allowed(*(counts.cpu() for counts in allowed_of(self.layer)))
 
     @cached_property
     def _entropy(self) -> Tensor | None:

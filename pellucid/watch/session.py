@@ -18,6 +18,7 @@ from pellucid.observation import Observation
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
 from pellucid.result import Result
 from pellucid.watch import reading
+from pellucid.watch.beside import Beside
 from pellucid.watch.beyond import summary_readouts
 from pellucid.watch.call import Call
 from pellucid.watch.keeping import extended, kept_bytes, part_of
@@ -65,6 +66,7 @@ class Session:
     _default: tuple[Any, list[Readout]] | None = None
     _layer_bytes: dict[str, int] = field(default_factory=dict)
     _done: int = 0
+    _beside: Beside = field(default_factory=Beside)
 
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""
@@ -150,6 +152,7 @@ class Session:
         if self.heads is not None:
             readings = reading.of_heads(readings, lookup, self.heads)
         layer = _layer(place, call, readings, padded, self.heads)
+        self._beside.add(layer, call, place.start, self.heads)
         if self.keeps(place.name):
             layer.parts = [part_of(call, place.start, self.heads)]
         if place.continued is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +17,13 @@ from pellucid.watch import manifest as manifests
 from pellucid.watch.atomic import UNFINISHED
 from pellucid.watch.layer_file import read_layer, write_layer
 from pellucid.watch.manifest import Json, RecordError, described, layer_entries
-from pellucid.watch.record import Layer, Missed, Record
+from pellucid.watch.record import Layer, Missed, OnLayer, Record
 from pellucid.watch.tensor_file import checksum_of
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save"]
+__all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save", "writing"]
 
 LAYER_FILES = "layer-*.safetensors"
 
@@ -76,6 +77,24 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
     return record
 
 
+@contextmanager
+def writing(path: str | PathLike[str], record: Record) -> Iterator[OnLayer]:
+    """What takes a watched run's layers to the folder `path`; on leaving, however that is, the manifest is completed.
+
+    Raises:
+        RecordError: as RecordWriter.
+
+    """
+    writer = RecordWriter(path, record)
+    try:
+        yield writer.add
+    except BaseException:
+        with suppress(RecordError):  # what went wrong first is what is told
+            writer.finish(record)
+        raise
+    writer.finish(record)
+
+
 class RecordWriter:
     """Writes a record layer by layer. `add` serves as `on_layer` of a watched run.
 
@@ -94,6 +113,7 @@ class RecordWriter:
         self, path: str | PathLike[str], record: Record, *, overwrite: bool = False, resume: bool = False
     ) -> None:
         self.folder = Path(path)
+        self._record = record
         self._manifest = manifests.header(record)
         if resume and (self.folder / manifests.NAME).is_file():
             self._manifest = _continued(self.folder, self._manifest)
@@ -118,6 +138,7 @@ class RecordWriter:
         if layer.name not in entries:
             entry = self._write_layer(layer)
             self._manifest["layers"].append(entry)
+            self._describe(self._record)
             self._write_manifest()
         return read_layer(self.folder, layer_entries(self._manifest)[layer.name])
 
