@@ -26,6 +26,7 @@ from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Listener, Progress
 from pellucid.watch.record import Layer, Missed, OnLayer, Padding, Record
 from pellucid.watch.roles import role_of
+from pellucid.watch.segments import segment_readouts
 from pellucid.watch.tokens import TokenIds
 
 
@@ -67,6 +68,7 @@ class Session:
     _layer_bytes: dict[str, int] = field(default_factory=dict)
     _done: int = 0
     _beside: Beside = field(default_factory=Beside)
+    _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""
@@ -114,15 +116,17 @@ class Session:
         return last[1].padded_queries if last is not None and same else None
 
     def _readouts(self, place: Place, call: Call) -> Sequence[Readout]:
+        self._ids = ids = None
         if self.readouts is not None:
             return self.readouts
-        ids = None
         if place.role != "cross":
             ids = self.tokens.at(place.start, call.q_len, call.batch)
+        self._ids = ids
         known = (ids, place.role, call.padded_keys)
         if self._default is None or any(a is not b for a, b in zip(self._default[0], known, strict=True)):
+            named = segment_readouts(self.record.segments, place.role)
             first = None if call.padded_keys is None else _first_tokens(call.padded_keys, call.k_start)
-            self._default = (known, summary_readouts(ids, role=place.role, first=first))
+            self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named])
         return self._default[1]
 
     def _plan(self, place: Place, call: Call, readouts: Sequence[Readout]) -> None:
@@ -152,7 +156,7 @@ class Session:
         if self.heads is not None:
             readings = reading.of_heads(readings, lookup, self.heads)
         layer = _layer(place, call, readings, padded, self.heads)
-        self._beside.add(layer, call, place.start, self.heads)
+        self._beside.add(layer, call, place.start, self.heads, self._ids)
         if self.keeps(place.name):
             layer.parts = [part_of(call, place.start, self.heads)]
         if place.continued is not None:

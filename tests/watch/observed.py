@@ -10,6 +10,7 @@ import pellucid
 from pellucid.problem import Problem
 from pellucid.watch.part import Part
 from pellucid.watch.record import Layer, Padding, Record
+from pellucid.watch.repeats import repeats
 from pellucid.watch.summary import summary_readouts
 
 
@@ -44,6 +45,8 @@ def observed_layer(
     chosen = [*summary_readouts(ids, role=role, first=start), *readouts]
     _, seen = pellucid.observe(query, key, key, enable_gqa=True, mask_mod=mask, sinks=sinks, readouts=chosen)
     readings = {name: seen[name] for name in seen.readouts}
+    if ids is not None and role != "cross":
+        readings["repeats"] = repeats(ids, padded, role == "causal self", range(q_len))
     if sinks is not None:
         readings["sink_mass"] = torch.exp(sinks[:, None] - seen.lse)
     padding = Padding()
@@ -68,7 +71,8 @@ def observed_again(layer, ids, readouts=()):
         part.query, part.key, part.key, enable_gqa=True, is_causal=True,
         readouts=[*summary_readouts(ids, role=layer.role), *readouts],
     )  # fmt: skip
-    return replace(layer, readings={name: seen[name] for name in seen.readouts})
+    readings = {name: seen[name] for name in seen.readouts}
+    return replace(layer, readings=readings | {"repeats": repeats(ids, None, True, range(layer.q_len))})
 
 
 def double(layer):
@@ -92,7 +96,7 @@ def made_layer(rule, ids):
     )
     problem = seen._problem
     part = Part(0, 0, query, key, 1.0, problem.score, problem.mask, None)
-    readings = {name: seen[name] for name in seen.readouts}
+    readings = {name: seen[name] for name in seen.readouts} | {"repeats": repeats(ids, None, True, range(length))}
     return Layer(
         "made", "causal self", 1, 1, 1, length, length, length, length, 1.0,
         head_numbers=[0], readings=readings, parts=[part],
@@ -123,7 +127,7 @@ def _without_padding(readings, padding):
         elif name == "topk":
             rows = padding.queries[:, None, :, None]
             done[name] = type(reading)(reading.weights.masked_fill(rows, torch.nan), reading.keys.masked_fill(rows, -1))
-        elif name == "lse" or padding.queries is None or not isinstance(reading, torch.Tensor):
+        elif name in ("lse", "repeats") or padding.queries is None or not isinstance(reading, torch.Tensor):
             done[name] = reading
         else:
             done[name] = reading.masked_fill(padding.queries[:, None], torch.nan) if reading.ndim == 3 else reading
