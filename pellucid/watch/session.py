@@ -58,6 +58,7 @@ class Session:
     heads: Tensor | None
     on_layer: OnLayer | None = None
     listener: Listener | None = None
+    more: tuple[Readout, ...] = ()  # beside what the summary needs
     tokens: TokenIds = field(default_factory=TokenIds)
     captured: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
@@ -74,8 +75,13 @@ class Session:
         """The call's output; read on the way and entered into the record."""
         base = self.modules.name_of(module) or type(module).__name__
         self.captured.add(base)
-        if not self.observes(base) or _in_backward():
+        if not self.observes(base):
             return Seen(reading.run(call.problem).output, None)
+        again = self.record.get(base) if _in_backward() else None
+        if again is not None:  # the same operations once more, for their gradients: seen already
+            place = Place(again.name, again.role, again.start, again)
+            readouts = self._readouts(place, call)
+            return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
         place = self._place(base, module, call)
         padded = self._padded(place, call)
         readouts = self._readouts(place, call)
@@ -126,7 +132,7 @@ class Session:
         if self._default is None or any(a is not b for a, b in zip(self._default[0], known, strict=True)):
             named = segment_readouts(self.record.segments, place.role)
             first = None if call.padded_keys is None else _first_tokens(call.padded_keys, call.k_start)
-            self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named])
+            self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named, *self.more])
         return self._default[1]
 
     def _plan(self, place: Place, call: Call, readouts: Sequence[Readout]) -> None:

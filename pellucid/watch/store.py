@@ -90,9 +90,9 @@ def writing(path: str | PathLike[str], record: Record) -> Iterator[OnLayer]:
         yield writer.add
     except BaseException:
         with suppress(RecordError):  # what went wrong first is what is told
-            writer.finish(record)
+            writer.close(record)
         raise
-    writer.finish(record)
+    writer.close(record)
 
 
 class RecordWriter:
@@ -152,6 +152,20 @@ class RecordWriter:
         self._describe(record)
         self._manifest["complete"] = record.complete
         self._write_manifest()
+
+    def close(self, record: Record) -> None:
+        """Finish the record; where no layer was written, leave nothing.
+
+        Raises:
+            RecordError: it cannot be written.
+
+        """
+        if self.written:
+            self.finish(record)
+            return
+        (self.folder / manifests.NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _describe(self, record: Record) -> None:
         known = manifests.header(record)

@@ -30,6 +30,7 @@ def watch(
     layers: Chosen = True,
     heads: Sequence[int] | None = None,
     keep: Chosen = False,
+    more: Iterable[Readout] = (),
     tokens: list[list[str]] | None = None,
     source_tokens: list[list[str]] | None = None,
     segments: Mapping[str, Span] | None = None,
@@ -50,6 +51,7 @@ def watch(
         layers: which attention modules to observe: True for all; names, patterns with `*`, or numbers.
         heads: numbers of the heads to observe, all if None.
         keep: which layers also keep query and key, for exact weights later; chosen like `layers`.
+        more: what to read beside what the summary needs; where `readouts` is given, it says everything.
         tokens: the tokens of each sequence of the batch, to be shown.
         source_tokens: the same for what cross-attention looks at.
         segments: named ranges of tokens: prompt, answer, source, image ...
@@ -74,6 +76,7 @@ def watch(
 
     """
     session = _session(model, readouts, layers, heads, keep)
+    session.more = _checked(more) or ()
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
