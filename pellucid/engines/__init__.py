@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from pellucid import reference
 from pellucid.engines import cpu, portable
@@ -26,6 +28,7 @@ class Engine(NamedTuple):
 
     run: Callable[[Problem], Result]
     covers: Callable[[Problem], bool]
+    weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = reference.weights
 
 
 def _everything(problem: Problem) -> bool:
@@ -39,7 +42,7 @@ def _cpu_covers(problem: Problem) -> bool:
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_covers),
+    "cpu": Engine(cpu.run, _cpu_covers, cpu.weights),
     "portable": Engine(portable.run, portable.covers),
     "reference": Engine(reference.run, _everything),
 }
@@ -57,6 +60,25 @@ def name_for(problem: Problem) -> str:
 def run(problem: Problem) -> Result:
     """Execute `problem` on the engine chosen for it."""
     return ENGINES[name_for(problem)].run(problem)
+
+
+def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+    """Any part of the weights before dropout, without gradient, on the engine chosen for the attention itself.
+
+    Args:
+        problem: the call.
+        lse: of the chosen queries and heads, [*batch, heads, queries].
+        queries: their indices, int64; so with those that follow.
+        keys: indices of keys.
+        heads: indices of query heads.
+
+    Returns:
+        [*batch, heads, queries, keys], float32 (float64 for float64 inputs).
+
+    """
+    with torch.no_grad():
+        problem = replace(problem, dropout_p=0.0, readouts=())
+        return ENGINES[name_for(problem)].weights(problem, lse, queries, keys, heads)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     pairs = result.shape[:-2].numel()
     own = {name: indices.data_ptr() for name, indices in chosen.items()} | {"lse": lse.data_ptr(), "pairs": pairs}
     own |= {"heads": len(heads), "q_len": len(queries), "k_len": len(keys)} | _shares(pairs, len(queries), len(keys))
-    call(problem, Weights, program, spec, own, result)
+    call(problem, Weights, program, spec, own, result.flatten(0, -3))
     return result
 
 
