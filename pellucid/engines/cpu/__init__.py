@@ -9,7 +9,7 @@ builds.
 
 from pellucid.engines.cpu.coverage import covers
 from pellucid.engines.cpu.emit import assembly_of, ir_of
-from pellucid.engines.cpu.engine import run
+from pellucid.engines.cpu.engine import repeat, run
 from pellucid.engines.cpu.part import weights
 
-__all__ = ["assembly_of", "covers", "ir_of", "run", "weights"]
+__all__ = ["assembly_of", "covers", "ir_of", "repeat", "run", "weights"]
