@@ -3,8 +3,8 @@
 True means that the query may look at the key. Masks combine with & | ~, also with a function of your own. A window is
 (left, right), inclusive, counted from the diagonal; `offset` moves the diagonal to the right, as when the queries are
 the last of a longer sequence: query i then stands at position i + offset among the keys. Where the offset changes from
-call to call, as in decoding, give it as an integer tensor of no dimensions: compiled code is then made once and reads it,
-while a number is part of the code.
+call to call, as in decoding, give it as an integer tensor of no dimensions: compiled code reads it, while a number is a
+part of the code, which is made anew for another one.
 """
 
 from __future__ import annotations
