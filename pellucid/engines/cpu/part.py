@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call import TASKS_A_THREAD, call
-from pellucid.engines.cpu.layout import CHUNK, KEYS, ROWS
+from pellucid.engines.cpu.layout import CHUNK, KEYS, ROWS, Spec
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
+from pellucid.engines.cpu.target import Target
 from pellucid.engines.cpu.weights import Weights
 from pellucid.problem import Problem
 
@@ -34,10 +35,9 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
         return result
     # Values play no part, and neither do sinks: the lse has their share.
     problem = replace(problem, value=problem.key, sinks=None, readouts=())
-    program = program_of(problem)
+    spec, program = for_weights(problem)
     if not _is_range(keys):
         program = _scattered(program)
-    spec = replace(spec_of(problem, program), partial=True)
     lse = lse.to(problem.dtype).contiguous()
     chosen = {"query_index": queries.contiguous(), "key_index": keys.contiguous(), "head_index": heads.contiguous()}
     pairs = result.shape[:-2].numel()
@@ -45,6 +45,13 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     own |= {"heads": len(heads), "q_len": len(queries), "k_len": len(keys)} | _shares(pairs, len(queries), len(keys))
     call(problem, Weights, program, spec, own, result.flatten(0, -3))
     return result
+
+
+def for_weights(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:
+    """What the weights kernel is compiled for, where neighbouring keys are neighbours in the matrix."""
+    problem = replace(problem, value=problem.key, sinks=None)
+    program = program_of(problem)
+    return replace(spec_of(problem, program, target), partial=True), program
 
 
 def _shares(pairs: int, queries: int, keys: int) -> dict[str, int]:

@@ -109,22 +109,22 @@ def _plan(problem: Problem, program: Program) -> Plan:
     ready = replace(problem, query=query, key=key, value=value)
     spec, ranges = spec_of(problem, program), 1
     own: dict[str, int] = {}
-    if is_decode := _is_decode(problem):
-        spec, own, ranges = _for_decode(problem, spec)
+    if few := is_decode(problem):
+        spec, own, ranges = for_decode(problem, spec)
     shape = (*problem.rows, spec.value_dim)
-    prepared = prepare(ready, Decode if is_decode else Forward, program, spec, own, torch.empty(shape, device="meta"))
+    prepared = prepare(ready, Decode if few else Forward, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
     return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, ranges, untouched)
 
 
-def _is_decode(problem: Problem) -> bool:
+def is_decode(problem: Problem) -> bool:
     """Whether so few rows share each key that packing keys would not pay."""
     group = group_of(problem.heads, problem.key)
     same = group == group_of(problem.heads, problem.value)
     return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS
 
 
-def _for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]:
+def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]:
     """The specification, arguments and number of ranges of keys: these are shared out where there are few heads."""
     group = group_of(problem.heads, problem.key)
     pairs = math.prod(problem.rows[:-1]) // group

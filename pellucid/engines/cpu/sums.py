@@ -10,7 +10,10 @@ from torch import Tensor
 
 from pellucid.engines.cpu.call import RANGES, call
 from pellucid.engines.cpu.columns import Columns
+from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
+from pellucid.engines.cpu.target import Target
 from pellucid.problem import Problem
 from pellucid.readouts import ColumnReadout, Pooled, Received
 
@@ -20,11 +23,9 @@ def column_sums(problem: Problem, lse: Tensor) -> dict[str, Any]:
     wanted = [readout for readout in problem.readouts if isinstance(readout, ColumnReadout)]
     if not wanted:
         return {}
-    whole = replace(problem, readouts=tuple(wanted))
-    program = program_of(whole)
+    spec, program = for_columns(problem)
     received = next((r for r in wanted if isinstance(r, Received)), None)
     pooled = next((r for r in wanted if isinstance(r, Pooled)), None)
-    spec = replace(spec_of(whole, program), rows_out=False, received=received is not None, pooled=pooled is not None)
     sums = {readout.name: readout.start(problem) for readout in wanted}
     partial = {name: total.new_zeros(RANGES, *total.shape) for name, total in sums.items()}
     own = {"lse": lse.data_ptr()} | {name: tensor.data_ptr() for name, tensor in partial.items()}
@@ -39,6 +40,15 @@ def column_sums(problem: Problem, lse: Tensor) -> dict[str, Any]:
     output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
     call(problem, Columns, program, spec, own, output)
     return {readout.name: readout.finish(partial[readout.name].sum(0), problem) for readout in wanted}
+
+
+def for_columns(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:
+    """What the columns kernel is compiled for."""
+    wanted = tuple(readout for readout in problem.readouts if isinstance(readout, ColumnReadout))
+    problem = replace(problem, readouts=wanted)
+    program = program_of(problem)
+    received, pooled = (any(isinstance(r, kind) for r in wanted) for kind in (Received, Pooled))
+    return replace(spec_of(problem, program, target), rows_out=False, received=received, pooled=pooled), program
 
 
 def _bins(length: int, bins: int) -> Tensor:

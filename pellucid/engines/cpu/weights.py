@@ -156,7 +156,7 @@ class Weights(Kernel):
 
         return Span(*code.loop(start + 1, stop, widen, [first, first]))
 
-    def _gather(self, source: Value, name: str, first: Value, count: Value) -> tuple[Value, int]:
+    def _gather(self, source: Value, name: str, first: Value, count: Value) -> tuple[Value, Value]:
         """Copy the rows that are chosen from a place on, one after another; gives where, and their stride."""
         code, spec, target = self.code, self.spec, self.scratch["values"]
         width = -(-spec.head_dim // spec.lanes) * spec.lanes

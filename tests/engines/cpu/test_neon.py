@@ -92,7 +92,12 @@ def test_the_code_calls_nothing_but_what_every_c_library_has(triple: str, cpu: s
             pellucid.observe(tensor[:, :, :2], tensor, tensor, readouts=everything, **call)
             assert set(listed.assembly) == {"forward", "columns", "weights", "decode"}
             called = set(re.findall(CALLED, "\n".join(listed.assembly.values()), re.MULTILINE))
-            assert {name.strip("_").removesuffix("@PLT") for name in called} <= {"memset", "memcpy", "bzero", "memset_pattern16"}
+            assert {name.strip("_").removesuffix("@PLT") for name in called} <= {
+                "memset",
+                "memcpy",
+                "bzero",
+                "memset_pattern16",
+            }
             assert ("ldadd" in listed.assembly["forward"]) == (cpu == "apple-m1")
 
 

@@ -1,0 +1,131 @@
+"""A call's kernels as text, for people who study them: LLVM's IR as it is written, and what the processor runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from pellucid.arguments import describe
+from pellucid.engines.cpu import compile as compiler
+from pellucid.engines.cpu.columns import Columns
+from pellucid.engines.cpu.coverage import covers
+from pellucid.engines.cpu.decode import Decode
+from pellucid.engines.cpu.emit import emit
+from pellucid.engines.cpu.forward import Forward
+from pellucid.engines.cpu.kernel import Kernel
+from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.part import for_weights
+from pellucid.engines.cpu.plan import for_decode, is_decode
+from pellucid.engines.cpu.program import Program
+from pellucid.engines.cpu.specify import program_of, spec_of
+from pellucid.engines.cpu.sums import for_columns
+from pellucid.engines.cpu.target import Target, host
+from pellucid.engines.cpu.weights import Weights
+from pellucid.problem import Problem
+from pellucid.readouts import ColumnReadout, Readout
+
+Source = tuple[type[Kernel], Spec, Program]
+
+
+def ir_of(
+    query: Tensor, key: Tensor, value: Tensor, *, kernel: str | None = None, target: Target | None = None, **call: Any
+) -> str:
+    """The LLVM IR of a kernel that `pellucid.observe(query, key, value, **call)` runs, as it is written.
+
+    Args:
+        query: as in `attention`.
+        key: see `attention`.
+        value: see `attention`.
+        kernel: "forward" or "decode", whichever makes the output of this call (it is the one if None); "columns", for
+            the readouts that sum over queries; "weights", for `observation.weights`.
+        target: the processor, from `target.describe`; this one (or the one that PELLUCID_CPU names) if None.
+        call: the other arguments of `observe`, by name.
+
+    Raises:
+        TypeError: as `attention`.
+        ValueError: as `attention`, or no kernel of that name serves the call.
+
+    Example:
+        >>> import torch
+        >>> from pellucid.engines.cpu import ir_of
+        >>> x = torch.rand(12, 2048, 64)
+        >>> "llvm.fmuladd" in ir_of(x, x, x, is_causal=True)
+        True
+
+    """
+    return str(_module(query, key, value, kernel, target, call))
+
+
+def assembly_of(
+    query: Tensor, key: Tensor, value: Tensor, *, kernel: str | None = None, target: Target | None = None, **call: Any
+) -> str:
+    """The machine code of a kernel as text; arguments and errors as of `ir_of`.
+
+    Args:
+        query: as in `attention`.
+        key: see `attention`.
+        value: see `attention`.
+        kernel: see `ir_of`.
+        target: see `ir_of`.
+        call: see `ir_of`.
+
+    """
+    return compiler.assembly(_module(query, key, value, kernel, target, call), target or host())
+
+
+def _module(
+    query: Tensor, key: Tensor, value: Tensor, kernel: str | None, target: Target | None, call: dict[str, Any]
+) -> ir.Module:
+    problem = _described(query, key, value, **call)
+    with torch.no_grad():
+        if not covers(problem):
+            raise ValueError("query, key, value: this engine has no kernel for this call; the portable engine runs it")
+    sources = _sources(problem, target or host())
+    name = kernel or next(iter(sources))
+    if name not in sources:
+        raise ValueError(f"kernel: one that serves this call is needed, {' or '.join(sources)}; got {name!r}")
+    chosen, spec, program = sources[name]
+    module = ir.Module(name)
+    module.triple = spec.target.triple
+    emit(module, chosen, spec, program)
+    return module
+
+
+def _described(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    score_mod: Callable[..., Any] | None = None,
+    mask_mod: Callable[..., Any] | None = None,
+    sinks: Tensor | None = None,
+    readouts: Sequence[Readout] = (),
+) -> Problem:
+    return describe(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks,
+        tuple(readouts),
+    )[0]  # fmt: skip
+
+
+def _sources(problem: Problem, target: Target) -> dict[str, Source]:
+    """What kernels of the call are compiled from, that of the output first."""
+    program = program_of(problem)
+    spec = spec_of(problem, program, target)
+    found: dict[str, Source]
+    if is_decode(problem):
+        found = {"decode": (Decode, for_decode(problem, spec)[0], program)}
+    else:
+        found = {"forward": (Forward, spec, program)}
+    if any(isinstance(readout, ColumnReadout) for readout in problem.readouts):
+        found["columns"] = (Columns, *for_columns(problem, target))
+    return found | {"weights": (Weights, *for_weights(replace(problem, readouts=()), target))}

@@ -1,0 +1,65 @@
+"""The code of any call's kernels can be read, with the face's own arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import pellucid
+from pellucid.engines.cpu import assembly_of, ir_of
+from pellucid.engines.cpu.target import describe
+
+X = torch.randn(1, 4, 300, 64)
+FEW = torch.randn(1, 4, 1, 64)
+ARM = describe("aarch64-unknown-linux-gnu", "generic", "")
+
+
+@pytest.mark.parametrize(
+    ("query", "kernel", "call", "name"),
+    [
+        (X, None, {}, "forward"),
+        (X, "forward", {"is_causal": True, "score_mod": lambda s, b, h, q, k: torch.tanh(s)}, "forward"),
+        (FEW, None, {}, "decode"),
+        (FEW, "decode", {"attn_mask": torch.ones(1, 300, dtype=torch.bool)}, "decode"),
+        (X, "columns", {"readouts": [pellucid.Received()]}, "columns"),
+        (X, "weights", {"sinks": torch.zeros(4)}, "weights"),
+    ],
+)
+def test_every_kernel_of_a_call(query: torch.Tensor, kernel: str | None, call: dict[str, Any], name: str) -> None:
+    written = ir_of(query, X, X, kernel=kernel, **call)
+    assert f'define void @"{name}"' in written
+    assert "llvm.fmuladd" in written
+    assert f"{name}:" in assembly_of(query, X, X, kernel=kernel, **call)
+
+
+def test_for_another_processor() -> None:
+    assert "fmla\tv" in assembly_of(X, X, X, target=ARM)
+    assert 'target triple = "aarch64-unknown-linux-gnu"' in ir_of(X, X, X, target=ARM)
+
+
+def test_what_is_not_asked_for_is_not_in_the_code() -> None:
+    plain, causal = (ir_of(X, X, X, is_causal=flag) for flag in (False, True))
+    assert "icmp sge" in causal
+    assert len(plain) < len(causal)
+
+
+@pytest.mark.parametrize("kernel", ["decode", "backward"])
+def test_a_kernel_that_does_not_serve_the_call(kernel: str) -> None:
+    message = f"kernel: one that serves this call is needed, forward or weights; got '{kernel}'"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ir_of(X, X, X, kernel=kernel)
+
+
+def test_a_call_that_no_kernel_covers() -> None:
+    wide = torch.randn(2, 7, 300)
+    with pytest.raises(ValueError, match=r"^query, key, value: this engine has no kernel for this call"):
+        assembly_of(wide, wide, wide)
+
+
+def test_mistakes_are_named_as_by_the_face() -> None:
+    with pytest.raises(ValueError, match=r"^key: its head_dim must be query's"):
+        ir_of(X, FEW[..., :7], X)
+    with pytest.raises(TypeError, match="casual"):
+        ir_of(X, X, X, is_casual=True)
