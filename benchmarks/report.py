@@ -60,7 +60,7 @@ def summary(rows: Iterable[Row]) -> Text:
     text = Text(f"{met} of {len(told)} goals met, {open_} not judged")
     for name, verdict in told:
         if verdict.met is not True:
-            measured = verdict.reason if verdict.measured is None else f"{verdict.measured:.3g}"
+            measured = verdict.reason if verdict.measured is None else f"{verdict.measured:.4g}"
             text.append(
                 f"\n{MARKS[verdict.met]} {name}: {verdict.goal} ({verdict.beside}): {measured}", COLOURS[verdict.met]
             )
@@ -150,7 +150,7 @@ def _goals(verdicts: list[Verdict], *beside: str) -> Text:
     text = Text()
     for verdict in verdicts:
         if not beside or verdict.beside in beside:
-            measured = f", {verdict.measured:.3g}" if verdict.measured is not None else f", {verdict.reason}"
+            measured = f", {verdict.measured:.4g}" if verdict.measured is not None else f", {verdict.reason}"
             text.append(f"{', ' if text else ''}{MARKS[verdict.met]} {verdict.goal}{measured}", COLOURS[verdict.met])
     return text
 

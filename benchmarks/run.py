@@ -9,7 +9,7 @@ from benchmarks.check import Oracle, WrongAnswerError, check, oracle
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.contract import Ready, UnableError
 from benchmarks.contenders.pellucid import NAME as OURS
-from benchmarks.limits import MEMORY, Limits
+from benchmarks.limits import DOT, MEMORY, TILES, Limits
 from benchmarks.process import FailedError
 from benchmarks.results import Measured, Raced, Times
 from benchmarks.task import Task
@@ -32,8 +32,7 @@ def race(work: Race, limits: Limits, missing: dict[str, str], plan: Plan) -> Rac
     times = take_turns(runs, plan)
     units = {entry.name: entry.units for entry in work.entries}
     result.timed = {name: Times([second / units[name] for second in seconds]) for name, seconds in times.items()}
-    if work.limit == MEMORY:
-        result.notes += _notes(work, limits)
+    result.notes += _notes(work, limits)
     return result
 
 
@@ -69,8 +68,10 @@ def _checked(entry: Entry, task: Task, exact: dict[int, Oracle], result: Raced) 
 
 
 def _notes(work: Race, limits: Limits) -> list[str]:
-    """What a share of the memory's speed means when nothing is read from memory."""
-    if not limits.fits(work.amount):
+    """What must be known to read the shares: data that never leave a cache, units that only some contenders use."""
+    if work.limit == DOT and TILES in limits.per_second:
+        return [f"peers may use the processor's tiles, which do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
+    if work.limit != MEMORY or not limits.fits(work.amount):
         return []
     at_size = limits.at_size(work.amount)
     return [
