@@ -184,16 +184,16 @@ class Forward(Kernel):
 
         def rows(i: Value) -> None:
             output = code.at(self.scratch["output"], (block.row + i) * spec.value_width + column, self.number)
-            start = []
-            for r in range(height):
-                correction = code.spread(code.load(self.scratch["correction"], self.number, i + r), self.lanes)
-                places = [r * spec.value_width + v * self.lanes for v in range(vectors)]
-                start.append([code.load(output, self.type, place) * correction for place in places])
+            zero = code.constant(self.type, 0.0)
             right = code.at(block.values, column, self.number)
-            sums = self.products.weighted(start, i, right, block.count)
+            # From zero: a tile's sum is rounded to its own size, not to that of the sum over all keys.
+            sums = self.products.weighted([[zero] * vectors for _ in range(height)], i, right, block.count)
             for r, parts in enumerate(sums):
+                correction = code.spread(code.load(self.scratch["correction"], self.number, i + r), self.lanes)
                 for v, part in enumerate(parts):
-                    code.store(output, part, r * spec.value_width + v * self.lanes)
+                    place = r * spec.value_width + v * self.lanes
+                    before = code.load(output, self.type, place)
+                    code.store(output, code.fma(before, correction, part), place)
 
         code.loop(0, block.rows, rows, step=height)
 
