@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from pellucid import dropout, engines
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
@@ -87,7 +88,12 @@ def attention(
         torch.Size([2, 8, 5, 64])
 
     """
-    problem, shaped = _problem(
+    if has_torch_function((query, key, value)):  # as torch's own functions: a TorchFunctionMode sees the call
+        return handle_torch_function(
+            attention, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
+            score_mod=score_mod, mask_mod=mask_mod, sinks=sinks,
+        )  # fmt: skip
+    problem, shaped = describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
     return shaped(_run(problem).output)
@@ -140,8 +146,13 @@ def observe(
         (torch.Size([10]), torch.Size([10, 3]), torch.Size([2, 10]))
 
     """
+    if has_torch_function((query, key, value)):
+        return handle_torch_function(
+            observe, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
+            score_mod=score_mod, mask_mod=mask_mod, sinks=sinks, readouts=readouts,
+        )  # fmt: skip
     chosen = _checked_readouts(readouts)
-    problem, shaped = _problem(
+    problem, shaped = describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, chosen
     )
     for readout in chosen:
@@ -155,7 +166,7 @@ def _run(problem: Problem) -> Result:
         return engines.run(problem)
 
 
-def _problem(
+def describe(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -169,7 +180,10 @@ def _problem(
     sinks: Tensor | None,
     readouts: tuple[Readout, ...],
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
-    """The checked problem, and the function that gives its results the inputs' rank again."""
+    """The problem that `attention`'s arguments describe, checked, and what gives its results the inputs' rank again.
+
+    Raises TypeError and ValueError as `attention` does.
+    """
     query, key, value = map(_as_autocast, (query, key, value))
     _check_tensors(query, key, value)
     for name, flag in (("is_causal", is_causal), ("enable_gqa", enable_gqa)):

@@ -9,6 +9,8 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
 BASE = "DejaVu Sans"  # comes with matplotlib
+PLACEHOLDERS = "Last Resort"  # so does this one: a sign of its script for every character, which nobody can read
+NORMAL = 400  # weight
 
 
 class Lettering:
@@ -31,13 +33,16 @@ class Lettering:
 
 
 def _families() -> list[str]:
-    """Installed families, those made to cover many scripts first."""
-    names = {entry.name for entry in font_manager.fontManager.ttflist} - {BASE}
+    """Installed families with an upright face of normal weight, those made to cover many scripts first."""
+    entries = font_manager.fontManager.ttflist
+    upright = {entry.name for entry in entries if entry.style == "normal" and entry.weight == NORMAL}
+    names = {name for name in upright if name != BASE and not name.startswith(PLACEHOLDERS)}
     return sorted(names, key=lambda name: (not name.startswith("Noto Sans"), "Sans" not in name, len(name), name))
 
 
 def _path(family: str) -> str:
-    return str(font_manager.findfont(family))
+    # In a list: a bare name is parsed as a fontconfig pattern, where a hyphen begins a size.
+    return str(font_manager.findfont(font_manager.FontProperties(family=[family])))
 
 
 @cache

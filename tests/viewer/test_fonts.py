@@ -44,5 +44,32 @@ def test_a_font_file_that_is_none_draws_nothing(tmp_path):
     assert fonts._characters(str(path)) == frozenset()
 
 
+def test_a_family_may_have_a_hyphen_in_its_name():
+    assert fonts._path("No Such Font-Family") == fonts._path(BASE)
+
+
+def test_placeholders_draw_nothing(monkeypatch):
+    """The font for what no font has, which comes with matplotlib 3.10, claims every character."""
+    entries = [font_manager.FontEntry(name=name, style="normal", weight=400) for name in ("Han", "Last Resort High")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    assert fonts._families() == ["Han"]
+
+
+@pytest.mark.parametrize("face", [{"style": "italic", "weight": 400}, {"style": "normal", "weight": 700}])
+def test_a_family_has_an_upright_face_of_normal_weight(monkeypatch, face):
+    entries = [
+        font_manager.FontEntry(name=BASE, style="normal", weight=400),
+        font_manager.FontEntry(name="Odd", **face),
+    ]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    assert fonts._families() == []
+
+
+def test_asking_every_family_says_nothing(caplog):
+    for family in fonts._families():
+        assert fonts._path(family)
+    assert not caplog.records
+
+
 def test_the_base_comes_with_matplotlib():
     assert "a" in fonts._characters(str(font_manager.findfont(BASE, fallback_to_default=False)))

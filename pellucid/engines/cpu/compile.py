@@ -1,16 +1,20 @@
 """From a kernel's IR to a function in memory, with the machine code kept on disk.
 
 The file's name is a digest of all that the code depends on: this package's sources, the kernel's own description, the
-processor, llvmlite and our version. A file that cannot be read, written or trusted is as good as none.
+processor, llvmlite and our version. A file that cannot be read, written or trusted is as good as none, and so is a
+directory.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -21,16 +25,20 @@ from pellucid._version import __version__
 from pellucid.engines.cpu.target import Target, machine
 
 Emit = Callable[[ir.Module], None]
-_lock = threading.Lock()
 _loaded: dict[tuple[str, str, Target], Loaded] = {}
+_lock = threading.RLock()  # held by whoever compiles
+_serial = itertools.count()  # LLVM wants a new name for everything it loads, also after a load that was interrupted
+
+if hasattr(os, "register_at_fork"):  # never in the midst of LLVM's work: a child would wait for the lock for ever
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class Loaded:
     """A compiled function in memory: its address, valid as long as this lives."""
 
-    def __init__(self, code: bytes, symbol: str, name: str, target: Target) -> None:
+    def __init__(self, code: bytes, symbol: str) -> None:
         library = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
-        self._library = library.link(_jit(), name)
+        self._library = library.link(_jit(), f"{symbol}-{next(_serial)}")
         self.address: int = self._library[symbol]
 
 
@@ -64,26 +72,47 @@ def object_code(module: ir.Module, target: Target) -> bytes:
     return machine(target).emit_object(_optimised(module, target))
 
 
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: $PELLUCID_CACHE, or `pellucid` in the user's cache directory."""
-    own = os.environ.get("PELLUCID_CACHE")
+def cache_directory() -> Path | None:
+    """Where compiled kernels are kept: $PELLUCID_CACHE, or `pellucid` in the user's cache directory, if any."""
+    own, base = os.environ.get("PELLUCID_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base) / "pellucid" if base else Path("~/.cache/pellucid").expanduser()
+    try:
+        return (Path(base) if base else Path("~/.cache").expanduser()) / "pellucid"
+    except RuntimeError:  # the user has no home
+        return None
 
 
 def _load(symbol: str, description: str, emit: Emit, target: Target) -> Loaded:
     digest = hashlib.sha256(repr((_sources(), description, symbol, target)).encode()).hexdigest()[:32]
-    path = cache_directory() / f"{symbol}-{digest}.o"
-    code = _read(path)
-    if code is None:
-        module = ir.Module(symbol)
-        module.triple = target.triple
+    directory = cache_directory()
+    path = directory and directory / f"{symbol}-{digest}.o"
+    code = path and _read(path)
+    if not code:
+        code = _compiled(symbol, emit, target)
+        if path:
+            _write(path, code)
+    return Loaded(code, symbol)
+
+
+def _compiled(symbol: str, emit: Emit, target: Target) -> bytes:
+    module = ir.Module(symbol)
+    module.triple = target.triple
+    with _collector_paused():
         emit(module)
-        code = object_code(module, target)
-        _write(path, code)
-    return Loaded(code, symbol, f"{symbol}-{digest}", target)
+        return object_code(module, target)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Writing IR makes many objects and no garbage: looking for some among all of torch's would double the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _optimised(module: ir.Module, target: Target) -> binding.ModuleRef:
@@ -132,5 +161,7 @@ def _write(path: Path, code: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise

@@ -1,11 +1,17 @@
 """The processor that kernels are compiled for: its vector width, its registers, and LLVM's description of it.
 
-PELLUCID_CPU names a lesser processor ("haswell" for AVX2, "x86-64" for SSE2), as LLVM calls it.
+What a processor can do is what LLVM writes for it, read off a few lines that are compiled for nothing else. So any
+processor that LLVM knows can be named, and PELLUCID_CPU names a lesser one than the machine's own ("haswell" for AVX2,
+"x86-64" for SSE2), as LLVM calls it.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,26 +47,48 @@ class Target:
 
 @cache
 def host() -> Target:
-    """The processor this runs on, or the one PELLUCID_CPU names. Raises ValueError for a name LLVM does not know."""
+    """The processor this runs on, or the lesser one that PELLUCID_CPU names.
+
+    Raises:
+        ValueError: PELLUCID_CPU names a processor that LLVM does not know, or that can do what this one cannot.
+
+    """
     _initialise()
-    triple = binding.get_process_triple()
+    own = describe(binding.get_process_triple(), binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
     name = os.environ.get("PELLUCID_CPU")
-    if name:
-        return describe(triple, name, "")
-    return describe(triple, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+    return lesser(own, name) if name else own
 
 
 def describe(triple: str, cpu: str, features: str) -> Target:
     """The target that LLVM knows by these names."""
-    if triple.startswith(("aarch64", "arm64")):
+    features = _wide(triple, features)
+    can = abilities(triple, cpu, features)
+    if "NEON" in can:
         return Target(triple, cpu, features, vector_bytes=16, registers=32)
-    has = _known_features(triple, cpu, features)
-    if "avx512f" in has:
-        # LLVM prefers 256-bit vectors on most processors that have 512: the kernels ask for what they mean.
-        return Target(triple, cpu, f"{features},-prefer-256-bit".lstrip(","), 64, 32, bf16_dot="avx512bf16" in has)
-    if "avx2" in has and "fma" in has:
-        return Target(triple, cpu, features, 32, 16)
-    return Target(triple, cpu, features, 16, 16, half="f16c" in has)
+    half = "F16C" in can
+    if "AVX-512" in can:
+        return Target(triple, cpu, features, 64, 32, half, bf16_dot="AVX512-BF16" in can)
+    if {"AVX2", "FMA"} <= can:
+        return Target(triple, cpu, features, 32, 16, half)
+    return Target(triple, cpu, features, 16, 16, half)
+
+
+def lesser(own: Target, name: str) -> Target:
+    """The named processor, as far as `own` can run its code: no instruction is used that `own` does not have.
+
+    Raises:
+        ValueError: LLVM knows no processor of that name, or what kernels ask of it is beyond `own`.
+
+    """
+    _check_known(own.triple, name)
+    withheld = ",".join(feature for feature in own.features.split(",") if feature.startswith("-"))
+    beyond = abilities(own.triple, name, "") - abilities(own.triple, own.cpu, own.features)
+    if beyond:
+        raise ValueError(
+            f"PELLUCID_CPU: a processor no greater than this one ({own.cpu}) is needed, got {name!r}, which also has "
+            f"{', '.join(sorted(beyond))}; name a lesser one, or unset PELLUCID_CPU"
+        )
+    return describe(own.triple, name, withheld)
 
 
 def machine(target: Target) -> binding.TargetMachine:
@@ -71,26 +99,101 @@ def machine(target: Target) -> binding.TargetMachine:
     )
 
 
-def _known_features(triple: str, cpu: str, features: str) -> set[str]:
-    if features:
-        return {name[1:] for name in features.split(",") if name.startswith("+")}
-    if cpu not in LESSER:
-        raise ValueError(f"PELLUCID_CPU: {cpu!r} is not known; known are {', '.join(LESSER)}")
-    return LESSER[cpu]
+# A little of everything that kernels ask of a processor.
+PROBE = """
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 
-
-LESSER = {
-    "x86-64": set(),
-    "x86-64-v2": set(),
-    "nehalem": set(),
-    "haswell": {"avx2", "fma"},
-    "x86-64-v3": {"avx2", "fma"},
-    "znver3": {"avx2", "fma"},
-    "skylake-avx512": {"avx2", "fma", "avx512f"},
-    "x86-64-v4": {"avx2", "fma", "avx512f"},
-    "znver4": {"avx2", "fma", "avx512f", "avx512bf16"},
-    "sapphirerapids": {"avx2", "fma", "avx512f", "avx512bf16"},
+define void @probe(ptr %p, ptr %q, ptr %r, ptr %s, <16 x float> %x, <8 x i32> %i, <2 x i64> %l, <8 x half> %h) {
+    %product = call <16 x float> @llvm.fma.v16f32(<16 x float> %x, <16 x float> %x, <16 x float> %x)
+    store <16 x float> %product, ptr %p
+    %halves = fptrunc <16 x float> %x to <16 x half>
+    store <16 x half> %halves, ptr %q
+    %brains = fptrunc <16 x float> %x to <16 x bfloat>
+    store <16 x bfloat> %brains, ptr %r
+    %sum = add <8 x i32> %i, %i
+    store <8 x i32> %sum, ptr %s
+    %square = mul <2 x i64> %l, %l
+    store volatile <2 x i64> %square, ptr %p
+    %twice = fadd <8 x half> %h, %h
+    store volatile <8 x half> %twice, ptr %q
+    %task = atomicrmw add ptr %r, i64 1 monotonic
+    store volatile i64 %task, ptr %s
+    ret void
 }
+"""
+# What LLVM writes where a processor has each.
+SIGNS = {
+    "x86_64": {
+        "AVX": r"\bv\w+\s[^\n]*%[xyz]mm",
+        "FMA": r"\bvfn?madd",
+        "AVX2": r"\bvp\w+\s[^\n]*%ymm",
+        "F16C": r"\bvcvtps2phx?\b",
+        "AVX-512": r"%zmm",
+        "AVX512-BF16": r"\bvcvtne2?ps2bf16\s[^\n]*%zmm",
+        "AVX512-FP16": r"\bvaddph\b",
+    },
+    "aarch64": {
+        "NEON": r"\bv0\.4s",
+        "LSE": r"\bldadd\b",
+        "FP16": r"\bfadd\s+v\d+\.8h",
+        "BF16": r"\bbfcvtn",
+        "SVE": r"\bz\d+\.[bhsd]",
+    },
+}
+
+
+@cache
+def abilities(triple: str, cpu: str, features: str) -> frozenset[str]:
+    """What the processor can do of all that kernels make use of, by the names in SIGNS."""
+    _initialise()
+    module = binding.parse_assembly(PROBE)
+    module.triple = triple
+    writer = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, features=_wide(triple, features))
+    written = writer.emit_assembly(module)
+    return frozenset(name for name, sign in SIGNS[_family(triple)].items() if re.search(sign, written))
+
+
+def _check_known(triple: str, name: str) -> None:
+    """Raise ValueError unless LLVM can write code for the processor: it complains to nobody but standard error.
+
+    So a process of its own is asked, which takes a tenth of a second.
+    """
+    complaint = _asked(triple, name)
+    if "not a recognized processor" in complaint:
+        known = re.findall(r"^\s*(\S+)\s+- Select the \S+ processor", _asked(triple, "help"), re.MULTILINE)
+        close = difflib.get_close_matches(name, known, n=4) or known[:4]
+        raise ValueError(
+            f"PELLUCID_CPU: a processor that LLVM knows is needed, such as {' or '.join(close)}; got {name!r}"
+        )
+    if "LLVM ERROR" in complaint:
+        raise ValueError(f"PELLUCID_CPU: a 64-bit processor is needed, got {name!r}")
+
+
+def _asked(triple: str, name: str) -> str:
+    """What LLVM prints when it compiles for a processor of that name; "help" prints all that it knows."""
+    script = (
+        "from llvmlite import binding; binding.initialize_all_targets(); binding.initialize_all_asmprinters(); "
+        f"target = binding.Target.from_triple({triple!r}).create_target_machine(cpu={name!r}); "
+        "target.emit_assembly(binding.parse_assembly('define void @f() { ret void }'))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stderr
+
+
+def _family(triple: str) -> str:
+    return "x86_64" if triple.startswith("x86_64") else "aarch64"
+
+
+def _wide(triple: str, features: str) -> str:
+    """LLVM prefers 256-bit vectors on most processors that have 512: the kernels ask for what they mean."""
+    wanted = "-prefer-256-bit"
+    return features if _family(triple) != "x86_64" or wanted in features else f"{features},{wanted}".lstrip(",")
 
 
 @cache

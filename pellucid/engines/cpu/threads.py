@@ -2,25 +2,56 @@
 
 No second pool, so no oversubscription; torch.set_num_threads is honoured, and inside a parallel region it is
 sequential.
+
+A forked child has none of its parent's threads, and the pool does not notice: whoever asks it for work waits for ever,
+torch's own operations too. So a child computes on the thread that calls, and if kernels had threads in the parent,
+torch is told that it has one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
+
+@dataclass
+class _Pool:
+    """What is known of torch's threads in this process."""
+
+    used: bool = False  # kernels have run on several
+    lost: bool = False  # they stayed behind in the parent
+
+    def forked(self) -> None:
+        """In a child just forked."""
+        self.lost = True
+        if self.used:
+            torch.set_num_threads(1)
+
+
+_pool = _Pool()
 _local = threading.local()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.forked)
 
 
 def run(address: int, context: int, items: int) -> None:
-    """Call the compiled `void(int64 begin, int64 end, void *context)` for items 0 … items - 1, one a thread."""
-    if items == 1:
-        _direct(address)(0, 1, context)
+    """Call the compiled `void(int64 begin, int64 end, void *context)` for items 0 … items - 1, one a thread.
+
+    Raises:
+        RuntimeError: torch could not run it.
+
+    """
+    if items == 1 or _pool.lost:
+        _direct(address)(0, items, context)
         return
+    _pool.used = True
     failed = _parallel_for()(0, items, 1, address, context)
     if failed:
         raise RuntimeError("torch_parallel_for failed")

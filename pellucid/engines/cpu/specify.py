@@ -1,0 +1,88 @@
+"""What a kernel is compiled for, read off a problem: its program (the user's functions) and its specification."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.program import Program, Slot
+from pellucid.engines.cpu.target import Target, host
+from pellucid.language import Expression, Interval, bounds, walk
+from pellucid.problem import Problem
+from pellucid.readouts import Entropy, Expect, TopK
+
+
+def roots_of(problem: Problem) -> dict[str, Expression]:
+    """The expressions that a kernel computes, by name: score, mask and one for each Expect."""
+    expects = [r.expression for r in problem.readouts if isinstance(r, Expect)]
+    return {"score": problem.score, "mask": problem.mask} | {f"expect{i}": e for i, e in enumerate(expects)}
+
+
+def program_of(problem: Problem) -> Program:
+    """The expressions with their captured tensors numbered."""
+    roots = roots_of(problem)
+    return Program(roots, _slots(problem, roots))
+
+
+def spec_of(problem: Problem, program: Program, target: Target | None = None) -> Spec:
+    """What the kernel for `problem` is compiled for; `target` is this machine if None."""
+    target = target or host()
+    size = 8 if problem.dtype == torch.float64 else 4
+    return Spec(
+        target=target,
+        dtype=dtype_name(problem.query),
+        head_dim=problem.query.shape[-1],
+        value_dim=problem.value.shape[-1],
+        vectors=min(target.tile_vectors, -(-problem.k_len // target.lanes(size))),
+        sinks=problem.sinks is not None,
+        rows_out=bool(problem.readouts),
+        integer_bits=32 if _fits_32_bits(problem, program) else 64,
+        entropy=any(isinstance(r, Entropy) for r in problem.readouts),
+        expects=len(program.roots) - 2,
+        pairs=problem.query.dtype == torch.bfloat16 and target.bf16_dot,
+        topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
+    )
+
+
+def _slots(problem: Problem, roots: dict[str, Expression]) -> dict[int, Slot]:
+    slots: dict[int, Slot] = {}
+    for node in walk(*roots.values()):
+        if node.op == "load" and id(node.value) not in slots:
+            tensor = node.value
+            slots[id(tensor)] = Slot(
+                number=len(slots),
+                dtype=dtype_name(tensor),
+                ndim=tensor.ndim,
+                contiguous=tensor.ndim > 0 and tensor.stride(-1) == 1,
+                whole=tensor.ndim > 0 and tensor.shape[-1] >= problem.k_len,
+                table=_tabulated(node),
+            )
+    return slots
+
+
+def _tabulated(load: Expression) -> bool:
+    """Whether block minima of the captured tensor help to skip tiles: a row of integers for each batch and head."""
+    tensor: Tensor = load.value
+    rows_fixed = all(n.value not in ("q", "k") for index in load.args[:-1] for n in walk(index) if n.op == "input")
+    return tensor.ndim > 0 and load.kind != "float" and rows_fixed and tensor.numel() <= 1 << 22
+
+
+def _fits_32_bits(problem: Problem, program: Program) -> bool:
+    """Whether every int that the functions compute fits an int32."""
+    nodes = [n for n in walk(*program.roots.values()) if n.kind == "int" and n.op != "constant"]
+    if not nodes:
+        return True
+    places = {
+        "b": Interval(0, max(torch.Size(problem.batch).numel() - 1, 0)),
+        "h": Interval(0, problem.heads - 1),
+        "q": Interval(0, problem.q_len - 1),
+        "k": Interval(0, problem.k_len - 1),
+    }
+    limits = [bounds(node, places) for node in nodes]
+    return all(x is not None and x.low >= -(2**31) and x.high < 2**31 for x in limits)
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """A tensor's dtype as kernels call it: "float32"."""
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,67 @@
+"""One stretch of a layer's queries and what recomputes their exact weights. A layer has one part, or one a call.
+
+Functions and indices here count positions in the whole sequence, so that parts of one layer mean the same by `q`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pellucid.language import Expression
+from pellucid.problem import Problem
+from pellucid.softmax import finite
+
+
+@dataclass
+class Part:
+    """The queries `start` ... of a layer, where their query and key were kept, and the functions they were read by."""
+
+    start: int  # position of the first query
+    k_start: int  # position of the first key
+    query: Tensor  # [batch, heads, q_len, head_dim]
+    key: Tensor  # [batch, kv_heads, k_len, head_dim]
+    scale: float
+    score: Expression  # of b, h, q and k, with q and k positions in the whole sequence and h among the kept heads
+    mask: Expression
+    sinks: Tensor | None  # [heads]
+
+    @property
+    def q_len(self) -> int:
+        """Number of queries."""
+        return self.query.shape[-2]
+
+    @property
+    def k_len(self) -> int:
+        """Number of keys."""
+        return self.key.shape[-2]
+
+    def problem(self) -> Problem:
+        """The attention problem of this part; its indices q and k still start from 0."""
+        batch, heads = self.query.shape[:2]
+        return Problem(self.query, self.key, self.key, (batch,), heads, self.scale, self.score, self.mask, self.sinks)
+
+    def weights(self, lse: Tensor, rows: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+        """The exact weights of some of the part's rows, [batch, heads, rows, keys]; 0 for keys that it has not.
+
+        Args:
+            lse: of the chosen heads and rows, [batch, heads, rows].
+            rows: positions of the queries, all of them in this part.
+            keys: positions of the keys.
+            heads: numbers of the heads, among those kept.
+
+        """
+        problem = self.problem()
+        inside = (keys >= self.k_start) & (keys < self.k_start + self.k_len)
+        own_keys = keys[inside] - self.k_start
+        with torch.no_grad(), problem.own_precision():
+            raw = problem.matrix(rows - self.start, own_keys, heads)
+            place = problem.place(rows - self.start, own_keys, heads) | {"q": rows[:, None], "k": keys[inside]}
+            found = torch.exp(problem.modify(raw, place) - finite(lse.to(raw.dtype))[..., None])
+        if bool(inside.all()):
+            return found
+        whole = found.new_zeros(*found.shape[:-1], len(keys))
+        whole[..., inside] = found
+        return whole
