@@ -14,7 +14,7 @@ from pellucid.engines.cpu.columns import Columns
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import CHUNK, FIXED, ROWS, SLOT, Spec
+from pellucid.engines.cpu.layout import CHUNK, FIXED, SLOT, Spec
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -34,7 +34,7 @@ def call(
         spec.target,
     )
     pairs = torch.Size(problem.rows[:-1]).numel()
-    chunk = _column_chunk(problem) if kernel is Columns else _chunk(problem, pairs)
+    chunk = _column_chunk(problem, spec.block) if kernel is Columns else _chunk(problem, pairs, spec.block)
     chunks = -(-problem.q_len // chunk)
     per_range = -(-chunks // min(chunks, RANGES))
     rows = pairs * problem.q_len
@@ -70,17 +70,17 @@ def call(
     threads.run(address, ctypes.addressof(arguments), workers)
 
 
-def _chunk(problem: Problem, pairs: int) -> int:
+def _chunk(problem: Problem, pairs: int, block: int) -> int:
     """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
     wanted = TASKS_A_THREAD * torch.get_num_threads()
     per_head = -(-wanted // pairs)
-    blocks = -(-problem.q_len // ROWS)
-    return min(CHUNK, max(1, -(-blocks // per_head)) * ROWS)
+    blocks = -(-problem.q_len // block)
+    return min(CHUNK, max(1, -(-blocks // per_head)) * block)
 
 
-def _column_chunk(problem: Problem) -> int:
+def _column_chunk(problem: Problem, block: int) -> int:
     """The same for any number of threads, for the sums of a range of chunks are rounded together."""
-    return min(CHUNK, -(-problem.q_len // (RANGES * ROWS)) * ROWS)
+    return min(CHUNK, -(-problem.q_len // (RANGES * block)) * block)
 
 
 def group_of(heads: int, tensor: Tensor) -> int:

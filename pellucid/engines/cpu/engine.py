@@ -53,7 +53,7 @@ def _is_decode(problem: Problem) -> bool:
 
 def _decoded(problem: Problem, program: Program, spec: Spec) -> tuple[Tensor, RowState]:
     """As `_forwarded`, the keys of a head shared among threads where there are few heads."""
-    spec = replace(spec, pairs=False)  # reading is the cost, and pairs want packing
+    spec = replace(spec, pairs=False, tiles=False)  # reading is the cost, and pairs want packing
     group = group_of(problem.heads, problem.key)
     pairs = torch.Size(problem.rows[:-1]).numel() // group
     # Not by the number of threads: it would change the last bits of the result.

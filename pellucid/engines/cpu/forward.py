@@ -9,8 +9,8 @@ from functools import partial
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I1, I32, I64, Value
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
-from pellucid.engines.cpu.layout import ROWS
 from pellucid.engines.cpu.program import Values
+from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
 
@@ -28,7 +28,7 @@ class Forward(Kernel):
     def start(self, task: Task) -> None:
         """No key seen yet."""
         code, spec = self.code, self.spec
-        rows = tiles.rounded(task.rows, ROWS)
+        rows = tiles.rounded(task.rows, spec.block)
         tiles.zero_rows(code, spec, self.scratch["output"], code.i64(0), rows, spec.value_width)
         for name in spec.accumulators:
             initial = code.constant(self.number, -math.inf if name == "maximum" else 0.0)
@@ -57,20 +57,20 @@ class Forward(Kernel):
         def one_row(i: Value) -> None:
             functions = self.of_row(block, i)
             maximum = self.row_scores(functions, block, i, masked)
-            self.row_weights(functions, block, i, maximum)
+            self.row_weights(functions, block, i, maximum, masked)
 
         self.code.loop(0, block.rows, one_row)
 
     def row_scores(self, functions: Values, block: Block, row: Value, masked: bool) -> Value:
         """Apply score_mod and mask_mod to a row of the tile; give the row's largest score."""
-        code, scores = self.code, self.row_of_tile(row)
+        code, scores, bare = self.code, self.row_of_tile(row), self.bare(masked)
 
         def panel(j: Value, *maxima: Value) -> list[Value]:
             result = []
             for v, maximum in enumerate(maxima):
                 place = j + v * self.lanes
                 raw = code.load(scores, self.type, place)
-                score = self.modified(functions, raw, block, place, masked)
+                score = raw if bare else self.modified(functions, raw, block, place, masked)
                 if score is not raw:
                     code.store(scores, score, place)
                 result.append(code.maximum(score, maximum))
@@ -78,9 +78,14 @@ class Forward(Kernel):
 
         lowest = [code.constant(self.type, -math.inf)] * self.spec.vectors
         maxima = code.loop(0, block.count, panel, lowest, step=self.panel)
-        return code.reduce("max", _pairwise(code.maximum, maxima))
+        maximum = code.reduce("max", _pairwise(code.maximum, maxima))
+        return maximum * self.factor if bare else maximum
 
-    def row_weights(self, functions: Values, block: Block, row: Value, maximum: Value) -> None:
+    def bare(self, masked: bool) -> bool:
+        """Whether a tile's scores stay unscaled until their exponential is taken, which costs nothing there."""
+        return self.factor is not None and not masked and self.score is SCORE and not self.spec.topk
+
+    def row_weights(self, functions: Values, block: Block, row: Value, maximum: Value, masked: bool) -> None:
         """Turn a row of scores into exp(score - maximum), and merge the row's state with the tile's."""
         code, state, of_chunk = self.code, self.scratch, block.row + row
         before = code.load(state["maximum"], self.number, of_chunk)
@@ -89,7 +94,7 @@ class Forward(Kernel):
         correction = self.power(before - shift)
         if self.spec.topk:
             self.keep_largest(block, row)
-        sums = self.row_sums(functions, block, row, shift)
+        sums = self.row_sums(functions, block, row, shift, masked)
         total = code.load(state["total"], self.number, of_chunk)
         code.store(state["maximum"], after, of_chunk)
         code.store(state["correction"], correction, row)
@@ -99,16 +104,18 @@ class Forward(Kernel):
                 own = own + total * code.select(before == -math.inf, 0.0, before - shift)
             code.store(state[name], code.fma(own, correction, tile_sum), of_chunk)
 
-    def row_sums(self, functions: Values, block: Block, row: Value, shift: Value) -> list[Value]:
+    def row_sums(self, functions: Values, block: Block, row: Value, shift: Value, masked: bool) -> list[Value]:
         """The sums over a row of the tile of the weights, and of what each readout adds; stores the weights."""
         code, scores = self.code, self.row_of_tile(row)
         shifts, width = code.spread(shift, self.lanes), len(self.spec.accumulators) - 1
+        factor = code.spread(self.factor, self.lanes) if self.factor is not None and self.bare(masked) else None
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             result = list(sums)
             for v in range(self.spec.vectors):
                 place = j + v * self.lanes
-                distance = code.load(scores, self.type, place) - shifts
+                score = code.load(scores, self.type, place)
+                distance = score - shifts if factor is None else code.fma(score, factor, -shifts)
                 weight = self.power(distance)
                 self.products.store_weight(row, weight, place)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
@@ -170,32 +177,8 @@ class Forward(Kernel):
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""
-        vectors = self.spec.value_width // self.lanes
-        groups = -(-vectors // self.spec.target.tile_vectors)
-        begin = 0
-        for group in range(groups):
-            width = (vectors - begin) // (groups - group)
-            self._accumulate_columns(block, begin * self.lanes, width)
-            begin += width
-
-    def _accumulate_columns(self, block: Block, column: int, vectors: int) -> None:
-        code, spec = self.code, self.spec
-        height = spec.target.tile_rows(vectors)
-
-        def rows(i: Value) -> None:
-            output = code.at(self.scratch["output"], (block.row + i) * spec.value_width + column, self.number)
-            zero = code.constant(self.type, 0.0)
-            right = code.at(block.values, column, self.number)
-            # From zero: a tile's sum is rounded to its own size, not to that of the sum over all keys.
-            sums = self.products.weighted([[zero] * vectors for _ in range(height)], i, right, block.count)
-            for r, parts in enumerate(sums):
-                correction = code.spread(code.load(self.scratch["correction"], self.number, i + r), self.lanes)
-                for v, part in enumerate(parts):
-                    place = r * spec.value_width + v * self.lanes
-                    before = code.load(output, self.type, place)
-                    code.store(output, code.fma(before, correction, part), place)
-
-        code.loop(0, block.rows, rows, step=height)
+        output = self.code.at(self.scratch["output"], block.row * self.spec.value_width, self.number)
+        self.products.weigh(block.rows, output, block.values, block.count)
 
     def finish(self, task: Task) -> None:
         """Divide each row by its total, the sink counted, and write it; a row with no key is 0."""
