@@ -217,7 +217,8 @@ class Kernel(ABC):
 
     def power(self, distance: Value) -> Value:
         """e to the power of a difference of scores."""
-        return vectormath.exp2(self.code, distance if self.unit == LN2 else distance * LOG2E)
+        distance = distance if self.unit == LN2 else distance * LOG2E
+        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:
