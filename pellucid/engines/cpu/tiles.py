@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pellucid.engines.cpu.builder import I16, I32, Code, Value, element_of, vector
 from pellucid.engines.cpu.layout import Spec
@@ -293,14 +293,14 @@ def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
     return rows
 
 
-def sums_by_lane(code: Code, vectors: Sequence[Value]) -> Value:
-    """The sum over the lanes of the i-th vector in lane i, for as many vectors as lanes."""
+def across_rows(code: Code, vectors: Sequence[Value], combine: Callable[[Value, Value], Value]) -> Value:
+    """All lanes of the i-th vector combined, in lane i, for as many vectors as lanes."""
     vectors, lanes = list(vectors), len(vectors)
     distance = 1
     while distance < lanes:
         low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
         high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [code.shuffle(a, b, low) + code.shuffle(a, b, high) for a, b in pairs]
+        vectors = [combine(code.shuffle(a, b, low), code.shuffle(a, b, high)) for a, b in pairs]
         distance *= 2
     return vectors[0]
