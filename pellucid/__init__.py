@@ -6,23 +6,31 @@ from pellucid.functional import attention, observe
 from pellucid.language import TraceError
 from pellucid.observation import Observation
 from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, Received, TopK
+from pellucid.watch import Layer, Record, accelerate, everywhere, open_record, restore, watch
 
 __all__ = [
     "Entropy",
     "Expect",
+    "Layer",
     "LogSumExp",
     "MaxScore",
     "Observation",
     "Pooled",
     "Received",
+    "Record",
     "TopK",
     "TraceError",
     "__version__",
+    "accelerate",
     "attention",
     "engines",
+    "everywhere",
     "masks",
     "nn",
     "observe",
+    "open_record",
     "readouts",
+    "restore",
     "scores",
+    "watch",
 ]

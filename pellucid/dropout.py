@@ -7,13 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-
-def seed() -> int:
-    """A seed drawn from torch's default generator, so that torch.manual_seed makes a call repeatable."""
-    return int(torch.randint(2**62, ()))
+from pellucid.transformed import is_transformed
 
 
-def kept(seed: int, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:
+def seed() -> int | Tensor:
+    """A seed drawn from torch's default generator, so that torch.manual_seed makes a call repeatable.
+
+    Inside torch.vmap it follows vmap's own `randomness`: one for all, or one for each.
+    """
+    drawn = torch.randint(2**62, ())
+    return drawn if is_transformed(drawn) else int(drawn)
+
+
+def kept(seed: int | Tensor, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:
     """Whether each weight is kept, with probability 1 - p: bool, [*batch, heads, queries, keys]."""
     row = (place["b"] * heads + place["h"]) * q_len + place["q"]
     bits = _mixed(_mixed(row * k_len + place["k"]) ^ seed)

@@ -28,9 +28,11 @@ class Mask:
         return self.function(b, h, q_idx, kv_idx)
 
     def __and__(self, other: MaskFunction) -> Mask:
+        _check_mask("&", other)
         return Mask(lambda *place: self(*place) & other(*place), f"{self.__name__}_and_{_name(other)}")
 
     def __or__(self, other: MaskFunction) -> Mask:
+        _check_mask("|", other)
         return Mask(lambda *place: self(*place) | other(*place), f"{self.__name__}_or_{_name(other)}")
 
     def __invert__(self) -> Mask:
@@ -135,6 +137,12 @@ def _check_integers(name: str, tensor: Tensor, *ranks: int) -> None:
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex() or tensor.ndim not in ranks:
         got = f"{tensor.dtype} of shape {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise ValueError(f"{name}: an integer tensor of {' or '.join(map(str, ranks))} dimensions is needed, got {got}")
+
+
+def _check_mask(sign: str, other: Any) -> None:
+    if isinstance(other, Tensor) or not callable(other):
+        got = type(other).__name__
+        raise TypeError(f"{sign}: a mask combines with a function of (b, h, q_idx, kv_idx), got {got}")
 
 
 def _name(mask: MaskFunction) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
+from pellucid.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.readouts.base import Readout
@@ -39,7 +40,7 @@ class Problem:
     mask: Expression = TRUE
     sinks: Tensor | None = None  # [heads]
     dropout_p: float = 0.0
-    dropout_seed: int = 0
+    dropout_seed: int | Tensor = 0
     readouts: tuple[Readout, ...] = ()
 
     @property
@@ -67,6 +68,17 @@ class Problem:
         """Every load of a captured tensor, attn_mask among them, in the score, the mask and the readouts."""
         roots = (self.score, self.mask, *(e for r in self.readouts for e in r.expressions))
         return tuple(node for node in walk(*roots) if node.op == "load")
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor that is read: query, key, value, sinks if any, what the functions captured."""
+        own = (self.query, self.key, self.value, *((self.sinks,) if self.sinks is not None else ()))
+        return (*own, *(load.value for load in self.loads))
+
+    @cached_property
+    def transformed(self) -> bool:
+        """Whether torch.func or forward-mode differentiation looks through any of `tensors`."""
+        return any(map(is_transformed, self.tensors))
 
     @cached_property
     def captured(self) -> tuple[Tensor, ...]:

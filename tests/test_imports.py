@@ -14,11 +14,13 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "softmax", "dropout", "result", "language", "masks", "scores"),
+    ("_version", "softmax", "result", "transformed", "masks", "scores"),
+    ("dropout", "language"),
     ("problem",),
     ("readouts",),
     ("reference",),
-    ("engines", "observation"),
+    ("engines",),
+    ("observation",),
     ("functional",),
     ("nn",),
     ("watch",),
@@ -33,14 +35,15 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train"),
-    "safetensors": ("demo.weights",),
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress"),
+    "transformers": ("watch.transformers_models",),
+    "safetensors": ("demo.weights", "watch.tensor_file"),
     "matplotlib": ("viewer.picture", "viewer.fonts"),
     "babel": ("demo.cldr",),
     "numpy": ("viewer.picture", "engines.cpu"),
     "llvmlite": ("engines.cpu", "doctor"),
 }
-OPTIONAL = ("babel", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "onnx", "pytest")
+OPTIONAL = ("babel", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "onnx", "pytest", "transformers")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
@@ -163,7 +166,7 @@ print(list(pellucid.attention(x, x, x).shape), pellucid.doctor.report()["pelluci
 
 
 def test_import_loads_neither_the_demo_nor_what_draws() -> None:
-    unwanted = ("pellucid.demo", "pellucid.viewer", "rich", "safetensors", "matplotlib", "babel")
+    unwanted = ("pellucid.demo", "pellucid.viewer", "rich", "safetensors", "matplotlib", "babel", "transformers")
     loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
     assert "pellucid.functional" in loaded
     assert not set(unwanted) & set(loaded)

@@ -129,6 +129,8 @@ def test_every_mask_is_in_the_score_language():
         (lambda: masks.documents(IDS, IDS.float()), r"^key_ids: .* got torch.float32 of shape \[6\]"),
         (lambda: masks.documents(IDS[None, None]), r"^ids: .* got torch.int64 of shape \[1, 1, 6\]"),
         (lambda: masks.key_lengths(torch.tensor(3)), r"^lengths: an integer tensor of 1 dim.* of shape \[\]"),
+        (lambda: masks.causal() & 3, r"^&: a mask combines with a function of \(b, h, q_idx, kv_idx\), got int"),
+        (lambda: torch.ones(3, 3) | masks.causal(), r"^\|: a mask combines with a function of .*, got Tensor"),
         (lambda: masks.prefix(torch.tensor([1.5])), r"^length: an integer tensor of 1 dim"),
     ],
 )

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
+
 from pellucid import reference
 from pellucid.engines import cpu, portable
 from pellucid.problem import Problem
@@ -30,10 +32,15 @@ def _everything(problem: Problem) -> bool:
     return True
 
 
+def _cpu_covers(problem: Problem) -> bool:
+    # What torch looks through, or records operation by operation, must be made of torch's operations.
+    return not (problem.transformed or torch.jit.is_tracing()) and cpu.covers(problem)
+
+
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, cpu.covers),
-    "portable": Engine(portable.run, _everything),
+    "cpu": Engine(cpu.run, _cpu_covers),
+    "portable": Engine(portable.run, portable.covers),
     "reference": Engine(reference.run, _everything),
 }
 _chosen: ContextVar[str | None] = ContextVar("pellucid_engine", default=None)

@@ -21,17 +21,29 @@ from pellucid.problem import Problem
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
 from pellucid.result import Result
 from pellucid.softmax import Merge, Softmax
+from pellucid.transformed import is_differentiated
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
 TILE = 1 << 20
 _blocks: ContextVar[tuple[int, int] | None] = ContextVar("pellucid_portable_blocks", default=None)
 
 
+def covers(problem: Problem) -> bool:
+    """Whether gradients, if any are needed, are autograd's: it keeps those of torch.func from a function like ours."""
+    if not problem.transformed:
+        return True
+    return not (_needs_gradients(problem) or any(map(is_differentiated, problem.tensors)))
+
+
 def run(problem: Problem) -> Result:
     """Attention and its readouts, differentiable once with respect to `problem.differentiable`."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in problem.differentiable):
+    if _needs_gradients(problem):
         return _Attention.run(problem)
     return _forward(problem).result
+
+
+def _needs_gradients(problem: Problem) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in problem.differentiable)
 
 
 @contextmanager

@@ -139,10 +139,17 @@ def _node(op: str, kind: Kind, fold: Callable[..., Any], args: tuple[Expression,
     """The node, or its value when every argument is a constant for which Python's arithmetic is torch's."""
     if all(a.op == "constant" and not _is_nan(a.value) for a in args):
         try:
-            return constant(CASTS[kind](fold(*(a.value for a in args))))
+            value = CASTS[kind](fold(*(a.value for a in args)))
         except (ArithmeticError, ValueError):  # log(0), 1 / 0, int(inf): left to the engine, whose answer is torch's
-            pass
+            return Expression(op, kind, args)
+        if kind != "int" or is_int64(value):  # beyond, torch wraps around
+            return constant(value)
     return Expression(op, kind, args)
+
+
+def is_int64(number: Number) -> bool:
+    """Whether a whole number fits into 64 bits, as every int of the language must."""
+    return -(1 << 63) <= number < 1 << 63
 
 
 def _is_nan(value: Number) -> bool:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pellucid.language.expression import Expression, Kind, Number, walk
+from pellucid.transformed import is_transformed
 
 # Reading the minimum of a captured tensor must stay far cheaper than the tile that it may save.
 MOST_READ = 1 << 20
@@ -92,7 +93,7 @@ def _load(tensor: Tensor, indices: list[Bounds]) -> Bounds:
         low, high = int(index.low), min(int(index.high), size - 1)
         if low <= high:
             part = part.narrow(dimension, low, high - low + 1)
-    if part.numel() == 0 or part.numel() > MOST_READ or part.is_meta:
+    if part.numel() == 0 or part.numel() > MOST_READ or part.is_meta or is_transformed(tensor):
         return None
     least, most = part.aminmax()
     return Interval(least.item(), most.item())

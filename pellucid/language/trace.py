@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pellucid.language.expression import INPUTS, Expression, load
-from pellucid.language.vocabulary import FUNCTIONS, METHODS, SUMMARY, Function, UnsupportedError, expression
+from pellucid.language.expression import INPUTS, Expression
+from pellucid.language.vocabulary import FUNCTIONS, METHODS, SUMMARY, Function, UnsupportedError, element, expression
 
 
 class TraceError(TypeError):
@@ -48,7 +48,7 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     _check_parameters(function, label, inputs)
     try:
         with _Recording():
-            result = function(*(Symbol(INPUTS[name]) for name in inputs))
+            result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
     except TypeError as error:
@@ -57,7 +57,7 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
         said = str(error).replace(Symbol.__name__, "score or index")
         raise TraceError(f"{label}: {said}, which is not in the score language; {SUMMARY}") from None
     try:
-        return expression(_bare(result))
+        return expression(result)
     except UnsupportedError:
         got = f"tensor of shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise TraceError(f"{label}: it must return one score or one bool, got a {got}") from None
@@ -98,7 +98,9 @@ class Symbol:
 
     __bool__ = __int__ = __float__ = __complex__ = _no_number
     __len__ = __iter__ = __contains__ = _no_sequence
-    __hash__ = object.__hash__
+
+    def __hash__(self) -> NoReturn:
+        raise UnsupportedError("it is looked up in a dictionary, a set or a cache. Index a torch tensor instead")
 
     def __index__(self) -> NoReturn:
         raise UnsupportedError("it is used as a Python index. Index a torch tensor instead of a list or an array")
@@ -184,7 +186,7 @@ def _index(tensor: Tensor, index: Any, before: tuple[Expression, ...] = ()) -> S
         raise UnsupportedError(
             f"a captured tensor of shape {list(tensor.shape)} has no {len(indices)} dimensions to index"
         )
-    return Symbol(load(tensor, indices)) if len(indices) == tensor.ndim else _Row(tensor, indices)
+    return Symbol(element(tensor, indices)) if len(indices) == tensor.ndim else _Row(tensor, indices)
 
 
 def _check_parameters(function: Callable[..., Any], label: str, inputs: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -27,6 +27,8 @@ class Received(ColumnReadout):
     def __init__(self, queries: slice | None = None) -> None:
         if queries is not None and not isinstance(queries, slice):
             raise TypeError(f"queries: Received takes a slice of the queries or None, got {type(queries).__name__}")
+        if queries is not None and not all(p is None or hasattr(p, "__index__") for p in _parts(queries)):
+            raise TypeError(f"queries: Received takes a slice of whole numbers, got {queries}")
         if queries is not None and queries.step is not None and queries.step < 1:
             raise ValueError(f"queries: Received takes a slice with a step of at least 1, got {queries}")
         self.queries = slice(None) if queries is None else queries
@@ -45,3 +47,7 @@ class Received(ColumnReadout):
         rows = place["q"].flatten()
         counted = (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
         state.index_add_(-1, place["k"], weights[..., counted, :].sum(-2))
+
+
+def _parts(chosen: slice) -> tuple[Any, Any, Any]:
+    return chosen.start, chosen.stop, chosen.step

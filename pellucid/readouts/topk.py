@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge, finite
+from pellucid.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -80,7 +81,7 @@ def _ordered(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest along the last dimension, the lower place first among equals."""
-    if scores.shape[-1] > k:
+    if scores.shape[-1] > k and not is_transformed(scores):
         # torch.topk breaks ties as it likes: trust it only where the k-th value is alone.
         values, places = scores.topk(k + 1, dim=-1)
         tied = (values[..., -1] == values[..., -2]) & (values[..., -1] > -torch.inf)

@@ -1,116 +1,145 @@
 """How many keys each query may look at: what the entropy of a row is compared with.
 
 Counted from the mask's expression in tiles: its bounds settle the tiles that are all allowed or all masked, so only
-those that the mask's edge goes through are evaluated.
+those that the mask's edge goes through are cut smaller, and the smallest evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid.language import TRUE, Expression, Interval, bounds, evaluate, walk
+from pellucid.language import INPUTS, TRUE, Expression, Interval, bounds, evaluate, operation, walk
 from pellucid.watch.record import Layer
 
-ROWS, KEYS = 256, 512  # of a tile
+_CAUSAL = operation("ge", INPUTS["q"], INPUTS["k"])
+SMALLEST = 256  # queries and keys of a tile that is evaluated
 
 
-def allowed_keys(layer: Layer, first: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of keys that each query may look at, and whether `first` is one of them.
+class Allowed(NamedTuple):
+    """How many keys each query may look at, int32 [batch, heads or 1, q_len]: no padding is counted."""
 
-    Counted from the mask where the layer kept it, else from the layer's role and padding: then a window or packed
-    sequences are not known of, and the number is an upper limit.
+    keys: Tensor
+    beyond_first: Tensor  # the same without the sequence's first key
 
-    Args:
-        layer: what was observed.
-        first: position of each sequence's first key that is no padding, int64 [batch].
 
-    Returns:
-        int64 and bool, both [batch, heads or 1, q_len].
+@dataclass(frozen=True)
+class Field:
+    """The queries and keys that a mask is about, by their positions.
+
+    Attributes:
+        batch: sequences.
+        heads: query heads.
+        queries: positions.
+        keys: positions.
+        padding: which keys are padding, bool [batch, all positions], or None.
+        mask: which keys are allowed, by position.
 
     """
-    known = [(part.start, part.q_len, part.k_start, part.k_len, part.mask) for part in layer.parts]
-    if not known:
-        known = [(layer.start, layer.q_len, 0, layer.k_len, TRUE)]
-    pieces = [_of_part(layer, first, *part, from_role=not layer.parts) for part in known]
-    counts, firsts = zip(*pieces, strict=True)
-    return torch.cat(counts, -1), torch.cat(firsts, -1)
+
+    batch: int
+    heads: int
+    queries: range
+    keys: range
+    padding: Tensor | None
+    mask: Expression
+
+    def count(self) -> Allowed:
+        """The keys of each query."""
+        of_heads = any(node.op == "input" and node.value == "h" for node in walk(self.mask))
+        heads = self.heads if of_heads else 1
+        counts = torch.zeros(self.batch, heads, len(self.queries), dtype=torch.int32, device=self._device)
+        if self.batch and counts.numel() and self.keys:
+            self._add(counts, self.queries, self.keys)
+        first = self._first()
+        one = self._evaluated(self.mask, heads, self.queries, first[:, None, None, None])
+        inside = ((first >= self.keys.start) & (first < self.keys.stop))[:, None, None]
+        allows_first = one.expand(*counts.shape, 1)[..., 0] & inside
+        return Allowed(counts, counts - allows_first.to(torch.int32))
+
+    @property
+    def _device(self) -> torch.device | None:
+        """Where the tensors that the mask reads are."""
+        return next((node.value.device for node in walk(self.mask) if node.op == "load"), None)
+
+    def _add(self, counts: Tensor, rows: range, columns: range) -> None:
+        """Add a tile's keys, cutting it where the mask is mixed."""
+        places = {
+            "b": Interval(0, self.batch - 1),
+            "h": Interval(0, self.heads - 1),
+            "q": Interval(rows[0], rows[-1]),
+            "k": Interval(columns[0], columns[-1]),
+        }
+        found = bounds(self.mask, places)
+        if found is not None and not found.high:
+            return
+        if found is not None and found.low:
+            self._place(counts, rows).add_(self._real(columns).sum(-1, dtype=torch.int32))
+        elif max(len(rows), len(columns)) <= SMALLEST:
+            keys = torch.arange(columns.start, columns.stop, device=self._device)
+            allowed = self._evaluated(self.mask, counts.shape[1], rows, keys) & self._real(columns)
+            self._place(counts, rows).add_(allowed.sum(-1, dtype=torch.int32))
+        else:
+            for half_of_rows in _halves(rows):
+                for half_of_columns in _halves(columns):
+                    self._add(counts, half_of_rows, half_of_columns)
+
+    def _place(self, counts: Tensor, rows: range) -> Tensor:
+        return counts[..., rows.start - self.queries.start : rows.stop - self.queries.start]
+
+    def _evaluated(self, mask: Expression, heads: int, rows: range, keys: Tensor) -> Tensor:
+        """The mask, broadcasting to [batch, heads, rows, keys]."""
+        place = {
+            "b": torch.arange(self.batch, device=self._device)[:, None, None, None],
+            "h": torch.arange(heads, device=self._device)[:, None, None],
+            "q": torch.arange(rows.start, rows.stop, device=self._device)[:, None],
+            "k": keys,
+        }
+        found = evaluate(mask, inputs=place, dtype=torch.float32)[0]
+        return found.expand(*found.shape[:-1], keys.shape[-1]) if found.ndim else found.expand(1, keys.shape[-1])
+
+    def _real(self, columns: range) -> Tensor:
+        """Which keys are no padding, bool [batch or 1, 1, 1, keys]."""
+        if self.padding is None:
+            return torch.ones(1, 1, 1, len(columns), dtype=torch.bool, device=self._device)
+        return ~self.padding[:, None, None, columns.start : columns.stop].to(self._device)
+
+    def _first(self) -> Tensor:
+        """The position of each sequence's first key that is no padding, int64 [batch]."""
+        if self.padding is None:
+            return torch.zeros(self.batch, dtype=torch.int64, device=self._device)
+        return (~self.padding).to(torch.uint8).argmax(-1).to(self._device)
 
 
-def _of_part(
-    layer: Layer, first: Tensor, start: int, q_len: int, k_start: int, k_len: int, mask: Expression, from_role: bool
-) -> tuple[Tensor, Tensor]:
-    heads = layer.heads if any(node.op == "input" and node.value == "h" for node in walk(mask)) else 1
-    counts = torch.zeros(layer.batch, heads, q_len, dtype=torch.int64)
-    queries = torch.arange(start, start + q_len)
-    for rows, keys, full in _tiles(layer, heads, range(start, start + q_len), range(k_start, k_start + k_len), mask):
-        counts[..., rows.start - start : rows.stop - start] += _count(layer, heads, rows, keys, TRUE if full else mask)
-    place = _place(layer.batch, heads, queries, first[:, None, None, None])
-    allows_first = _evaluated(mask, place, (*counts.shape, 1))[..., 0]
-    if from_role and layer.role == "causal self":
-        later = _later_keys(layer, queries)
-        counts, allows_first = counts - later, allows_first & (first[:, None, None] <= queries)
-    return counts.clamp(min=0), allows_first
+def allowed_of(layer: Layer) -> Allowed:
+    """How many keys each query of a layer may look at.
+
+    As it was read, or counted from the masks that were kept; else from the layer's role and padding alone: then a
+    window or packed sequences are not known of, and the numbers are upper limits.
+    """
+    if "allowed" in layer.readings:
+        return Allowed(*layer.readings["allowed"])
+    padding = layer.padding.keys
+    fields = [
+        Field(
+            layer.batch, layer.heads, range(part.start, part.start + part.q_len),
+            range(part.k_start, part.k_start + part.k_len), padding, part.mask,
+        )
+        for part in layer.parts
+    ] or [
+        Field(
+            layer.batch, layer.heads, range(layer.start, layer.start + layer.q_len), range(layer.k_len), padding,
+            _CAUSAL if layer.role == "causal self" else TRUE,
+        )
+    ]  # fmt: skip
+    return Allowed(*(torch.cat(counts, -1) for counts in zip(*(field.count() for field in fields), strict=True)))
 
 
-def _tiles(
-    layer: Layer, heads: int, queries: range, keys: range, mask: Expression
-) -> Iterator[tuple[range, range, bool]]:
-    """The tiles that may hold an allowed key, and whether all of the tile's keys are allowed."""
-    for q in range(queries.start, queries.stop, ROWS):
-        rows = range(q, min(q + ROWS, queries.stop))
-        for k in range(keys.start, keys.stop, KEYS):
-            columns = range(k, min(k + KEYS, keys.stop))
-            places = {
-                "b": Interval(0, layer.batch - 1),
-                "h": Interval(0, heads - 1),
-                "q": Interval(rows.start, rows.stop - 1),
-                "k": Interval(columns.start, columns.stop - 1),
-            }
-            found = bounds(mask, places)
-            if found is None or found.high:
-                yield rows, columns, bool(found is not None and found.low)
-
-
-def _count(layer: Layer, heads: int, rows: range, keys: range, mask: Expression) -> Tensor:
-    """The allowed keys of one tile that are no padding, int64 [batch, heads, rows]."""
-    shape = (layer.batch, heads, len(rows), len(keys))
-    real = _real_keys(layer, keys)[:, None, None, :]
-    if mask is TRUE:
-        return real.sum(-1).expand(shape[:-1])
-    allowed = _evaluated(
-        mask,
-        _place(layer.batch, heads, torch.arange(rows.start, rows.stop), torch.arange(keys.start, keys.stop)),
-        shape,
-    )
-    return (allowed & real).sum(-1)
-
-
-def _evaluated(mask: Expression, place: dict[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-    return evaluate(mask, inputs=place, dtype=torch.float32)[0].expand(shape)
-
-
-def _place(batch: int, heads: int, queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
-    return {
-        "b": torch.arange(batch)[:, None, None, None],
-        "h": torch.arange(heads)[:, None, None],
-        "q": queries[:, None],
-        "k": keys,
-    }
-
-
-def _real_keys(layer: Layer, keys: range) -> Tensor:
-    """Which keys are no padding, bool [batch, keys]."""
-    if layer.padding.keys is None:
-        return torch.ones(layer.batch, len(keys), dtype=torch.bool)
-    return ~layer.padding.keys[:, keys.start : keys.stop]
-
-
-def _later_keys(layer: Layer, queries: Tensor) -> Tensor:
-    """How many keys that are no padding come after each query, int64 [batch, 1, q_len]."""
-    real = _real_keys(layer, range(layer.k_len)).to(torch.int64)
-    until = torch.cat([real.new_zeros(layer.batch, 1), real.cumsum(-1)], -1)  # [batch, k_len + 1]
-    seen = until[:, (queries + 1).clamp(max=layer.k_len)]
-    return (until[:, -1:] - seen)[:, None]
+def _halves(whole: range) -> list[range]:
+    if len(whole) <= SMALLEST:
+        return [whole]
+    middle = whole.start + len(whole) // 2
+    return [range(whole.start, middle), range(middle, whole.stop)]

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.watch.allowed import allowed_keys
+from pellucid.watch.allowed import Allowed, allowed_of
 from pellucid.watch.beyond import NEAR, PREFIX
 from pellucid.watch.record import Layer
+from pellucid.watch.repeats import Repeats
 
 LEAST_LEFT = 1e-6  # mean weight beyond the sink, below which float32 leaves nothing to describe
 
@@ -33,13 +34,12 @@ class HeadNumbers:
     """The numbers of one layer's heads, over all rows of all sequences that are no padding.
 
     Args:
-        layer: what was observed, with the readings of `summary_readouts`; a number whose reading is missing is NaN.
-        token_ids: of the keys' sequence, int64 [batch, length], or None.
+        layer: what was observed, with the readings of `summary_readouts` and those that Beside adds; a number whose
+            reading is missing is NaN.
 
     """
 
     layer: Layer
-    token_ids: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -64,9 +64,10 @@ class HeadNumbers:
     @cached_property
     def relative_entropy(self) -> Pair:
         """The entropy over that of equal weights on the same keys, 0 to 1."""
-        allowed, first_allowed = self._allowed
-        outcomes = (allowed + self.layer.has_sink).clamp(min=1).log()
-        others = (allowed - first_allowed.to(allowed.dtype)).clamp(min=1).log()
+        outcomes = (self._allowed.keys + self.layer.has_sink).clamp(min=1).double().log()
+        others = self._allowed.beyond_first.clamp(min=1).double().log()
+        if self._beyond is None:
+            return Pair(self._sum(self._entropy) / _or_nan(self._sum(outcomes)), self._nan)
         return Pair(
             self._sum(self._entropy) / _or_nan(self._sum(outcomes)),
             self._sum(self._rest_entropy) / _or_nan(self._sum(self._beyond * others)),
@@ -90,18 +91,21 @@ class HeadNumbers:
     @cached_property
     def duplicate(self) -> Pair:
         """Weight on other occurrences of the query's token, over the rows that can see one."""
-        first_repeats = self._repeats_of_first & (self._from_first != 0)
-        return self._pair("duplicate", first_repeats, self._repeated)
+        if self._repeats is None:
+            return Pair(self._nan, self._nan)
+        return self._pair("duplicate", self._repeats.of_first, self._repeats.seen)
 
     @cached_property
     def induction(self) -> Pair:
         """Weight on what follows other occurrences of the query's token, over the rows that can see one."""
-        return self._pair("induction", torch.zeros_like(self._from_first), self._repeated)
+        if self._repeats is None:
+            return Pair(self._nan, self._nan)
+        return self._pair("induction", torch.zeros(()), self._repeats.seen)
 
     @cached_property
     def concentration(self) -> Pair:
         """How unevenly the keys receive: 1 less the entropy of what they receive over that of equal shares."""
-        received = self._reading("received", "keys")
+        received = self._reading("received")
         real = self._real_keys
         if received is None:
             return Pair(self._nan, self._nan)
@@ -142,8 +146,8 @@ class HeadNumbers:
         return positions - self._start_of_keys
 
     @cached_property
-    def _allowed(self) -> tuple[Tensor, Tensor]:
-        return allowed_keys(self.layer, self._start_of_keys.flatten())
+    def _allowed(self) -> Allowed:
+        return Allowed(*(counts.cpu() for counts in allowed_of(self.layer)))
 
     @cached_property
     def _entropy(self) -> Tensor | None:
@@ -181,41 +185,13 @@ class HeadNumbers:
         return (plain + torch.xlogy(beyond, beyond)).clamp(min=0.0)
 
     @cached_property
-    def _repeated(self) -> Tensor | None:
-        """Whether a query can see another occurrence of its token, by the ids and the role, bool [batch, 1, q_len]."""
-        ids = self._ids
-        if ids is None:
-            return None
-        repeated = torch.stack([_repeated(row, real, self._causal) for row, real in zip(ids, self._real, strict=True)])
-        return repeated[:, None, self.layer.start : self.layer.start + self.layer.q_len]
-
-    @cached_property
-    def _repeats_of_first(self) -> Tensor:
-        """Whether a query's token is that of the first key, bool [batch, 1, q_len]."""
-        if self._ids is None:
-            return self._from_first == 0
-        of_first = self._ids.gather(1, self._start_of_keys[:, 0])
-        return (self._ids == of_first)[:, None, self.layer.start : self.layer.start + self.layer.q_len]
-
-    @property
-    def _real(self) -> Tensor:
-        return self._real_keys[:, 0]
-
-    @property
-    def _causal(self) -> bool:
-        return self.layer.role == "causal self"
-
-    @cached_property
-    def _ids(self) -> Tensor | None:
-        """The tokens of the keys, int64 [batch, k_len]; None where they are not known or not those of the keys."""
-        ids, layer = self.token_ids, self.layer
-        if ids is None or layer.role == "cross" or len(ids) != layer.batch or ids.shape[1] < layer.k_len:
-            return None
-        return ids[:, : layer.k_len].cpu()
+    def _repeats(self) -> Repeats | None:
+        known = self.layer.readings.get("repeats")
+        return None if known is None else Repeats(*(flags.cpu() for flags in known))
 
     # Sums over them.
 
-    def _reading(self, name: str, along: str = "queries") -> Tensor | None:
+    def _reading(self, name: str) -> Tensor | None:
         if name not in self.layer.readings:
             return None
         return self.layer.readings[name].cpu().double()
@@ -240,7 +216,7 @@ class HeadNumbers:
     def _pair(self, name: str, of_first: Tensor, rows: Tensor | None = None) -> Pair:
         """The numbers of a sum `beyond_first_<name>` whose function is `of_first` at the first key."""
         beyond = self._reading(f"{PREFIX}_{name}")
-        if beyond is None or self._first is None or (rows is None and name in ("duplicate", "induction")):
+        if beyond is None or self._first is None:
             return Pair(self._nan, self._nan)
         return Pair(self._mean(beyond + self._first * of_first, rows), self._share(beyond, rows))
 
@@ -256,14 +232,3 @@ def _unevenness(received: Tensor, keys: Tensor) -> Tensor:
     uneven = 1.0 - torch.special.entr(shares).sum(-1) / _or_nan(keys.clamp(min=1).log())
     weight = torch.where(uneven.isnan(), 0.0, total)
     return (uneven.nan_to_num() * weight).sum(0) / _or_nan(weight.sum(0))
-
-
-def _repeated(ids: Tensor, real: Tensor, causal: bool) -> Tensor:
-    """Whether each token occurs once more among the real ones, before it if causal; bool [length]."""
-    _, kind = torch.unique(ids, return_inverse=True)
-    if not causal:
-        return (torch.bincount(kind[real], minlength=int(kind.max()) + 1)[kind] > 1) & real
-    earliest = torch.full((int(kind.max()) + 1,), len(ids))
-    places = torch.arange(len(ids))
-    earliest.scatter_reduce_(0, kind[real], places[real], "amin")
-    return (places > earliest[kind]) & real

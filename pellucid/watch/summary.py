@@ -127,8 +127,8 @@ def summary(record: Record, layers: Sequence[str] | None = None) -> Summary:
 
     """
     names = record.layers if layers is None else layers
-    ids = record.token_ids
-    return Summary(head for name in names for head in _heads(record[name], HeadNumbers(record[name], ids)))
+    observed = [record[name] for name in names]
+    return Summary(head for layer in observed for head in _heads(layer, HeadNumbers(layer)))
 
 
 def _heads(layer: Layer, numbers: HeadNumbers) -> Iterator[HeadSummary]:

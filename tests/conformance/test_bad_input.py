@@ -161,6 +161,7 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "Pooled of no bins": (lambda: readouts.Pooled(0, 3), ("queries", "0")),
     "Pooled of half a bin": (lambda: readouts.Pooled(3, 0.5), ("keys", "0.5")),  # type: ignore[arg-type]
     "Received from a number": (lambda: readouts.Received(3), ("queries", "slice", "int")),  # type: ignore[arg-type]
+    "Received from no numbers": (lambda: readouts.Received(slice("a")), ("queries", "slice", "'a'")),
     # named functions
     "a negative window": (lambda: masks.sliding_window(-1), ("left", "-1")),
     "a negative window to the right": (lambda: masks.sliding_window(0, -2), ("right", "-2")),

@@ -35,6 +35,8 @@ def unfolded(op, kind, args):
 @example("floordiv", -5.0, torch.inf)
 @example("mod", -5.0, torch.inf)
 @example("truediv", 1, 0)
+@example("mul", 1 << 62, 4)
+@example("add", (1 << 63) - 1, 1)
 @examples(1000)
 def test_folding_two_constants_is_torch(op, left, right):
     args = (constant(left), constant(right))
@@ -63,6 +65,7 @@ def test_folding_two_constants_is_torch(op, left, right):
 @example("sqrt", -1.0)
 @example("floor", torch.nan)
 @example("round", torch.inf)
+@example("neg", -(1 << 63))
 @examples(1000)
 def test_folding_one_constant_is_torch(op, number):
     arg = constant(number)

@@ -301,6 +301,12 @@ UNTRACEABLE = {
     "complex": (lambda score, q, k: score.to(torch.complex64), "complex numbers are not in the score language"),
     "dtype": (lambda score, q, k: score.type("torch.IntTensor"), "a conversion needs a torch.dtype"),
     "parameters": (lambda score, q: score, r"expected 3 parameters \(score, q_idx, kv_idx\), got \(score, q\)"),
+    "whole row": (lambda score, q, k: torch.zeros(7, 11)[q], r"shape \[7, 11\] is indexed by 1 of its 2"),
+    "beyond 64 bits": (lambda score, q, k: score + (q + 2**63), "9223372036854775808 is beyond 64 bits; write it as a"),
+    "dictionary": (lambda score, q, k: score + {0: 1.0}[q], "looked up in a dictionary.*Index a torch tensor"),
+    "complex tensor": (lambda score, q, k: score + torch.zeros(7).cfloat()[q], r"is of torch.complex64.*\.to\(torch.f"),
+    "tiny floats": (lambda score, q, k: score + torch.zeros(7).to(torch.float8_e5m2)[q], "is of torch.float8_e5m2"),
+    "large unsigned": (lambda score, q, k: score + torch.zeros(()).to(torch.uint64), r"uint64.*\.to\(torch.long\)"),
     "not a function": (3, "score_mod: expected a function of"),
 }
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,73 +17,118 @@ from pellucid.engines.cpu.columns import Columns
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import CHUNK, FIXED, SLOT, Spec
+from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
 
 TASKS_A_THREAD = 4
+WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread
 RANGES = 8  # ranges of queries that have column sums of their own
 
 
-def call(
+@dataclass(frozen=True)
+class Prepared:
+    """A kernel and its arguments, all but the addresses: the same for calls that differ in their numbers alone."""
+
+    address: int
+    numbers: bytes  # the arguments, with 0 for every address
+    array: type[ctypes.Array[ctypes.c_int64]]
+    scratch: int  # bytes for each thread
+    workers: int
+    slots: tuple[Slot, ...]
+
+    def run(self, tensors: dict[str, Tensor], captured: Sequence[Tensor]) -> None:
+        """Call the kernel.
+
+        Args:
+            tensors: by the argument that is its address, laid out as when this was prepared.
+            captured: a tensor for each of `slots`.
+
+        """
+        arguments = self.array.from_buffer_copy(self.numbers)  # its own: other threads may be in this call as well
+        for name, tensor in tensors.items():
+            arguments[FIXED[name]] = tensor.data_ptr()
+        tables = []
+        for place, tensor, slot in zip(range(len(FIXED), len(arguments), SLOT), captured, self.slots, strict=True):
+            arguments[place] = tensor.data_ptr()
+            if slot.table:
+                tables.append(_table(tensor))
+                arguments[place + 1] = tables[-1].data_ptr()
+        arguments[FIXED["scratch"]] = threads.scratch(self.workers * self.scratch)
+        threads.run(self.address, ctypes.addressof(arguments), self.workers)
+
+
+def prepare(
     problem: Problem, kernel: type[Kernel], program: Program, spec: Spec, own: dict[str, int], output: Tensor
-) -> None:
-    """Run a kernel on a problem; `own` are arguments that only this kernel has."""
+) -> Prepared:
+    """A kernel's call on problems like this one.
+
+    Args:
+        problem: its query, key and value as `in_place` leaves them.
+        kernel: which.
+        program: the problem's functions.
+        spec: what the kernel is compiled for.
+        own: arguments that this kernel alone has, or has otherwise.
+        output: a contiguous tensor of the output's shape.
+
+    """
     address = compiler.function(
         kernel.__name__.lower(),
         f"{spec!r} {program.description()}",
         lambda module: emit(module, kernel, spec, program),
         spec.target,
     )
-    pairs = torch.Size(problem.rows[:-1]).numel()
-    chunk = _column_chunk(problem, spec.block) if kernel is Columns else _chunk(problem, pairs, spec.block)
-    chunks = -(-problem.q_len // chunk)
-    per_range = -(-chunks // min(chunks, RANGES))
-    rows = pairs * problem.q_len
-    kept: list[Tensor] = []
-    named = {
-        "tasks": pairs * (-(-chunks // per_range) if kernel is Columns else chunks),
-        "pairs": pairs,
-        "rows": rows,
-        "state_rows": rows,
-    } | own
-    workers = min(torch.get_num_threads(), named["tasks"])
-    named |= {
-        "scratch": threads.scratch(workers * spec.scratch["end"]),
+    named = _sizes(problem, kernel, spec) | {
         "scratch_size": spec.scratch["end"],
-        "heads": problem.heads,
-        "inner_batch": problem.batch[-1] if problem.batch else 1,
-        "q_len": problem.q_len,
-        "k_len": problem.k_len,
-        "chunk": chunk,
-        "chunks": chunks,
-        "chunks_a_range": per_range,
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
         "key_group": group_of(problem.heads, problem.key),
         "value_group": group_of(problem.heads, problem.value),
-        "sinks": _address(problem.sinks, problem.dtype, kept),
     }
+    output = in_place(output, problem.batch)  # a view: it is contiguous
     for name, tensor in (("query", problem.query), ("key", problem.key), ("value", problem.value), ("output", output)):
-        named |= _laid_out(name, tensor, problem, kept)
+        named |= _strides(name, tensor)
+    named |= own
     numbers = [named.get(name, 0) for name in FIXED]
-    for tensor, slot in _by_number(program):
-        numbers += _slot_arguments(tensor, slot, kept)
-    arguments = (ctypes.c_int64 * len(numbers))(*numbers)
-    threads.run(address, ctypes.addressof(arguments), workers)
+    captured = captured_by(program)
+    for tensor in captured:
+        numbers += _layout(tensor)
+    array = ctypes.c_int64 * len(numbers)
+    workers = min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD))
+    slots = tuple(program.slots[id(tensor)] for tensor in captured)
+    return Prepared(address, bytes(array(*numbers)), array, spec.scratch["end"], max(workers, 1), slots)
 
 
-def _chunk(problem: Problem, pairs: int, block: int) -> int:
-    """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
-    wanted = TASKS_A_THREAD * torch.get_num_threads()
-    per_head = -(-wanted // pairs)
-    blocks = -(-problem.q_len // block)
-    return min(CHUNK, max(1, -(-blocks // per_head)) * block)
+def call(
+    problem: Problem, kernel: type[Kernel], program: Program, spec: Spec, own: dict[str, int], output: Tensor
+) -> None:
+    """Run a kernel on a problem once; `own` are arguments that this kernel alone has, or has otherwise."""
+    query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
+    problem = replace(problem, query=query, key=key, value=value)
+    tensors = {"query": query, "key": key, "value": value, "output": output}
+    if problem.sinks is not None:
+        tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
+    prepare(problem, kernel, program, spec, own, output).run(tensors, captured_by(program))
 
 
-def _column_chunk(problem: Problem, block: int) -> int:
-    """The same for any number of threads, for the sums of a range of chunks are rounded together."""
-    return min(CHUNK, -(-problem.q_len // (RANGES * block)) * block)
+def captured_by(program: Program) -> tuple[Tensor, ...]:
+    """The captured tensors, in the order of their slots."""
+    tensors = {id(n.value): n.value for n in walk(*program.roots.values()) if n.op == "load"}
+    return tuple(tensors[key] for key, _ in sorted(program.slots.items(), key=lambda item: item[1].number))
+
+
+def in_place(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
+    """A tensor as kernels can read it: copied if its rows are not contiguous or it has too many strides."""
+    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    if len(batch) > 2 or tensor.ndim - 3 > 2:
+        return tensor.expand(*batch, *tensor.shape[-3:]).reshape(-1, batch[-1], *tensor.shape[-3:])
+    return tensor
+
+
+def sinks_in(sinks: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sinks as kernels read them, [heads]."""
+    return sinks if sinks.dtype == dtype and sinks.is_contiguous() else sinks.detach().to(dtype).contiguous()
 
 
 def group_of(heads: int, tensor: Tensor) -> int:
@@ -88,47 +136,59 @@ def group_of(heads: int, tensor: Tensor) -> int:
     return max(1, heads // tensor.shape[-3]) if tensor.shape[-3] > 1 else max(heads, 1)
 
 
-def _laid_out(name: str, tensor: Tensor, problem: Problem, kept: list[Tensor]) -> dict[str, int]:
-    """A tensor's address and strides; copied if its rows are not contiguous or it has more than 2 batch dimensions."""
-    if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-        tensor = tensor.contiguous()
-    batch = problem.batch
-    if len(batch) > 2 or tensor.ndim - 3 > 2:
-        tensor = tensor.expand(*batch, *tensor.shape[-3:]).reshape(-1, batch[-1], *tensor.shape[-3:])
-    kept.append(tensor)
+def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]:
+    pairs = math.prod(problem.rows[:-1])
+    chunk = _column_chunk(problem, spec) if kernel is Columns else _chunk(problem, pairs, spec)
+    chunks = -(-problem.q_len // chunk)
+    per_range = -(-chunks // min(chunks, RANGES))
+    rows = pairs * problem.q_len
+    return {
+        "tasks": pairs * (-(-chunks // per_range) if kernel is Columns else chunks),
+        "pairs": pairs,
+        "rows": rows,
+        "state_rows": rows,
+        "heads": problem.heads,
+        "inner_batch": problem.batch[-1] if problem.batch else 1,
+        "q_len": problem.q_len,
+        "k_len": problem.k_len,
+        "chunk": chunk,
+        "chunks": chunks,
+        "chunks_a_range": per_range,
+    }
+
+
+def _work(named: dict[str, int], spec: Spec) -> int:
+    """Multiplications of the two products."""
+    return named["rows"] * named["k_len"] * (spec.head_dim + spec.value_dim)
+
+
+def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
+    """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
+    wanted = TASKS_A_THREAD * torch.get_num_threads()
+    per_head = -(-wanted // pairs)
+    blocks = -(-problem.q_len // spec.block)
+    return min(spec.chunk, max(1, -(-blocks // per_head)) * spec.block)
+
+
+def _column_chunk(problem: Problem, spec: Spec) -> int:
+    """The same for any number of threads, for the sums of a range of chunks are rounded together."""
+    return min(spec.chunk, -(-problem.q_len // (RANGES * spec.block)) * spec.block)
+
+
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """A tensor's strides; 0 where a dimension is broadcast."""
     sizes, strides = tensor.shape[:-3], tensor.stride()
     steps = [0, 0]
     for back in range(1, len(sizes) + 1):
         steps[-back] = strides[-3 - back] if sizes[-back] > 1 else 0
-    group_head = strides[-3] if tensor.shape[-3] > 1 else 0
-    return {
-        name: tensor.data_ptr(),
-        f"{name}_batch": steps[0],
-        f"{name}_inner": steps[1],
-        f"{name}_head": group_head,
-        f"{name}_row": strides[-2],
-    }
+    head = strides[-3] if tensor.shape[-3] > 1 else 0
+    return {f"{name}_batch": steps[0], f"{name}_inner": steps[1], f"{name}_head": head, f"{name}_row": strides[-2]}
 
 
-def _address(tensor: Tensor | None, dtype: torch.dtype, kept: list[Tensor]) -> int:
-    if tensor is None:
-        return 0
-    kept.append(tensor.detach().to(dtype).contiguous())
-    return kept[-1].data_ptr()
-
-
-def _by_number(program: Program) -> list[tuple[Tensor, Slot]]:
-    tensors = {id(n.value): n.value for n in walk(*program.roots.values()) if n.op == "load"}
-    return [(tensors[key], slot) for key, slot in sorted(program.slots.items(), key=lambda item: item[1].number)]
-
-
-def _slot_arguments(tensor: Tensor, slot: Slot, kept: list[Tensor]) -> list[int]:
-    table = _table(tensor) if slot.table else None
-    if table is not None:
-        kept.append(table)
-    sizes, strides = list(tensor.shape), list(tensor.stride())
+def _layout(tensor: Tensor) -> list[int]:
+    """What a slot holds: room for two addresses, sizes and strides."""
     fill = [0] * (MOST_SLOT_DIMS - tensor.ndim)
-    numbers = [tensor.data_ptr(), 0 if table is None else table.data_ptr(), *sizes, *fill, *strides, *fill]
+    numbers = [0, 0, *tensor.shape, *fill, *tensor.stride(), *fill]
     assert len(numbers) == SLOT
     return numbers
 

@@ -28,6 +28,7 @@ def covers(problem: Problem) -> bool:
         and 1 <= problem.value.shape[-1] <= MOST_DIM
         and torch.Size(problem.rows).numel() > 0
         and problem.k_len > 0
+        and not any(t.is_neg() for t in problem.tensors)  # torch negates these as it reads
         and all(_readable(readout) for readout in problem.readouts)
         and all(_storable(node) for node in walk(*roots_of(problem).values()))
         and (host().half or query.dtype != torch.float16)

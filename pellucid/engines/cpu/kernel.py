@@ -127,9 +127,9 @@ class Kernel(ABC):
 
     def task(self, pair: Value, chunk: Value) -> Task:
         """A chunk of the queries of one batch and head."""
-        code, heads, size = self.code, self.argument("heads"), self.argument("chunk")
+        code, size = self.code, self.argument("chunk")
         first = chunk * size
-        b, h = pair / heads, pair - (pair / heads) * heads
+        b, h = self.batch_and_head(pair)
         inner = self.argument("inner_batch")
         outer, inside = b / inner, b - (b / inner) * inner
 
@@ -143,6 +143,11 @@ class Kernel(ABC):
         key = of_head("key", h / self.argument("key_group"))
         value = of_head("value", h / self.argument("value_group"))
         return Task(b, h, pair, first, code.minimum(size, self.q_len - first), query, key, value, output)
+
+    def batch_and_head(self, pair: Value) -> tuple[Value, Value]:
+        """Which batch and head a pair is."""
+        heads = self.argument("heads")
+        return pair / heads, pair - (pair / heads) * heads
 
     def over_keys(self, task: Task) -> None:
         """Take the task's queries through all keys."""
@@ -188,6 +193,10 @@ class Kernel(ABC):
             "q": Span(first_query, first_query + rows - 1),
             "k": Span(key, stop - 1),
         }
+        return self.allowed(places)
+
+    def allowed(self, places: dict[str, Span]) -> Span:
+        """Whether the mask may, and must, allow all of these places."""
         return Bounds(self.code, self.program, self.functions.arguments, places).of(self.mask)
 
     # A block of queries.

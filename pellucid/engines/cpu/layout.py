@@ -14,7 +14,8 @@ from pellucid.engines.cpu.builder import F16, F32, F64, I16
 from pellucid.engines.cpu.target import Target
 
 KEYS = 256  # keys of a tile
-CHUNK = 768  # queries of a task, a multiple of every block: packing the keys is shared by so many
+CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
+KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 # The arguments, by their place in the array. Strides count elements.
@@ -25,6 +26,7 @@ ARGUMENTS = [
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
     "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
+    "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
     "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
 ]  # fmt: skip
@@ -109,6 +111,12 @@ class Spec:
         return 32 if self.tiles else 48
 
     @property
+    def chunk(self) -> int:
+        """Queries of a task at most, whole blocks."""
+        row = (self.value_width + len(self.accumulators) + 2 * self.topk) * self.size
+        return min(CHUNK, KEPT // row) // self.block * self.block
+
+    @property
     def words(self) -> int:
         """Words of a key or query, each as large as a number."""
         return -(-self.head_dim // self.pair)
@@ -143,7 +151,7 @@ class Spec:
     @cached_property
     def scratch(self) -> dict[str, int]:
         """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
-        rows = CHUNK + self.block
+        rows = self.chunk + self.block
         parts = {
             "keys": self.packed_keys * self.key_words,
             "values": self.packed_keys * self.value_width // self.pair,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
-from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.program import Program, Slot
 from pellucid.engines.cpu.target import Target, host
 from pellucid.language import Expression, Interval, bounds, walk
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, Expect, TopK
+from pellucid.readouts import Entropy, Expect, Readout, TopK
+
+MOST_TABULATED = 1 << 22
 
 
 def roots_of(problem: Problem) -> dict[str, Expression]:
@@ -48,6 +52,11 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
     )
 
 
+def asked(readouts: tuple[Readout, ...]) -> Hashable:
+    """What a kernel is asked to read, beside the functions of Expect."""
+    return tuple((type(r), r.k if isinstance(r, TopK) else 0) for r in readouts)
+
+
 def _slots(problem: Problem, roots: dict[str, Expression]) -> dict[int, Slot]:
     slots: dict[int, Slot] = {}
     for node in walk(*roots.values()):
@@ -68,7 +77,13 @@ def _tabulated(load: Expression) -> bool:
     """Whether block minima of the captured tensor help to skip tiles: a row of integers for each batch and head."""
     tensor: Tensor = load.value
     rows_fixed = all(n.value not in ("q", "k") for index in load.args[:-1] for n in walk(index) if n.op == "input")
-    return tensor.ndim > 0 and load.kind != "float" and rows_fixed and tensor.numel() <= 1 << 22
+    return (
+        tensor.ndim > 0
+        and load.kind != "float"
+        and rows_fixed
+        and tensor.shape[-1] > KEYS
+        and tensor.numel() <= MOST_TABULATED
+    )
 
 
 def _fits_32_bits(problem: Problem, program: Program) -> bool:

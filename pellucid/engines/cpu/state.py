@@ -25,23 +25,29 @@ class RowState:
     top_keys: Tensor
 
     @classmethod
-    def empty(cls, problem: Problem, spec: Spec, parts: int = 0) -> RowState:
-        """Not written yet."""
-        lead = (parts, *problem.rows) if parts else problem.rows
-        state = torch.empty(len(spec.accumulators) if spec.rows_out else 0, *lead, dtype=problem.dtype)
-        top_scores = torch.empty(*lead, spec.topk, dtype=problem.dtype)
-        return cls(spec, state, top_scores, torch.empty(*lead, spec.topk, dtype=torch.int64))
+    def empty(cls, spec: Spec, rows: tuple[int, ...], dtype: torch.dtype, parts: int = 1) -> RowState:
+        """Not written yet; several parts, each over keys of its own, lie one after another."""
+        lead = (parts, *rows) if parts > 1 else rows
+        state = torch.empty(len(spec.accumulators), *lead, dtype=dtype) if spec.rows_out else _NOTHING
+        if not spec.topk:
+            return cls(spec, state, _NOTHING, _NOTHING)
+        keys = torch.empty(*lead, spec.topk, dtype=torch.int64)
+        return cls(spec, state, torch.empty(*lead, spec.topk, dtype=dtype), keys)
 
-    def arguments(self) -> dict[str, int]:
-        """Where the kernel writes."""
-        where = {name: getattr(self, name).data_ptr() for name in ("state", "top_scores", "top_keys")}
-        return where | {"state_rows": self.state[:1].numel()}
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What the kernel writes, by the argument that says where."""
+        if not self.spec.rows_out:
+            return {}
+        state = {"state": self.state}
+        return state | {"top_scores": self.top_scores, "top_keys": self.top_keys} if self.spec.topk else state
 
     def part(self, number: int) -> RowState:
         """The state over one range of keys."""
-        return RowState(self.spec, self.state[:, number], self.top_scores[number], self.top_keys[number])
+        tops = (self.top_scores[number], self.top_keys[number]) if self.spec.topk else (_NOTHING, _NOTHING)
+        return RowState(self.spec, self.state[:, number], *tops)
 
-    def merged(self, problem: Problem, output: Tensor, other: RowState, its_output: Tensor) -> tuple[RowState, Tensor]:
+    def merged(self, output: Tensor, other: RowState, its_output: Tensor) -> tuple[RowState, Tensor]:
         """The state and output merged with another's, over later keys."""
         merge = Merge(Softmax(*self.state[:2]), Softmax(*other.state[:2]))
         whole = [*merge.whole]
@@ -56,9 +62,9 @@ class RowState:
         output = output * left[..., None] + its_output * right[..., None]
         return RowState(self.spec, torch.stack(whole), *top), output
 
-    def rows(self, problem: Problem) -> Rows:
-        """The softmax's state of every row."""
-        sink = None if problem.sinks is None else problem.sinks.detach().to(problem.dtype)[:, None]
+    def rows(self, sinks: Tensor | None) -> Rows:
+        """The softmax's state of every row; `sinks` are [heads]."""
+        sink = None if sinks is None else sinks.detach().to(self.state.dtype)[:, None]
         return Rows(Softmax(self.state[0], self.state[1]), sink)
 
     def readings(self, problem: Problem, rows: Rows) -> dict[str, Any]:
@@ -78,4 +84,24 @@ class RowState:
         return readings
 
 
+_NOTHING = torch.empty(0)
 _ACCUMULATED = {"entropy": Entropy().merge, "expect": mass_on_first().merge}  # a merge does not depend on the function
+
+
+def merged(outputs: Tensor, state: RowState, sinks: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, RowState]:
+    """The parts over different ranges of keys as one, by the merge of the online softmax and of each readout.
+
+    Args:
+        outputs: of each range, [ranges, ..., q_len, value_dim], in the precision of the computation.
+        state: of each range.
+        sinks: [heads], merged with the whole.
+        dtype: of the output.
+
+    """
+    whole, output = state.part(0), outputs[0]
+    shape = (*whole.state.shape[1:], output.shape[-1])
+    output = output.view(shape)
+    for part in range(1, len(outputs)):
+        whole, output = whole.merged(output, state.part(part), outputs[part].view(shape))
+    share = whole.rows(sinks).factor * whole.state[1]  # less than 1 where a sink takes weight
+    return (output * share[..., None]).to(dtype).view(outputs.shape[1:]), whole

@@ -1,0 +1,79 @@
+"""From a description of work to what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.check import Oracle, WrongAnswerError, check, oracle
+from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders.contract import Ready, UnableError
+from benchmarks.contenders.pellucid import NAME as OURS
+from benchmarks.limits import MEMORY, Limits
+from benchmarks.process import FailedError
+from benchmarks.results import Measured, Raced, Times
+from benchmarks.task import Task
+from benchmarks.timing import Plan, take_turns
+from benchmarks.work import Entry, Measurement, Race
+
+
+def race(work: Race, limits: Limits, missing: dict[str, str], plan: Plan) -> Raced:
+    """Prepare everybody, check everybody, and let those who are right take turns."""
+    result = Raced(work.name, [entry.name for entry in work.entries], work.amount, work.unit, limits.of(work.limit))
+    tasks = {entry.task: entry.task() for entry in work.entries if entry.contender not in missing}
+    exact: dict[int, Oracle] = {}  # by the task's id: entries that share a task share its oracle
+    runs: dict[str, Callable[[], Any]] = {}
+    for entry in work.entries:
+        if entry.contender in missing:
+            result.absent[entry.name] = missing[entry.contender]
+        elif ready := _checked(entry, tasks[entry.task], exact, result):
+            runs[entry.name] = ready.run
+    exact.clear()
+    times = take_turns(runs, plan)
+    units = {entry.name: entry.units for entry in work.entries}
+    result.timed = {name: Times([second / units[name] for second in seconds]) for name, seconds in times.items()}
+    if work.limit == MEMORY:
+        result.notes += _notes(work, limits)
+    return result
+
+
+def measure(work: Measurement) -> Measured:
+    """The quantities, or why there are none."""
+    try:
+        return Measured(work.name, dict(work.run()))
+    except (FailedError, WrongAnswerError, OSError) as error:
+        return Measured(work.name, {}, str(error))
+
+
+def _checked(entry: Entry, task: Task, exact: dict[int, Oracle], result: Raced) -> Ready | None:
+    """The contender, ready and right; None, with the reason in `result`, if it is not both."""
+    try:
+        ready = CONTENDERS[entry.contender].prepare(task)
+        answer = ready.answer(ready.run())
+    except UnableError as reason:
+        result.absent[entry.name] = str(reason)
+        return None
+    except Exception as error:  # whatever a peer raises, the others are still to be measured
+        result.refused[entry.name] = (
+            f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
+        return None
+    if id(task) not in exact:
+        exact[id(task)] = oracle(task)
+    try:
+        result.errors[entry.name] = check(answer, exact[id(task)], ours=entry.contender == OURS)
+    except WrongAnswerError as reason:
+        result.refused[entry.name] = str(reason)
+        return None
+    return ready
+
+
+def _notes(work: Race, limits: Limits) -> list[str]:
+    """What a share of the memory's speed means when nothing is read from memory."""
+    if not limits.fits(work.amount):
+        return []
+    at_size = limits.at_size(work.amount)
+    return [
+        f"{work.amount / 2**20:.0f} MB may stay in the last cache ({(limits.last_cache or 0) / 2**20:.0f} MB): "
+        f"a buffer of that size is read at {at_size / 1e9:.0f} GB/s, memory at {limits.per_second[MEMORY] / 1e9:.0f}"
+    ]

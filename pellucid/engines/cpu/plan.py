@@ -1,0 +1,140 @@
+"""A plan: everything about a call that does not change with the numbers, decided once and remembered.
+
+Two calls share a plan if their tensors have the same shapes, strides and dtypes, and the functions, readouts, scale and
+number of threads are the same. A plan holds no tensor of the call that made it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place, prepare, sinks_in
+from pellucid.engines.cpu.decode import Decode
+from pellucid.engines.cpu.forward import Forward
+from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.program import Program
+from pellucid.engines.cpu.specify import asked, program_of, spec_of
+from pellucid.engines.cpu.state import RowState, merged
+from pellucid.language import SCORE, TRUE
+from pellucid.problem import Problem
+
+MOST_PLANS = 512
+MOST_DECODE_ROWS = 16
+LEAST_DECODE_KEYS = 64
+LEAST_DECODE_RANGE = 1024
+DECODE_TASKS = 8
+
+
+class Inputs(NamedTuple):
+    """The tensors of one call."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    sinks: Tensor | None
+    captured: tuple[Tensor, ...]  # by the functions, in the order of `captured_by`
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run problems like one that was seen: a kernel, and the shapes of what it writes."""
+
+    prepared: Prepared
+    spec: Spec
+    rows: tuple[int, ...]  # [*batch, heads, q_len]
+    dtype: torch.dtype  # of the result
+    number: torch.dtype  # of the computation
+    batch: tuple[int, ...]
+    ranges: int  # of keys, each with an output of its own
+    in_place: bool  # whether query, key and value can be read where they lie
+
+    def run(self, inputs: Inputs, shape: tuple[int, ...]) -> tuple[Tensor, RowState]:
+        """The output, in `shape`, and what was kept of each row."""
+        dtype = self.number if self.spec.partial else self.dtype
+        output = torch.empty(shape if self.ranges == 1 else (self.ranges, *shape), dtype=dtype)
+        state = RowState.empty(self.spec, self.rows, self.number, self.ranges)
+        tensors = self._readable(inputs) | state.tensors
+        tensors["output"] = output
+        if self.spec.sinks:
+            assert inputs.sinks is not None
+            tensors["sinks"] = sinks_in(inputs.sinks, self.number)
+        self.prepared.run(tensors, inputs.captured)
+        return (output, state) if self.ranges == 1 else merged(output, state, inputs.sinks, self.dtype)
+
+    def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
+        tensors = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
+        return tensors if self.in_place else {name: in_place(t, self.batch) for name, t in tensors.items()}
+
+
+_plans: dict[Hashable, Plan] = {}  # the least recently made first
+_lock = threading.Lock()
+
+
+def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
+    """The plan for a problem that this engine covers, made at most once, and the problem's tensors for it."""
+    program = program_of(problem)
+    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured_by(program))
+    signature = _signature(problem, program, inputs)
+    plan = _plans.get(signature)
+    if plan is None:
+        plan = _plan(problem, program)
+        with _lock:
+            while len(_plans) >= MOST_PLANS:
+                del _plans[next(iter(_plans))]
+            _plans[signature] = plan
+    return plan, inputs
+
+
+def _signature(problem: Problem, program: Program, inputs: Inputs) -> Hashable:
+    """All that a plan depends on."""
+    tensors = [(t.shape, t.stride(), t.dtype) for t in (*inputs[:3], *inputs.captured)]
+    plain = problem.score is SCORE and problem.mask is TRUE and len(program.roots) == 2
+    return (
+        *tensors, None if plain else program.description(), asked(problem.readouts), problem.sinks is None,
+        problem.batch, problem.heads, problem.scale, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _plan(problem: Problem, program: Program) -> Plan:
+    query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
+    untouched = query is problem.query and key is problem.key and value is problem.value
+    ready = replace(problem, query=query, key=key, value=value)
+    spec, ranges = spec_of(problem, program), 1
+    own: dict[str, int] = {}
+    if is_decode := _is_decode(problem):
+        spec, own, ranges = _for_decode(problem, spec)
+    shape = (*problem.rows, spec.value_dim)
+    prepared = prepare(ready, Decode if is_decode else Forward, program, spec, own, torch.empty(shape, device="meta"))
+    dtypes = (problem.query.dtype, problem.dtype)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, ranges, untouched)
+
+
+def _is_decode(problem: Problem) -> bool:
+    """Whether so few rows share each key that packing keys would not pay."""
+    group = group_of(problem.heads, problem.key)
+    same = group == group_of(problem.heads, problem.value)
+    return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS
+
+
+def _for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]:
+    """The specification, arguments and number of ranges of keys: these are shared out where there are few heads."""
+    group = group_of(problem.heads, problem.key)
+    pairs = math.prod(problem.rows[:-1]) // group
+    # Not by the number of threads: it would change the last bits of the result.
+    wanted = -(-DECODE_TASKS // pairs)
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
+    ranges = -(-problem.k_len // keys)
+    # Pairs want packing, and reading is the cost.
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=False, tiles=False)
+    if ranges > 1:  # the sink is merged with the whole, not with each part
+        spec = replace(spec, partial=True, rows_out=True, sinks=False)
+    rows = math.prod(problem.rows)
+    own = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys, "state_rows": rows * ranges}
+    return spec, own | {"output_range": rows * spec.value_dim}, ranges

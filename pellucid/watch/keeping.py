@@ -1,0 +1,125 @@
+"""What exact weights are computed from: the query and key of chosen layers, kept once for all calls that share them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.language import INPUTS, TRUE, Expression, evaluate, operation, walk
+from pellucid.watch.call import Call
+from pellucid.watch.part import Part
+from pellucid.watch.shift import of_heads
+
+
+def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
+    """The part of a layer that one call is; of some heads only, if they are given."""
+    score, mask = call.functions_by_position(start)
+    if call.rule is None and call.q_len == 1 and call.k_start + call.k_len == start + 1:
+        mask = operation("and", mask, operation("ge", INPUTS["q"], INPUTS["k"]))  # so too when more keys have come
+    query, key, sinks = call.problem.query.detach(), _own(call.problem.key.detach()), call.sinks
+    if sinks is not None:
+        sinks = sinks.detach()
+    batch, every = call.batch, call.heads
+    query = query.expand(batch, every, -1, -1)
+    key = key.expand(batch, -1, -1, -1)
+    if heads is not None:
+        own = heads // (every // key.shape[1]) if key.shape[1] > 1 else torch.zeros_like(heads)
+        query, key = query[:, heads], key[:, own]
+        sinks = None if sinks is None else sinks[heads]
+        score, mask = of_heads(score, heads), of_heads(mask, heads)
+    return Part(start, call.k_start, query, key, call.scale, score, mask, sinks)
+
+
+def _own(key: Tensor) -> Tensor:
+    """The keys as they are now: a copy, if they lie in a cache that is written in place."""
+    written = key.is_inference() or key._version > 0
+    return key.clone() if written else key
+
+
+def kept_bytes(call: Call, heads: Tensor | None) -> int:
+    """Bytes that a call's query and key will take."""
+    count = call.heads if heads is None else len(heads)
+    kv_heads = call.key.shape[1] if heads is None else count
+    numbers = count * call.q_len * call.query.shape[-1] + kv_heads * call.k_len * call.key.shape[-1]
+    return call.batch * numbers * call.problem.query.element_size()
+
+
+def extended(parts: list[Part], new: Part) -> list[Part]:
+    """The parts with that of a later call, one part where key and functions serve all."""
+    if not parts:
+        return [new]
+    *before, last = parts
+    if _is_longer(last.key, new.key) and last.k_start == new.k_start:
+        before = [_on(part, new.key) if _shares(part, last) else part for part in before]
+        last = _on(last, new.key)
+        if last.start + last.q_len == new.start and last.scale == new.scale and _serves(last, new):
+            query = torch.cat((last.query, new.query), -2)
+            joined = Part(last.start, new.k_start, query, new.key, new.scale, new.score, new.mask, new.sinks)
+            return [*before, joined]
+    return [*before, last, new]
+
+
+def _is_longer(earlier: Tensor, later: Tensor) -> bool:
+    """Whether a key tensor begins with another: told from its last key, for a cache only grows or is reordered."""
+    length = earlier.shape[-2]
+    if later.shape[-2] < length or earlier.shape[:2] != later.shape[:2] or not length:
+        return False
+    return torch.equal(earlier[:, :, -1], later[:, :, length - 1])
+
+
+def _shares(part: Part, last: Part) -> bool:
+    return (
+        part.k_start == last.k_start and part.key.untyped_storage().data_ptr() == last.key.untyped_storage().data_ptr()
+    )
+
+
+def _on(part: Part, key: Tensor) -> Part:
+    """A part with its keys as the beginning of a longer key tensor, so that the shorter one can leave memory."""
+    own = key[:, :, : part.k_len]
+    return Part(part.start, part.k_start, part.query, own, part.scale, part.score, part.mask, part.sinks)
+
+
+def _serves(last: Part, new: Part) -> bool:
+    """Whether a later call's functions serve the earlier queries too: of the same form, on data that only grew."""
+    pairs = ((last.score, new.score), (last.mask, new.mask))
+    return all(_form(mine) == _form(theirs) and _covers(mine, theirs) for mine, theirs in pairs) and _closed(last, new)
+
+
+def _closed(last: Part, new: Part) -> bool:
+    """Whether the mask keeps earlier queries from keys that came after them."""
+    if new.k_len == last.k_len:
+        return True
+    if new.mask is TRUE:
+        return False
+    device = new.key.device
+    place = {
+        "b": torch.arange(new.query.shape[0], device=device)[:, None, None, None],
+        "h": torch.arange(new.query.shape[1], device=device)[:, None, None],
+        "q": torch.arange(last.start, last.start + last.q_len, device=device)[:, None],
+        "k": torch.arange(last.k_start + last.k_len, new.k_start + new.k_len, device=device),
+    }
+    (allowed,) = evaluate(new.mask, inputs=place, dtype=torch.float32)
+    return not bool(allowed.any())
+
+
+def _form(root: Expression) -> str:
+    """What an expression computes, whatever tensors it reads."""
+    numbers: dict[int, int] = {}
+    lines = []
+    for node in walk(root):
+        numbers[id(node)] = len(numbers)
+        value = f"{node.value.dtype}{node.value.ndim}" if node.op == "load" else repr(node.value)
+        lines.append(f"{node.op} {value} {[numbers[id(arg)] for arg in node.args]}")
+    return "\n".join(lines)
+
+
+def _covers(earlier: Expression, later: Expression) -> bool:
+    """Whether each tensor that the later expression reads begins with the one that the earlier reads."""
+    pairs = zip(walk(earlier), walk(later), strict=True)
+    return all(_begins(old.value, new.value) for old, new in pairs if old.op == "load")
+
+
+def _begins(old: Tensor, new: Tensor) -> bool:
+    if any(size > limit for size, limit in zip(old.shape, new.shape, strict=True)):
+        return False
+    return torch.equal(old, new[tuple(slice(size) for size in old.shape)])

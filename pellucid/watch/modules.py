@@ -1,0 +1,98 @@
+"""The modules of a watched model: their names, which of them attend, and which one is running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from pellucid.nn.heads import HeadedAttention
+
+NO_MATRIX = ("linear", "mamba", "ssm", "retention", "rwkv", "deltanet", "fnet")
+
+
+class Modules:
+    """The names of a model's modules, and a stack of those whose forward is running.
+
+    A module that several places share has the name of the first; the model itself has that of its class.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.root = model
+        self.names: dict[int, str] = {id(module): name for name, module in _named(model)}
+        self.running: list[nn.Module] = []
+        self.ran: set[str] = set()
+        self.expected = attention_modules(model)
+
+    def name_of(self, module: nn.Module) -> str | None:
+        """The dotted name of a module, None for one that is no part of the model."""
+        return self.names.get(id(module))
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Keep track of what is running, by hooks that are gone afterwards."""
+        with ExitStack() as hooks:
+            for module in self.root.modules():
+                if module is not self.root and not _may_attend(module):
+                    continue
+                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
+                hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+            yield
+        self.running.clear()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self.running.append(module)
+        self.ran.add(self.names[id(module)])
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        # An exception on the way leaves modules of no interest any more above this one.
+        while self.running and self.running.pop() is not module:
+            pass
+
+    def missed(self, captured: set[str], refused: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """The attention modules that ran and were not captured, and why."""
+        for name, module in self.expected.items():
+            if name in refused:
+                yield name, refused[name]
+            elif name in self.ran and not any(_related(name, other) for other in captured):
+                yield name, _reason(module)
+
+
+def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The innermost modules that are attention by the name of their class, by their names in the model."""
+    found = {name: module for name, module in _named(model) if _attends(module)}
+    return {
+        name: module
+        for name, module in found.items()
+        if not any(_attends(inner) for inner in module.modules() if inner is not module)
+    }
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        yield name or type(model).__name__, module
+
+
+def _may_attend(module: nn.Module) -> bool:
+    """Whether a module's own forward may call attention: not a container, and not a single layer."""
+    return not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential) and (
+        _attends(module) or next(module.children(), None) is not None
+    )
+
+
+def _attends(module: nn.Module) -> bool:
+    return isinstance(module, HeadedAttention) or "attention" in type(module).__name__.lower()
+
+
+def _related(name: str, other: str) -> bool:
+    """Whether one is the other or inside of it."""
+    return name == other or name.startswith(f"{other}.") or other.startswith(f"{name}.")
+
+
+def _reason(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if any(word in kind.lower() for word in NO_MATRIX):
+        return f"{kind} is not softmax attention: it has no matrix of weights"
+    return f"{kind} computes its weights itself, without a function of attention that could be observed"

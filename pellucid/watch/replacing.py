@@ -1,0 +1,105 @@
+"""Pellucid's operator in place of a model's own, without observing: for speed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from pellucid.watch import transformers_models
+from pellucid.watch.torch_functions import Capture
+
+Model = TypeVar("Model", bound=nn.Module)
+_undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
+
+
+def accelerate(model: Model) -> Model:
+    """The same model, whose attention from now on is computed by Pellucid; `pellucid.restore(model)` undoes it.
+
+    A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`; any
+    other has its calls of scaled_dot_product_attention and nn.MultiheadAttention led to Pellucid while its forward
+    runs. Its numbers stay the same up to rounding. To accelerate twice changes nothing.
+
+    Args:
+        model: any module.
+
+    Raises:
+        TypeError: `model` is no module.
+
+    Example:
+        >>> import torch, pellucid
+        >>> model = pellucid.accelerate(torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval())
+        >>> model(torch.rand(1, 5, 8)).shape
+        torch.Size([1, 5, 8])
+
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
+    if model not in _undo:
+        _undo[model] = _of_transformers(model) if transformers_models.is_transformers(model) else _of_torch(model)
+    return model
+
+
+def restore(model: Model) -> Model:
+    """The same model, attending by its own means again as before `accelerate`."""
+    for undo in _undo.pop(model, ()):
+        undo()
+    return model
+
+
+def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
+    transformers_models.register()
+    before = transformers_models.replace_settings(model)
+
+    def set_back() -> None:
+        for config, setting in before:
+            setattr(config, transformers_models.SETTING, setting)
+
+    if not any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before):
+        return [set_back]
+    return [set_back, *_during_forward(model, lambda: transformers_models.standing_in(model))]
+
+
+def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
+    return _during_forward(model, Capture)
+
+
+def _during_forward(model: nn.Module, context: Callable[[], Any]) -> list[Callable[[], Any]]:
+    """Hooks that enter a context when the model's forward begins and leave it when it ends."""
+    entered: list[Any] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        own = context()
+        own.__enter__()
+        entered.append(own)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    hooks = model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)
+    return [hook.remove for hook in hooks]
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Let Pellucid compute all softmax attention inside the `with`, of whatever model or function.
+
+    Every call of scaled_dot_product_attention and nn.MultiheadAttention in this thread, and the "sdpa" of transformers
+    in every thread.
+
+    Example:
+        >>> import torch, pellucid
+        >>> x = torch.rand(1, 2, 5, 8)
+        >>> with pellucid.everywhere():
+        ...     output = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    """
+    with ExitStack() as stack:
+        if "transformers" in sys.modules:
+            stack.enter_context(transformers_models.standing_in(None))
+        stack.enter_context(Capture())
+        yield

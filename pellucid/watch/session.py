@@ -1,0 +1,333 @@
+"""One watched run: each call of attention is read, and joined to the layer that it continues.
+
+Whoever captures a call, of whichever library, hands it to `attend`; what belongs to no watched model is only computed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.observation import Observation
+from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
+from pellucid.result import Result
+from pellucid.watch import reading
+from pellucid.watch.beside import Beside
+from pellucid.watch.beyond import summary_readouts
+from pellucid.watch.call import Call
+from pellucid.watch.keeping import extended, kept_bytes, part_of
+from pellucid.watch.modules import Modules
+from pellucid.watch.progress import Listener, Progress
+from pellucid.watch.record import Layer, Missed, OnLayer, Padding, Record
+from pellucid.watch.roles import role_of
+from pellucid.watch.segments import segment_readouts
+from pellucid.watch.tokens import TokenIds
+
+
+class Seen(NamedTuple):
+    """What a call gives back."""
+
+    output: Tensor  # [batch, heads, q_len, value_dim]
+    observation: Observation | None
+
+
+class Place(NamedTuple):
+    """Where a call belongs."""
+
+    name: str
+    role: str
+    start: int  # position of its first query
+    continued: Layer | None  # the layer that it continues
+
+
+@dataclass
+class Session:
+    """The state of one watched run."""
+
+    modules: Modules
+    record: Record
+    readouts: tuple[Readout, ...] | None  # None: what the summary needs
+    observes: Callable[[str], bool]
+    keeps: Callable[[str], bool]
+    heads: Tensor | None
+    on_layer: OnLayer | None = None
+    listener: Listener | None = None
+    more: tuple[Readout, ...] = ()  # beside what the summary needs
+    tokens: TokenIds = field(default_factory=TokenIds)
+    captured: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    generating: int = 0
+    _handed: set[str] = field(default_factory=set)
+    _self: tuple[int, Call] | None = None  # the last self-attention: its start, and the call
+    _default: tuple[Any, list[Readout]] | None = None
+    _layer_bytes: dict[str, int] = field(default_factory=dict)
+    _done: int = 0
+    _beside: Beside = field(default_factory=Beside)
+    _ids: Tensor | None = None  # of the sequence that the call at hand attends in
+
+    def see(self, module: nn.Module, call: Call) -> Seen:
+        """The call's output; read on the way and entered into the record."""
+        base = self.modules.name_of(module) or type(module).__name__
+        self.captured.add(base)
+        if not self.observes(base):
+            return Seen(reading.run(call.problem).output, None)
+        again = self.record.get(base) if _in_backward() else None
+        if again is not None:  # the same operations once more, for their gradients: seen already
+            place = Place(again.name, again.role, again.start, again)
+            readouts = self._readouts(place, call)
+            return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
+        place = self._place(base, module, call)
+        padded = self._padded(place, call)
+        readouts = self._readouts(place, call)
+        self._plan(place, call, readouts)
+        output, readings = reading.read(call, readouts, place.start, padded)
+        self._enter(place, call, readings, readouts, padded)
+        return Seen(output, _observation(call, output, readings, readouts))
+
+    def _place(self, base: str, module: nn.Module, call: Call) -> Place:
+        layers = [layer for name, layer in self.record.items() if name.split("#")[0] == base]
+        role = layers[0].role if layers else role_of(base, module, call, True)
+        start = self._start(role, layers, call)
+        if role != "cross":
+            self._self = (start, call)
+        for layer in layers:
+            ends_here = start and start == layer.start + layer.q_len and layer.name not in self._handed
+            if ends_here and _continues(layer, call, role):
+                return Place(layer.name, role, start, layer)
+        name = base if not layers else f"{base}#{len(layers) + 1}"
+        return Place(name, role, start, None)
+
+    def _start(self, role: str, layers: list[Layer], call: Call) -> int:
+        """The position of the call's first query."""
+        if role == "cross":  # its queries are those of the self-attention before it
+            last = self._self
+            return last[0] if last is not None and last[1].q_len == call.q_len else 0
+        if call.start is not None:
+            return call.start
+        behind = call.k_start + call.k_len - call.q_len
+        return behind if any(behind == layer.start + layer.q_len for layer in layers) else 0
+
+    def _padded(self, place: Place, call: Call) -> Tensor | None:
+        """Which queries are padding."""
+        if place.role != "cross":
+            return call.padded_queries
+        last = self._self
+        same = last is not None and last[1].q_len == call.q_len and last[1].batch == call.batch
+        return last[1].padded_queries if last is not None and same else None
+
+    def _readouts(self, place: Place, call: Call) -> Sequence[Readout]:
+        self._ids = ids = None
+        if self.readouts is not None:
+            return self.readouts
+        if place.role != "cross":
+            ids = self.tokens.at(place.start, call.q_len, call.batch)
+        self._ids = ids
+        known = (ids, place.role, call.padded_keys)
+        if self._default is None or any(a is not b for a, b in zip(self._default[0], known, strict=True)):
+            named = segment_readouts(self.record.segments, place.role)
+            first = None if call.padded_keys is None else _first_tokens(call.padded_keys, call.k_start)
+            self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named, *self.more])
+        return self._default[1]
+
+    def _plan(self, place: Place, call: Call, readouts: Sequence[Readout]) -> None:
+        """Say what memory the record will take, before the first layer takes it."""
+        if place.continued is not None:
+            return
+        rows = call.batch * (call.heads if self.heads is None else len(self.heads)) * call.q_len
+        size = rows * 4 * (len(readouts) + 1)
+        if self.keeps(place.name):
+            size += kept_bytes(call, self.heads)
+        self._layer_bytes[place.name] = size
+        expected = max(self._expected(), len(self._layer_bytes))
+        known = sum(self._layer_bytes.values())
+        self.record.planned_bytes = known + (expected - len(self._layer_bytes)) * size
+        self._done += 1
+        if self.listener is not None:
+            self.listener(Progress(place.name, self._done, expected, self.record.planned_bytes))
+
+    def _expected(self) -> int:
+        return sum(self.observes(name) for name in self.modules.expected)
+
+    def _enter(
+        self, place: Place, call: Call, readings: reading.Readings, readouts: Sequence[Readout], padded: Tensor | None
+    ) -> None:
+        """Put what was read into the record."""
+        lookup = {readout.name: readout for readout in readouts}
+        if self.heads is not None:
+            readings = reading.of_heads(readings, lookup, self.heads)
+        layer = _layer(place, call, readings, padded, self.heads)
+        self._beside.add(layer, call, place.start, self.heads, self._ids)
+        if self.keeps(place.name):
+            layer.parts = [part_of(call, place.start, self.heads)]
+        if place.continued is not None:
+            layer = _joined(place.continued, layer, lookup)
+        self.record.add(layer)
+        if place.role != "cross" and self.tokens.ids is not None:
+            self.record.token_ids = self.tokens.ids
+        if self.on_layer is not None and not self.generating:
+            self.hand_over(layer)
+
+    def hand_over(self, layer: Layer) -> None:
+        """Give a finished layer to `on_layer`, and keep what it gives back instead."""
+        if self.on_layer is None or layer.name in self._handed:
+            return
+        self._handed.add(layer.name)
+        stored = self.on_layer(layer)
+        if stored is not None:
+            self.record.add(stored)
+
+    def finish(self) -> None:
+        """Close the record: hand over what is left, and list what was missed."""
+        for layer in list(self.record.values()):
+            self.hand_over(layer)
+        self.record.missed = [Missed(*missed) for missed in self.modules.missed(self.captured, self.refused)]
+
+
+_active: dict[int, list[Session]] = {}
+_sessions: list[Session] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def watching(session: Session) -> Iterator[None]:
+    """Let `session` see the calls of its model's modules."""
+    own = [id(module) for module in session.modules.root.modules()]
+    with _lock:
+        _sessions.append(session)
+        for module in own:
+            _active[module] = [*_active.get(module, ()), session]
+    try:
+        yield
+    finally:
+        with _lock:
+            _sessions.remove(session)
+            for module in own:
+                left = [other for other in _active[module] if other is not session]
+                if left:
+                    _active[module] = left
+                else:
+                    del _active[module]
+
+
+def sessions_of(module: nn.Module) -> list[Session]:
+    """The runs that watch a module, the innermost last."""
+    return _active.get(id(module), [])
+
+
+def running_module() -> nn.Module | None:
+    """The innermost module that is running of the model watched last, or None where none is running."""
+    return next((session.modules.running[-1] for session in reversed(_sessions) if session.modules.running), None)
+
+
+def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
+    """The output of a module's call, seen by every run that watches it.
+
+    Args:
+        module: what attends.
+        call: what it asks for.
+        observe: whether an observation is wanted though nobody watches.
+
+    """
+    sessions = sessions_of(module)
+    if not sessions:
+        return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
+    for session in sessions[:-1]:
+        session.see(module, call)
+    seen = sessions[-1].see(module, call)
+    return _observed(call) if observe and seen.observation is None else seen
+
+
+def refuse(module: nn.Module, reason: str) -> None:
+    """Note that a module's call was not observed."""
+    for session in sessions_of(module):
+        session.refused[session.modules.name_of(module) or type(module).__name__] = reason
+
+
+def _observed(call: Call) -> Seen:
+    readouts = (LogSumExp(), Entropy(), MaxScore())
+    output, readings = reading.read(call, readouts, call.start or 0, call.padded_queries)
+    return Seen(output, _observation(call, output, readings, readouts))
+
+
+def _observation(call: Call, output: Tensor, readings: reading.Readings, readouts: Sequence[Readout]) -> Observation:
+    problem = replace(call.problem, readouts=tuple(readouts))
+    own = {name: value for name, value in readings.items() if name != "lse"}
+    return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)
+
+
+def _layer(place: Place, call: Call, readings: reading.Readings, padded: Tensor | None, heads: Tensor | None) -> Layer:
+    numbers = list(range(call.heads)) if heads is None else heads.tolist()
+    keys = call.padded_keys
+    if keys is not None:
+        keys = torch.nn.functional.pad(keys, (call.k_start, 0))
+    return Layer(
+        name=place.name,
+        role=place.role,
+        batch=call.batch,
+        heads=len(numbers),
+        kv_heads=call.key.shape[1] if heads is None else len(numbers),
+        q_len=call.q_len,
+        k_len=call.k_start + call.k_len,
+        head_dim=call.query.shape[-1],
+        value_dim=call.value.shape[-1],
+        scale=call.scale,
+        has_sink=call.sinks is not None,
+        start=place.start,
+        head_numbers=numbers,
+        readings=readings,
+        padding=Padding(padded, keys),
+    )
+
+
+def _joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
+    """A layer and the one that continues it as one."""
+    k_len = max(earlier.k_len, later.k_len)
+    readings = {
+        name: reading.joined(name, lookup.get(name), earlier.readings[name], later.readings[name], k_len)
+        for name in later.readings
+        if name in earlier.readings
+    }
+    later.readings = {name: value for name, value in readings.items() if value is not None}
+    later.padding = Padding(
+        _both(earlier.padding.queries, later.padding.queries, (later.batch, earlier.q_len), (later.batch, later.q_len)),
+        later.padding.keys if later.k_len == k_len else earlier.padding.keys,
+    )
+    later.parts = extended(earlier.parts, later.parts[0]) if later.parts and earlier.parts else []
+    later.q_len, later.k_len, later.start = earlier.q_len + later.q_len, k_len, earlier.start
+    later.calls = earlier.calls + 1
+    return later
+
+
+def _both(
+    earlier: Tensor | None, later: Tensor | None, its_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> Tensor | None:
+    """Padding of earlier and later queries, bool [batch, q_len]; None if none is."""
+    if earlier is None and later is None:
+        return None
+    device = (earlier if earlier is not None else later).device  # type: ignore[union-attr]
+    first = torch.zeros(its_shape, dtype=torch.bool, device=device) if earlier is None else earlier
+    second = torch.zeros(shape, dtype=torch.bool, device=device) if later is None else later
+    return torch.cat((first, second), 1)
+
+
+def _continues(layer: Layer, call: Call, role: str) -> bool:
+    if layer.batch != call.batch:
+        return False
+    return layer.k_len == call.k_len if role == "cross" else call.k_start + call.k_len >= layer.k_len
+
+
+def _first_tokens(padded: Tensor, k_start: int) -> Tensor | None:
+    """Position of each sequence's first key that is no padding, int64 [batch]; None where it is 0 for all."""
+    first = (~padded).to(torch.int8).argmax(-1) + k_start
+    return first if bool(first.any()) else None
+
+
+def _in_backward() -> bool:
+    """Whether autograd is computing gradients: then a checkpointed forward is run a second time."""
+    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,53 @@
+"""An expression of a place, renumbered: positions counted from another first query or key."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.language import INPUTS, Expression, constant, load, operation, walk
+
+
+def by_position(expression: Expression, start: int, k_start: int) -> Expression:
+    """An expression of a call's own indices as one of positions, the call's first query and key being at these."""
+    return _replaced(expression, {"q": _minus(INPUTS["q"], start), "k": _minus(INPUTS["k"], k_start)})
+
+
+def by_index(expression: Expression, start: int, k_start: int, device: torch.device) -> Expression:
+    """An expression of positions as one of a call's own indices.
+
+    The offsets are read from a tensor, because each step of a generation has others: a constant would be compiled anew.
+    """
+    return _replaced(expression, {"q": _plus(INPUTS["q"], start, device), "k": _plus(INPUTS["k"], k_start, device)})
+
+
+def offset(index: int, device: torch.device) -> Tensor:
+    """A number as a tensor of no dimensions, int64."""
+    return torch.tensor(index, dtype=torch.int64, device=device)
+
+
+def _minus(index: Expression, start: int) -> Expression:
+    return operation("sub", index, constant(start))
+
+
+def _plus(index: Expression, start: int, device: torch.device) -> Expression:
+    return operation("add", index, load(offset(start, device), ())) if start else index
+
+
+def _replaced(root: Expression, inputs: dict[str, Expression]) -> Expression:
+    made: dict[int, Expression] = {}
+    for node in walk(root):
+        if node.op == "input":
+            made[id(node)] = inputs.get(node.value, node)
+        else:
+            args = tuple(made[id(arg)] for arg in node.args)
+            same = all(new is old for new, old in zip(args, node.args, strict=True))
+            made[id(node)] = node if same else Expression(node.op, node.kind, args, node.value)
+    return made[id(root)]
+
+
+def of_heads(expression: Expression, heads: Tensor) -> Expression:
+    """An expression of a head's number as one of its place among some heads, int64 [chosen]."""
+    if not any(node.op == "input" and node.value == "h" for node in walk(expression)):
+        return expression
+    return _replaced(expression, {"h": load(heads, (INPUTS["h"],))})

@@ -1,0 +1,288 @@
+"""Records on disk: a folder `name.attn/` with a manifest and a file a layer, written while the model runs.
+
+A layer's file comes first, whole or not at all, then the manifest that names it: whenever writing ends, by a full disk,
+Ctrl-C or a power cut, the folder is a record of the layers so far. `open_record` reads it as it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pellucid.watch import manifest as manifests
+from pellucid.watch.atomic import UNFINISHED
+from pellucid.watch.layer_file import read_layer, write_layer
+from pellucid.watch.manifest import Json, RecordError, described, layer_entries
+from pellucid.watch.record import Layer, Missed, OnLayer, Record
+from pellucid.watch.tensor_file import checksum_of
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save", "writing"]
+
+LAYER_FILES = "layer-*.safetensors"
+
+
+def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a whole record to the folder `path`.
+
+    Args:
+        record: what was watched.
+        path: where; `name.attn` by custom.
+        overwrite: whether a record that is there already is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RecordError: it cannot be written; the layers that were are a record that can be opened.
+
+    """
+    writer = RecordWriter(path, record, overwrite=overwrite)
+    for layer in record.values():
+        writer.add(layer)
+    writer.finish(record)
+    return writer.folder
+
+
+def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
+    """A record from its folder. Layers are mapped into memory when they are asked for, and read as they are used.
+
+    Args:
+        path: the folder.
+        verify: whether every byte is compared with the checksums; else only the files' sizes are checked.
+        skip_damaged: whether damaged layers are left out, and listed in `missed`, rather than refused.
+
+    Returns:
+        A Record; `complete` says whether it was written to its end.
+
+    Raises:
+        RecordError: there is none, it is damaged, or it was written by a newer version.
+
+    """
+    folder = Path(path)
+    manifest = manifests.read(folder)
+    faults = [(entry, _fault(folder, entry, verify)) for entry in manifest["layers"]]
+    damaged = [(entry, fault) for entry, fault in faults if fault is not None]
+    if damaged and not skip_damaged:
+        raise RecordError(f"{_damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others")
+    record = StoredRecord(folder, manifest)
+    for entry, fault in damaged:
+        record.leave_out(entry["name"], f"{entry['file']} is damaged: {fault}")
+    return record
+
+
+@contextmanager
+def writing(path: str | PathLike[str], record: Record) -> Iterator[OnLayer]:
+    """What takes a watched run's layers to the folder `path`; on leaving, however that is, the manifest is completed.
+
+    Raises:
+        RecordError: as RecordWriter.
+
+    """
+    writer = RecordWriter(path, record)
+    try:
+        yield writer.add
+    except BaseException:
+        with suppress(RecordError):  # what went wrong first is what is told
+            writer.close(record)
+        raise
+    writer.close(record)
+
+
+class RecordWriter:
+    """Writes a record layer by layer. `add` serves as `on_layer` of a watched run.
+
+    Args:
+        path: the folder, made if need be.
+        record: what is known of the run already.
+        overwrite: whether a record that is there already is replaced.
+        resume: whether one that is there is continued: its layers are kept, and `add` passes over them.
+
+    Raises:
+        RecordError: something is there already, or the folder cannot be made.
+
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], record: Record, *, overwrite: bool = False, resume: bool = False
+    ) -> None:
+        self.folder = Path(path)
+        self._record = record
+        self._manifest = manifests.header(record)
+        if resume and (self.folder / manifests.NAME).is_file():
+            self._manifest = _continued(self.folder, self._manifest)
+        else:
+            _make_folder(self.folder, overwrite=overwrite)
+        self._describe(record)
+        self._write_manifest()
+
+    @property
+    def written(self) -> list[str]:
+        """The names of the layers that the folder holds."""
+        return list(layer_entries(self._manifest))
+
+    def add(self, layer: Layer) -> Layer:
+        """Write one layer, and return it as it is on the disk, so that its memory can be freed.
+
+        Raises:
+            RecordError: it cannot be written; those before it can be opened.
+
+        """
+        entries = layer_entries(self._manifest)
+        if layer.name not in entries:
+            entry = self._write_layer(layer)
+            self._manifest["layers"].append(entry)
+            self._describe(self._record)
+            self._write_manifest()
+        return read_layer(self.folder, layer_entries(self._manifest)[layer.name])
+
+    def finish(self, record: Record) -> None:
+        """Write what is known of the run at its end.
+
+        Raises:
+            RecordError: it cannot be written.
+
+        """
+        self._describe(record)
+        self._manifest["complete"] = record.complete
+        self._write_manifest()
+
+    def close(self, record: Record) -> None:
+        """Finish the record; where no layer was written, leave nothing.
+
+        Raises:
+            RecordError: it cannot be written.
+
+        """
+        if self.written:
+            self.finish(record)
+            return
+        (self.folder / manifests.NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _describe(self, record: Record) -> None:
+        known = manifests.header(record)
+        kept = {name: known[name] for name in known if name not in ("layers", "complete")}
+        self._manifest |= {name: value for name, value in kept.items() if value not in (None, {}, [])}
+
+    def _write_layer(self, layer: Layer) -> Json:
+        file = f"layer-{len(self._manifest['layers']):04d}.safetensors"
+        try:
+            return write_layer(self.folder, file, layer)
+        except OSError as error:
+            raise self._failed(f"layer {layer.name}", error) from error
+
+    def _write_manifest(self) -> None:
+        try:
+            manifests.write(self.folder, self._manifest)
+        except OSError as error:
+            raise self._failed(f"its {manifests.NAME}", error) from error
+
+    def _failed(self, what: str, error: OSError) -> RecordError:
+        count = len([entry for entry in self._manifest["layers"] if (self.folder / entry["file"]).is_file()])
+        kept = f"; the record of the {count} layers before it can be opened" if count else ""
+        return RecordError(f"{self.folder}: {described(error)} while writing {what}{kept}")
+
+
+class StoredRecord(Record):
+    """A record on disk. Its layers are opened when they are asked for.
+
+    Attributes:
+        path: the folder.
+
+    """
+
+    def __init__(self, folder: Path, manifest: Json) -> None:
+        super().__init__()
+        manifests.fill(self, manifest)
+        self.path = folder
+        self._entries = layer_entries(manifest)
+        self.written_by: dict[str, str] = manifest.get("written_by", {})
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Count a layer among those that were missed."""
+        del self._entries[name]
+        self.missed.append(Missed(name, reason))
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in the order of their first call."""
+        return list(self._entries | self._layers)
+
+    def __getitem__(self, name: str | int) -> Layer:
+        """The layer called `name`, or with that number. Raises KeyError or IndexError as Record, or RecordError."""
+        key = name
+        if isinstance(name, int) and -len(self) <= name < len(self):
+            key = self.layers[name]
+        if key in self._entries and key not in self._layers:
+            self._layers[str(key)] = self._opened(self._entries[str(key)])
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def _opened(self, entry: Json) -> Layer:
+        try:
+            return read_layer(self.path, entry)
+        except (ValueError, OSError) as error:
+            raise _damaged(self.path, entry, str(error)) from error
+
+
+def _continued(folder: Path, fresh: Json) -> Json:
+    """The manifest of a record to go on with, its layers checked; those whose files are not whole are dropped."""
+    found = manifests.read(folder)
+    if found["model"] != fresh["model"] or found["tokens"] != fresh["tokens"]:
+        raise RecordError(f"{folder}: holds a record of another run ({found['model']}); overwrite it, or name another")
+    # A file's name is its number, so what comes after a damaged one is written again too.
+    whole = list(takewhile(lambda entry: _fault(folder, entry, verify=True) is None, found["layers"]))
+    _remove_leftovers(folder, [entry["file"] for entry in whole])
+    return found | {"layers": whole, "complete": False}
+
+
+def _make_folder(folder: Path, *, overwrite: bool) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise RecordError(f"{folder}: is a file; name a folder, such as run.attn")
+        occupied = folder.exists() and any(folder.iterdir())
+        if occupied and not (folder / manifests.NAME).is_file():
+            raise RecordError(f"{folder}: is a folder of other things; name one that does not exist")
+        if occupied and not overwrite:
+            raise RecordError(f"{folder}: holds a record already; overwrite it, resume it, or name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / manifests.NAME).unlink(missing_ok=True)
+        _remove_leftovers(folder, [])
+    except OSError as error:
+        raise RecordError(f"{folder}: {described(error)}, so no record can be written there") from error
+
+
+def _remove_leftovers(folder: Path, kept: list[str]) -> None:
+    """Remove layers that no manifest names, and what an interrupted writer left."""
+    for file in [*folder.glob(LAYER_FILES), *folder.glob(f".*{UNFINISHED}")]:
+        if file.name not in kept:
+            file.unlink()
+
+
+def _fault(folder: Path, entry: Json, verify: bool) -> str | None:
+    """What is wrong with a layer's file, if anything."""
+    path = folder / entry["file"]
+    try:
+        size = os.stat(path).st_size
+        if size != entry["bytes"]:
+            return f"it has {size} bytes of {entry['bytes']}"
+        return "its checksum is another" if verify and checksum_of(path) != entry["crc32"] else None
+    except OSError as error:
+        return described(error)
+
+
+def _damaged(folder: Path, entry: Json, reason: str) -> RecordError:
+    return RecordError(f"{folder}: {entry['file']}, layer {entry['name']}, is damaged: {reason}")

@@ -1,0 +1,144 @@
+"""Attention that a model calls as a function of torch or of Pellucid, seen by a TorchFunctionMode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import multi_head_attention_forward as torch_multi_head
+from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
+from torch.overrides import TorchFunctionMode
+
+from pellucid import functional
+from pellucid.language import TraceError
+from pellucid.watch.call import Call, of_problem, padding_of
+from pellucid.watch.multihead import multi_head_attention_forward
+from pellucid.watch.session import Seen, attend, refuse, running_module
+
+NOBODY = nn.Identity()  # attends where nobody watches
+
+
+class Capture(TorchFunctionMode):
+    """Hands calls of attention to whoever watches the module that is running; all else runs as it is."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = HANDLERS.get(func)
+        if handler is None:
+            return func(*args, **(kwargs or {}))
+        return handler(running_module() or NOBODY, *args, **(kwargs or {}))
+
+
+def scaled_dot_product_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What torch.nn.functional.scaled_dot_product_attention gives."""
+    try:
+        return _attended(module, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)[0]
+    except (TypeError, ValueError, TraceError) as error:
+        refuse(module, f"its call is not one that Pellucid computes: {error}")
+        return torch_sdpa(
+            query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
+            enable_gqa=enable_gqa,
+        )  # fmt: skip
+
+
+def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
+    """What pellucid.attention gives."""
+    return _attended(module, *args, **arguments)[0]
+
+
+def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
+    """What pellucid.observe gives: the model's own observation, beside that of whoever watches."""
+    _attended(module, *args, **arguments)
+    return functional.observe(*args, readouts=readouts, **arguments)
+
+
+def _attended(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    score_mod: Any = None,
+    mask_mod: Any = None,
+    sinks: Tensor | None = None,
+    observe: bool = False,
+) -> tuple[Tensor, Seen]:
+    problem, shaped = functional.describe(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
+    )
+    call = of_problem(problem)
+    if attn_mask is not None:
+        _note_padding(call, attn_mask)
+    seen = attend(module, call, observe=observe)
+    return shaped(seen.output.reshape(*problem.batch, *seen.output.shape[1:])), seen
+
+
+def _note_padding(call: Call, attn_mask: Tensor) -> None:
+    """Take the keys that no query may look at as padding, and in self-attention the queries at their places too."""
+    call.padded_keys = padding_of(attn_mask, call.batch)
+    if call.padded_keys is not None and call.q_len == call.k_len:
+        call.padded_queries = call.padded_keys
+
+
+def flex_attention(
+    original: Callable[..., Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Any = None,
+    block_mask: Any = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+    kernel_options: Any = None,
+    *,
+    return_aux: Any = None,
+) -> Any:
+    """What torch's flex_attention gives, seen by whoever watches the module that is running."""
+    module = running_module()
+    wants_lse = return_lse or bool(return_aux is not None and return_aux.lse)
+    wants_maximum = bool(return_aux is not None and return_aux.max_scores)
+    if module is None:
+        more = {"return_aux": return_aux} if return_aux is not None else {"return_lse": return_lse}
+        own = {name: value for name, value in more.items() if value}
+        return original(
+            query, key, value, score_mod, block_mask, scale, enable_gqa, kernel_options=kernel_options, **own
+        )
+    output, seen = _attended(
+        module, query, key, value, scale=scale, enable_gqa=enable_gqa, score_mod=score_mod,
+        mask_mod=None if block_mask is None else block_mask.mask_mod, observe=wants_lse or wants_maximum,
+    )  # fmt: skip
+    if not (wants_lse or wants_maximum):
+        return output
+    lse = seen.observation.lse if seen.observation is not None else None
+    if return_aux is None:
+        return output, lse
+    auxiliary = torch.nn.attention.flex_attention.AuxOutput
+    maximum = getattr(seen.observation, "max_scores", None) if wants_maximum else None
+    return output, auxiliary(lse=lse if wants_lse else None, max_scores=maximum)
+
+
+HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch_sdpa: scaled_dot_product_attention,
+    torch_multi_head: multi_head_attention_forward,
+    functional.attention: attention,
+    functional.observe: observe,
+}

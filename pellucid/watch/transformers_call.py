@@ -1,0 +1,136 @@
+"""What an attention module of transformers asks for, as a Call.
+
+The library hands over query, key and value in heads, a mask, and keyword arguments of which each model has its own.
+Those known here are all that change the numbers; any other that is not None refuses the call, for ignoring it would be
+wrong without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
+from pellucid.watch.call import Call, padding_of
+from pellucid.watch.mask import LazyMask, MaskRule
+
+# Passed along by models, and without effect on the numbers of attention.
+PASSENGERS = frozenset((
+    "position_ids", "cache_position", "use_cache", "past_key_values", "output_attentions", "output_hidden_states",
+    "output_router_logits", "return_dict", "deterministic", "num_items_in_batch", "encoder_hidden_states",
+    "encoder_attention_mask", "labels", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx",
+    "token_type_ids", "mm_token_type_ids", "logits_to_keep", "cross_attention_mask", "layer_idx", "layer_head_mask",
+    "position_embeddings", "is_training", "interpolate_pos_encoding", "output_cross_attentions", "training",
+))  # fmt: skip
+# Which of the keys are chosen, or where they are, is said by these alone: without them every number would be wrong.
+ESSENTIAL = frozenset(("cache", "indices", "block_indices"))
+
+
+class UnknownArgumentError(ValueError):
+    """An attention module passes an argument that changes its numbers in a way not known here."""
+
+
+def call_of(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    sinks: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **others: Any,
+) -> Call:
+    """The call described by the arguments of an attention function of transformers.
+
+    Raises UnknownArgumentError for an argument that is neither known nor None.
+    """
+    _refuse(others)
+    sink = _sink_logits(s_aux if s_aux is not None else sinks, query)
+    q_len, rule = query.shape[2], attention_mask.rule if isinstance(attention_mask, LazyMask) else None
+    if rule is not None and (rule.given_k_len != key.shape[2] or rule.q_len != q_len):
+        attention_mask, rule = rule.dense(), None
+    score = SCORE if softcap is None else _softcapped(softcap)
+    mask = TRUE
+    if rule is not None:
+        key, value = key[:, :, : rule.k_len], value[:, :, : rule.k_len]
+        mask = _of_batch(rule, max(query.shape[0], key.shape[0]))
+    elif attention_mask is None:
+        own = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        if q_len > 1 and own:
+            key, value = key[:, :, :q_len], value[:, :, :q_len]
+            mask = _causal(sliding_window)
+    else:
+        score, mask = _with_tensor(score, attention_mask)
+    if position_bias is not None:
+        score = operation("add", score, _element(position_bias))
+    call = Call(query, key, value, _scale(scaling, query), score, mask, sink, dropout)
+    if rule is not None and rule.batch == call.batch:
+        call.start, call.k_start, call.rule = rule.start, rule.k_start, rule
+        call.padded_keys, call.padded_queries = rule.padded_keys, rule.padded_queries
+    elif attention_mask is not None:
+        call.padded_keys = padding_of(attention_mask, call.batch)
+        call.padded_queries = call.padded_keys if call.q_len == call.k_len else None
+    return call
+
+
+def _refuse(others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if value is None or value is False or name in PASSENGERS:
+            continue
+        raise UnknownArgumentError(
+            f"{name}: an argument of the attention call that is not known to change nothing, got {type(value).__name__}"
+        )
+
+
+def _scale(scaling: float | None, query: Tensor) -> float:
+    return query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+
+
+def _sink_logits(sinks: Tensor | None, query: Tensor) -> Tensor | None:
+    if sinks is None:
+        return None
+    if sinks.numel() != query.shape[1]:
+        raise UnknownArgumentError(f"sinks: one logit a head is known, got {list(sinks.shape)}")
+    return sinks.reshape(-1)
+
+
+def _softcapped(cap: float) -> Expression:
+    return operation("mul", constant(float(cap)), operation("tanh", operation("truediv", SCORE, constant(float(cap)))))
+
+
+def _causal(window: int | None) -> Expression:
+    """Keys up to the query's own index, and no more than a window of them."""
+    causal = operation("le", INPUTS["k"], INPUTS["q"])
+    if window is None:
+        return causal
+    near = operation("lt", operation("sub", INPUTS["q"], INPUTS["k"]), constant(int(window)))
+    return operation("and", near, causal)
+
+
+def _of_batch(rule: MaskRule, batch: int) -> Expression:
+    """A rule's mask, for one sequence or for each of the batch."""
+    if rule.batch == batch or rule.padding is None:
+        return rule.by_index
+    return _element(rule.dense()[..., : rule.k_len])
+
+
+def _with_tensor(score: Expression, mask: Tensor) -> tuple[Expression, Expression]:
+    """A mask of numbers, bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len]."""
+    element = _element(mask)
+    return (score, element) if mask.dtype == torch.bool else (operation("add", score, element), TRUE)
+
+
+def _element(tensor: Tensor) -> Expression:
+    """The element of a tensor that broadcasts to [batch, heads, q_len, k_len], at a place."""
+    names = ("b", "h", "q", "k")[4 - tensor.ndim :]
+    sizes = zip(tensor.shape, names, strict=True)
+    return load(tensor, tuple(constant(0) if size == 1 else INPUTS[name] for size, name in sizes))

@@ -1,0 +1,211 @@
+"""`watch`: a model observed inside a `with`, and as it was before after it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid.readouts import Readout
+from pellucid.watch import transformers_models
+from pellucid.watch.choice import Chosen, chooser
+from pellucid.watch.flex import flex_captured
+from pellucid.watch.modules import Modules
+from pellucid.watch.progress import Bar, Listener
+from pellucid.watch.record import OnLayer, Record, Span
+from pellucid.watch.session import Session, watching
+from pellucid.watch.torch_functions import Capture
+
+
+@contextmanager
+def watch(
+    model: nn.Module,
+    readouts: Iterable[Readout] | None = None,
+    *,
+    layers: Chosen = True,
+    heads: Sequence[int] | None = None,
+    keep: Chosen = False,
+    more: Iterable[Readout] = (),
+    tokens: list[list[str]] | None = None,
+    source_tokens: list[list[str]] | None = None,
+    segments: Mapping[str, Span] | None = None,
+    out: str | Path | None = None,
+    on_layer: OnLayer | None = None,
+    progress: bool | Listener = False,
+) -> Iterator[Record]:
+    """A Record that fills while the model runs inside the `with`: what each of its attention modules does.
+
+    The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
+    leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
+    flex_attention, nn.MultiheadAttention or pellucid.attention, and in pellucid.nn. Models that torch.compile has
+    compiled are not seen into.
+
+    Args:
+        model: any module.
+        readouts: what to read of every layer, from `pellucid.readouts`; what `record.summary()` needs if None.
+        layers: which attention modules to observe: True for all; names, patterns with `*`, or numbers.
+        heads: numbers of the heads to observe, all if None.
+        keep: which layers also keep query and key, for exact weights later; chosen like `layers`.
+        more: what to read beside what the summary needs; where `readouts` is given, it says everything.
+        tokens: the tokens of each sequence of the batch, to be shown.
+        source_tokens: the same for what cross-attention looks at.
+        segments: named ranges of tokens: prompt, answer, source, image ...
+        out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory.
+        on_layer: called with each Layer once it is complete; what it returns takes the layer's place.
+        progress: True for a bar in the terminal, or a function that is called with a Progress for each layer.
+
+    Yields:
+        The Record. Layers are in it as soon as they have run.
+
+    Raises:
+        TypeError, ValueError, IndexError: a choice of layers or heads that the model does not have, before it runs.
+        ValueError: on leaving, if the model ran and no softmax attention was found in it.
+
+    Example:
+        >>> import torch, pellucid
+        >>> model = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+        >>> with pellucid.watch(model, keep=True) as record:
+        ...     output = model(torch.rand(1, 5, 8))
+        >>> record.layers, record["self_attn"].entropy.shape, record["self_attn"].weights(queries=0).shape
+        (['self_attn'], torch.Size([1, 2, 5]), torch.Size([1, 2, 1, 5]))
+
+    """
+    session = _session(model, readouts, layers, heads, keep)
+    session.more = _checked(more) or ()
+    record = session.record
+    record.tokens, record.source_tokens = tokens, source_tokens
+    record.segments = dict(segments or {})
+    with ExitStack() as stack:
+        session.listener = _listener(progress, stack)
+        session.on_layer = _receiver(out, on_layer, record, stack)
+        stack.enter_context(_captured(model, session))
+        record.complete = False
+        yield record
+        session.finish()
+        record.complete = True
+    _report(session, model)
+
+
+def _session(
+    model: nn.Module, readouts: Iterable[Readout] | None, layers: Chosen, heads: Sequence[int] | None, keep: Chosen
+) -> Session:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
+    modules = Modules(model)
+    names, everything = list(modules.expected), list(modules.names.values())
+    return Session(
+        modules,
+        Record(_described(model)),
+        _checked(readouts),
+        chooser("layers", layers, names, everything),
+        chooser("keep", keep, names, everything),
+        _head_numbers(heads),
+    )
+
+
+def _described(model: nn.Module) -> str:
+    """The model's class and, where it says so, its checkpoint."""
+    name = getattr(getattr(model, "config", None), "_name_or_path", "")
+    return f"{type(model).__name__} {name}".strip()
+
+
+def _checked(readouts: Iterable[Readout] | None) -> tuple[Readout, ...] | None:
+    if readouts is None:
+        return None
+    chosen = tuple(readouts) if isinstance(readouts, Iterable) and not isinstance(readouts, str) else (readouts,)
+    for readout in chosen:
+        if not isinstance(readout, Readout):
+            raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")
+    names = [readout.name for readout in chosen]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
+    return chosen
+
+
+def _head_numbers(heads: Sequence[int] | None) -> torch.Tensor | None:
+    if heads is None:
+        return None
+    numbers = list(heads)
+    if not numbers or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+        raise ValueError(f"heads: numbers of heads from 0 are needed, or None for all, got {heads!r}")
+    return torch.tensor(numbers)
+
+
+def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:
+    if not isinstance(progress, bool):
+        return progress
+    if not progress:
+        return None
+    bar = Bar()
+    stack.callback(bar.close)
+    return bar
+
+
+def _receiver(out: str | Path | None, on_layer: OnLayer | None, record: Record, stack: ExitStack) -> OnLayer | None:
+    if out is None:
+        return on_layer
+    if on_layer is not None:
+        raise ValueError("out, on_layer: only one of them can take the layers")
+    from pellucid.watch.store import writing
+
+    return stack.enter_context(writing(out, record))
+
+
+@contextmanager
+def _captured(model: nn.Module, session: Session) -> Iterator[None]:
+    """Every way in which the model may attend, led to the session."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(watching(session))
+        stack.enter_context(session.modules.following())
+        stack.enter_context(session.tokens.following(model))
+        stack.enter_context(_generation_noted(model, session))
+        if transformers_models.is_transformers(model):
+            stack.enter_context(transformers_models.installed(model))
+        stack.enter_context(flex_captured(model))
+        stack.enter_context(Capture())
+        yield
+
+
+@contextmanager
+def _generation_noted(model: nn.Module, session: Session) -> Iterator[None]:
+    """Let the session know while the model's `generate` runs: a layer is complete only after it."""
+    generate: Callable[..., Any] | None = getattr(model, "generate", None)
+    if generate is None or "generate" in vars(model):
+        yield
+        return
+
+    def noted(*args: Any, **options: Any) -> Any:
+        session.generating += 1
+        try:
+            return generate(*args, **options)
+        finally:
+            session.generating -= 1
+
+    model.__dict__["generate"] = noted
+    try:
+        yield
+    finally:
+        model.__dict__.pop("generate", None)
+
+
+def _report(session: Session, model: nn.Module) -> None:
+    """Raise if nothing was found, warn of what was missed."""
+    record, ran = session.record, session.modules.ran
+    if not session.captured:
+        kind = type(model).__name__
+        if not ran:
+            raise ValueError(f"watch: {kind} was not called inside the `with`; call it there")
+        reasons = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
+        raise ValueError(f"watch: no softmax attention found in {kind}" + (f" ({reasons})" if reasons else ""))
+    if record.missed:
+        few = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
+        more = f"; and {len(record.missed) - 3} more" if len(record.missed) > 3 else ""
+        warnings.warn(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}", stacklevel=4)

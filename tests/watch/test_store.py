@@ -1,0 +1,346 @@
+"""Records on disk: what is written is what is read, and whatever interrupts the writing leaves a record."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import pellucid
+from pellucid.readouts import Pooled, TopK
+from pellucid.watch.record import Missed
+from pellucid.watch.store import RecordError, RecordWriter, open_record
+from tests.watch.observed import observed_layer, observed_record
+
+IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))
+READOUTS = (TopK(4), Pooled(5, 3))
+
+
+def rich_layer(name="a.layer", **options):
+    sinks = torch.tensor([0.5, -1.0, 2.0])
+    return observed_layer(name, ids=IDS, sinks=sinks, left_padding=[0, 5], window=9, readouts=READOUTS, **options)
+
+
+@pytest.fixture
+def record():
+    tokens = [[f"tok{i}" for i in range(23)], ["▁ein", "\udcff", "語", "\x00"] + ["x"] * 19]
+    made = observed_record(
+        rich_layer(), observed_layer("b.layer", "self", dtype=torch.bfloat16), observed_layer("c.layer", kept=False),
+        ids=IDS, tokens=tokens, segments={"prompt": slice(0, 4), "answer": [slice(4, None), slice(9, 12)]},
+    )  # fmt: skip
+    made.missed = [Missed("d.layer", "it is no softmax")]
+    return made
+
+
+@pytest.fixture
+def folder(record, tmp_path):
+    return record.save(tmp_path / "run.attn")
+
+
+def assert_same(found, expected):
+    assert found.readings.keys() == expected.readings.keys()
+    for name, value in expected.readings.items():
+        for one, other in zip(_tensors(found.readings[name]), _tensors(value), strict=True):
+            torch.testing.assert_close(one, other, rtol=3e-6, atol=0, equal_nan=True)
+    for one, other in zip(found.padding, expected.padding, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+    plain = {name: value for name, value in vars(expected).items() if name not in ("readings", "padding", "parts")}
+    assert {name: getattr(found, name) for name in plain} == plain
+
+
+def _tensors(value):
+    return (value,) if isinstance(value, torch.Tensor) else tuple(value)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_is_written_is_what_is_read(record, folder, verify):
+    opened = open_record(folder, verify=verify)
+    assert opened.layers == record.layers == list(opened)
+    for name in ("model", "tokens", "source_tokens", "segments", "missed", "complete"):
+        assert getattr(opened, name) == getattr(record, name)
+    assert torch.equal(opened.token_ids, record.token_ids)
+    assert opened.written_by["torch"] == torch.__version__
+    for name, layer in record.items():
+        assert_same(opened[name], layer)
+    assert opened[1].name == "b.layer"
+    assert opened.summary().columns()["entropy"] == record.summary().columns()["entropy"]
+    with pytest.raises(KeyError, match="it is no softmax"):
+        opened["d.layer"]
+    with pytest.raises(IndexError, match="layer 3: the record has 3"):
+        opened[3]
+
+
+@pytest.mark.parametrize("name", ["a.layer", "b.layer"])
+def test_exact_weights_come_from_the_disk(record, folder, name):
+    place = {"queries": slice(3, 17), "keys": [0, 7, 22], "heads": [2, 0]}
+    assert torch.equal(open_record(folder)[name].weights(**place), record[name].weights(**place))
+
+
+def test_weights_that_were_not_kept_say_so(folder):
+    with pytest.raises(ValueError, match=r"c\.layer kept no query and key"):
+        open_record(folder)["c.layer"].weights()
+
+
+def test_steps_of_decoding_share_their_keys(tmp_path):
+    layer = rich_layer()
+    whole = layer.parts[0]
+    layer.parts = [
+        replace(whole, start=s.start, query=whole.query[:, :, s], key=whole.key[:, :, : s.stop])
+        for s in (slice(0, 20), slice(20, 21), slice(21, 23))
+    ]
+    opened = open_record(observed_record(layer).save(tmp_path / "run.attn"))[0]
+    assert torch.equal(opened.weights(), layer.weights())
+    with safe_open(tmp_path / "run.attn" / "layer-0000.safetensors", "pt") as file:
+        assert [name for name in file.keys() if name.startswith("key/")] == ["key/0"]  # noqa: SIM118
+
+
+def test_repeated_tensors_are_written_once(tmp_path):
+    layer = observed_layer(batch=1)
+    bias = torch.randn(23, 1).expand(23, 1_000_000)
+    table = pellucid.language.load(bias, (pellucid.language.INPUTS["q"], pellucid.language.INPUTS["k"]))
+    score = pellucid.language.operation("add", pellucid.language.SCORE, table)
+    layer.parts = [replace(layer.parts[0], score=score)]
+    folder = observed_record(layer).save(tmp_path / "run.attn")
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
+    assert torch.equal(open_record(folder)[0].weights(), layer.weights())
+
+
+def test_a_reading_of_a_users_own_type(tmp_path):
+    layer = observed_layer(kept=False)
+    layer.readings["own"] = namedtuple("Own", "left right")(torch.arange(3), torch.ones(2, dtype=torch.bfloat16))
+    own = open_record(observed_record(layer).save(tmp_path / "run.attn"))[0].own
+    assert (type(own).__name__, own._fields) == ("Own", ("left", "right"))
+    assert torch.equal(own.left, torch.arange(3))
+    assert own.right.dtype == torch.bfloat16
+
+
+def test_layers_are_mapped_not_read(tmp_path):
+    layer = observed_layer(kept=False, batch=1)
+    layer.readings["large"] = torch.zeros(30_000_000)
+    folder = observed_record(layer).save(tmp_path / "run.attn")
+    code = f"""
+import pellucid, torch
+from pellucid.watch.store import open_record
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * {resource.getpagesize()}
+record = open_record({str(folder)!r})
+record[0].lse.sum()
+before = resident()
+large = open_record({str(folder)!r})[0].large
+opened = resident() - before
+large.sum()
+print(opened < 10_000_000, resident() - before > 100_000_000)
+"""
+    assert _python(code).stdout.split() == ["True", "True"]
+
+
+def test_json_and_safetensors_are_plain(folder):
+    manifest = json.loads((folder / "manifest.json").read_bytes().decode("utf-8", "surrogatepass"))
+    assert (manifest["format"], manifest["version"], manifest["complete"]) == ("pellucid record", 1, True)
+    assert [layer["role"] for layer in manifest["layers"]] == ["causal self", "self", "causal self"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *(f"layer-{number:04d}.safetensors" for number in range(3)),
+        "manifest.json",
+    ]
+
+
+# What is wrong with a record.
+
+
+def _damage(folder, how):
+    layer, manifest = folder / "layer-0001.safetensors", folder / "manifest.json"
+    content = json.loads(manifest.read_bytes().decode("utf-8", "surrogatepass"))
+    if how == "cut off":
+        layer.write_bytes(layer.read_bytes()[:-100])
+    elif how == "gone":
+        layer.unlink()
+    elif how == "a byte":
+        layer.write_bytes(layer.read_bytes()[:-1] + b"\x55")
+    elif how == "cut manifest":
+        manifest.write_bytes(manifest.read_bytes()[:200])
+    elif how == "no manifest":
+        manifest.unlink()
+    elif how == "another":
+        manifest.write_text('{"name": "package"}')
+    elif how == "no tokens":
+        del content["tokens"]
+        manifest.write_text(json.dumps(content))
+    elif how == "elsewhere":
+        content["layers"][0]["file"] = "../secret.safetensors"
+        manifest.write_text(json.dumps(content))
+    elif how == "newer":
+        manifest.write_text(json.dumps(content | {"version": 2}))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("cut off", r"layer-0001\.safetensors, layer b\.layer, is damaged: it has \d+ bytes of \d+; open_record"),
+        ("gone", r"layer-0001\.safetensors, layer b\.layer, is damaged: no such file or directory"),
+        ("a byte", r"layer b\.layer, is damaged: its checksum is another"),
+        ("cut manifest", r"its manifest\.json is damaged \("),
+        ("no manifest", r"is no record: it holds no manifest\.json"),
+        ("another", r"its manifest\.json is not that of a record"),
+        ("no tokens", r"its manifest\.json is damaged: it says nothing of tokens"),
+        ("elsewhere", r"its manifest\.json is damaged: it has a layer without name or file"),
+        ("newer", r"was written in version 2 of the format, and pellucid .* reads up to 1; upgrade pellucid"),
+    ],
+)
+def test_a_damaged_record_is_refused(folder, how, message):
+    _damage(folder, how)
+    with pytest.raises(RecordError, match=message) as raised:
+        open_record(folder, verify=True)
+    assert str(raised.value).startswith(str(folder))
+
+
+@pytest.mark.parametrize("how", ["cut off", "gone"])
+def test_the_others_of_a_damaged_record_can_be_opened(record, folder, how):
+    _damage(folder, how)
+    opened = open_record(folder, skip_damaged=True)
+    assert opened.layers == ["a.layer", "c.layer"]
+    assert opened.missed[-1].name == "b.layer"
+    assert_same(opened["c.layer"], record["c.layer"])
+
+
+def test_a_file_that_is_damaged_inside_says_so_when_it_is_opened(folder):
+    layer = folder / "layer-0001.safetensors"
+    layer.write_bytes(b"\xff" * layer.stat().st_size)
+    with pytest.raises(RecordError, match=r"layer-0001\.safetensors, layer b\.layer, is damaged: .*header"):
+        open_record(folder)["b.layer"]
+
+
+def test_there_is_no_such_record(tmp_path):
+    with pytest.raises(RecordError, match="there is no such record"):
+        open_record(tmp_path / "none.attn")
+
+
+# Where it may be written.
+
+
+def test_a_record_is_not_overwritten_unasked(record, folder):
+    with pytest.raises(RecordError, match="holds a record already; overwrite it, resume it, or name another"):
+        record.save(folder)
+    shorter = observed_record(record["c.layer"])
+    shorter.save(folder, overwrite=True)
+    assert open_record(folder).layers == ["c.layer"]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_other_peoples_folders_are_left_alone(record, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(RecordError, match="is a folder of other things"):
+            record.save(tmp_path, overwrite=overwrite)
+    with pytest.raises(RecordError, match="is a file; name a folder"):
+        record.save(tmp_path / "letter.txt")
+    with pytest.raises(RecordError, match="not a directory"):
+        record.save(tmp_path / "letter.txt" / "run.attn")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+# What interrupts the writing.
+
+
+def test_before_it_is_finished_a_record_is_incomplete(record, tmp_path):
+    writer = RecordWriter(tmp_path / "run.attn", record)
+    assert_same(writer.add(record["a.layer"]), record["a.layer"])
+    opened = open_record(writer.folder, verify=True)
+    assert (opened.layers, opened.complete) == (["a.layer"], False)
+    record.complete = False
+    writer.finish(record)
+    assert not open_record(writer.folder).complete
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_interrupts_a_layer_leaves_those_before(record, tmp_path, monkeypatch, error):
+    writer = RecordWriter(tmp_path / "run.attn", record)
+    writer.add(record["a.layer"])
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else RecordError
+    with pytest.raises(expected) as raised:
+        writer.add(record["b.layer"])
+    monkeypatch.undo()
+    if expected is RecordError:
+        assert str(raised.value) == (
+            f"{writer.folder}: no space left on device while writing layer b.layer; "
+            "the record of the 1 layers before it can be opened"
+        )
+    assert sorted(os.listdir(writer.folder)) == ["layer-0000.safetensors", "manifest.json"]
+    assert open_record(writer.folder, verify=True).layers == ["a.layer"]
+
+
+def test_a_full_disk(tmp_path):
+    """A process that may write files of at most 100 kB."""
+    code = f"""
+import resource
+from tests.watch.observed import observed_layer, observed_record
+record = observed_record(observed_layer("small"), observed_layer("large", q_len=1500, dim=32))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+record.save({str(tmp_path / "run.attn")!r})
+"""
+    done = _python(code, check=False)
+    assert "file too large while writing layer large; the record of the 1 layers before it" in done.stderr
+    opened = open_record(tmp_path / "run.attn", verify=True)
+    assert (opened.layers, opened.complete) == (["small"], False)
+    assert len(list((tmp_path / "run.attn").iterdir())) == 2
+
+
+def test_a_process_that_is_killed(tmp_path):
+    """Killed in the middle of a layer's file."""
+    code = f"""
+import os, signal
+from tests.watch.observed import observed_layer, observed_record
+from pellucid.watch.store import RecordWriter
+record = observed_record(observed_layer("first"), observed_layer("second"))
+writer = RecordWriter({str(tmp_path / "run.attn")!r}, record)
+writer.add(record["first"])
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+writer.add(record["second"])
+"""
+    assert _python(code, check=False).returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path / "run.attn")) == 3
+    assert open_record(tmp_path / "run.attn", verify=True).layers == ["first"]
+
+
+def test_resuming_writes_what_is_missing(record, tmp_path):
+    writer = RecordWriter(tmp_path / "run.attn", record)
+    writer.add(record["a.layer"])
+    writer.add(record["b.layer"])
+    (writer.folder / "layer-0001.safetensors").write_bytes(b"cut off")
+    (writer.folder / ".layer-0002.safetensors.99.part").write_bytes(b"left behind")
+    before = (writer.folder / "layer-0000.safetensors").stat().st_mtime_ns
+    resumed = RecordWriter(tmp_path / "run.attn", record, resume=True)
+    assert resumed.written == ["a.layer"]
+    for layer in record.values():
+        resumed.add(layer)
+    resumed.finish(record)
+    opened = open_record(resumed.folder, verify=True)
+    assert (opened.layers, opened.complete) == (record.layers, True)
+    assert (writer.folder / "layer-0000.safetensors").stat().st_mtime_ns == before
+    assert len(os.listdir(writer.folder)) == 4
+
+
+def test_resuming_another_run_is_refused(record, folder):
+    other = observed_record(record["a.layer"], tokens=[["another"]])
+    with pytest.raises(RecordError, match="holds a record of another run"):
+        RecordWriter(folder, other, resume=True)
+
+
+def _python(code, check=True):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2],
+        check=False,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stderr
+    return done

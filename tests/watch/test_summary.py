@@ -1,0 +1,270 @@
+"""The summary against its definitions, computed from whole matrices of weights."""
+
+from math import isnan, log, nan
+
+import pytest
+import torch
+
+from pellucid.watch.beyond import NEAR
+from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
+from pellucid.watch.summary import COLUMNS, PAIRED, summary
+from tests.watch.observed import double, made_layer, observed_again, observed_layer, observed_record
+
+IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))
+SINKS = torch.tensor([-1.0, 2.0, 0.5])
+CASES = {
+    "causal": {},
+    "one key head": {"kv_heads": 1, "sharp": 4.0},
+    "both ways": {"role": "self"},
+    "left-padded": {"left_padding": [0, 5]},
+    "left-padded, both ways": {"left_padding": [4, 0], "role": "self"},
+    "a learned sink": {"sinks": SINKS},
+    "a learned sink, left-padded": {"sinks": SINKS, "left_padding": [0, 5]},
+    "a window": {"window": 6, "sinks": SINKS},
+}
+
+
+class Definition:
+    """Every number from the matrix of one head, row by row, as docs/numerics.md words it."""
+
+    def __init__(self, layer, head, ids):
+        self.layer, self.ids = layer, ids
+        self.weights = layer.weights(heads=head)[:, 0].double()  # [batch, queries, keys]
+        padded = layer.padding.keys if layer.padding.keys is not None else torch.zeros(layer.batch, layer.k_len).bool()
+        self.real = ~padded
+        self.firsts = [int(row.nonzero()[0]) for row in self.real]
+
+    def rows(self):
+        """(sequence, query, weights of the keys, the first key, allowed keys) of each row that counts."""
+        for b in range(self.layer.batch):
+            for q in range(self.layer.q_len):
+                if self.layer.role == "cross" or self.real[b, q]:
+                    weights = self.weights[b, q]
+                    yield b, q, weights, self.firsts[b], (weights > 0).nonzero().flatten().tolist()
+
+    def sink(self):
+        return _mean([1 - float(w.sum()) for _, _, w, _, _ in self.rows()])
+
+    def first(self):
+        return _mean([float(w[first]) for _, _, w, first, _ in self.rows()])
+
+    def entropy(self):
+        whole, rest = self._entropies()
+        return _mean([e for e, _ in whole]), _weighted(rest)
+
+    def relative_entropy(self):
+        whole, rest = self._entropies()
+        return (
+            sum(e for e, _ in whole) / sum(log(n) for _, n in whole),
+            sum(t * e for t, e, _ in rest) / sum(t * log(n) for t, _, n in rest),
+        )
+
+    def _entropies(self):
+        whole, rest = [], []
+        for _, _, w, first, allowed in self.rows():
+            outcomes = torch.cat([w, (1 - w.sum()).clamp(min=0)[None]]) if self.layer.has_sink else w
+            whole.append((float(torch.special.entr(outcomes).sum()), len(allowed) + self.layer.has_sink))
+            others = w.clone()
+            others[first] = 0
+            if (total := float(others.sum())) > 0:
+                entropy = float(torch.special.entr(others / total).sum())
+                rest.append((total, entropy, len([k for k in allowed if k != first])))
+        return whole, rest
+
+    def expectation(self, function, counts=lambda b, q: True):
+        whole, rest = [], []
+        for b, q, w, first, _ in self.rows():
+            if not counts(b, q):
+                continue
+            values = torch.tensor([float(function(b, q, k)) for k in range(self.layer.k_len)], dtype=torch.float64)
+            whole.append(float((w * values).sum()))
+            others = w.clone()
+            others[first] = 0
+            rest.append((float(others.sum()), float((others * values).sum()) / max(float(others.sum()), 1e-300)))
+        return _mean(whole), _weighted(rest)
+
+    def distance(self):
+        return self.expectation(lambda b, q, k: abs(q - k))
+
+    def nearby(self):
+        return self.expectation(lambda b, q, k: abs(q - k) <= NEAR)
+
+    def previous(self):
+        return self.expectation(lambda b, q, k: k == q - 1, lambda b, q: q > self.firsts[b])
+
+    def _is_other(self, b, q, k):
+        """Whether the query's token stands at k too, where the query may know of it."""
+        before = k < q if self.layer.role == "causal self" else k != q
+        return before and bool(self.real[b, k]) and self.ids[b, k] == self.ids[b, q]
+
+    def _has_others(self, b, q):
+        return any(self._is_other(b, q, k) for k in range(self.layer.k_len))
+
+    def duplicate(self):
+        return self.expectation(lambda b, q, k: k != q and self.ids[b, k] == self.ids[b, q], self._has_others)
+
+    def induction(self):
+        def follows(b, q, k):
+            return k > self.firsts[b] and k - 1 != q and self.ids[b, k - 1] == self.ids[b, q]
+
+        return self.expectation(follows, self._has_others)
+
+    def concentration(self):
+        whole, rest = [], []
+        for b, first in enumerate(self.firsts):
+            rows = [w for row_b, _, w, _, _ in self.rows() if row_b == b]
+            received = torch.stack(rows).sum(0)
+            others = received.clone()
+            others[first] = 0
+            keys = int(self.real[b].sum())
+            for found, values, count in ((whole, received, keys), (rest, others, keys - 1)):
+                shares = values / values.sum()
+                found.append((float(values.sum()), 1 - float(torch.special.entr(shares).sum()) / log(count)))
+        return _weighted(whole), _weighted(rest)
+
+
+def _mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
+def _weighted(pairs):
+    return sum(pair[0] * pair[1] for pair in pairs) / sum(pair[0] for pair in pairs)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kept", [True, False])
+def test_every_number_is_that_of_the_matrix(case, kept):
+    whole_layer = observed_layer(ids=IDS, **CASES[case])
+    found = summary(observed_record(observed_layer(ids=IDS, kept=kept, **CASES[case]), ids=IDS))
+    assert [row.head for row in found] == [0, 1, 2]
+    for head, row in enumerate(found):
+        definition = Definition(whole_layer, head, IDS)
+        assert row.rows == len(list(definition.rows()))
+        assert row.sink_mass == pytest.approx(definition.sink(), abs=2e-6)
+        assert row.first_mass == pytest.approx(definition.first(), abs=2e-6)
+        for name in PAIRED:
+            if not kept and "window" in CASES[case] and name == "relative_entropy":
+                continue  # how many keys a window allows is not known without the mask
+            whole, rest = getattr(definition, name)()
+            assert getattr(row, name) == pytest.approx(whole, rel=1e-5, abs=5e-6), name
+            assert getattr(row, f"{name}_without_sink") == pytest.approx(rest, rel=2e-5, abs=1e-5), name
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_cross_attention_has_no_distances(kept):
+    sizes = {"role": "cross", "q_len": 7, "k_len": 19, "left_padding": [3, 0]}
+    layer = observed_layer(**sizes)
+    for head, row in enumerate(summary(observed_record(observed_layer(**sizes, kept=kept), ids=IDS))):
+        definition = Definition(layer, head, None)
+        for name in ("entropy", "relative_entropy", "concentration"):
+            whole, rest = getattr(definition, name)()
+            assert getattr(row, name) == pytest.approx(whole, rel=1e-5, abs=5e-6), name
+            assert getattr(row, f"{name}_without_sink") == pytest.approx(rest, rel=1e-5, abs=1e-5), name
+        for name in ("distance", "previous", "nearby", "induction", "duplicate"):
+            assert isnan(getattr(row, name))
+            assert isnan(getattr(row, f"{name}_without_sink"))
+
+
+def test_a_little_beyond_a_strong_sink_keeps_its_digits():
+    layer = observed_layer(ids=IDS, sharp=0.1)
+    part = layer.parts[0]
+    part.query[..., 0], part.key[..., 0], part.key[:, :, 0, 0] = 10.0, 0.0, 4.0  # scores of 14 on the first key
+    seen = observed_again(layer, IDS)
+    row = summary(observed_record(seen, ids=IDS))[0]
+    assert row.kind == "sink"
+    assert row.first_mass > 0.99999
+    definition = Definition(double(seen), 0, IDS)
+    for name in ("distance", "previous", "nearby", "induction", "duplicate", "entropy"):
+        _, rest = getattr(definition, name)()
+        assert getattr(row, f"{name}_without_sink") == pytest.approx(rest, rel=2e-3), name
+
+
+def test_what_was_not_read_is_nan():
+    layer = observed_layer(ids=IDS)
+    layer.readings = {"lse": layer.lse, "entropy": layer.entropy}
+    row = summary(observed_record(layer, ids=IDS))[0]
+    assert row.entropy == pytest.approx(float(layer.entropy[:, 0].mean()))
+    assert 0 < row.relative_entropy < 1
+    assert all(isnan(getattr(row, name)) for name in ("first_mass", "entropy_without_sink", "distance", "induction"))
+    assert isnan(row.concentration)
+    assert row.kind_without_sink == "unknown"
+
+
+def test_without_token_ids_nothing_repeats():
+    row = summary(observed_record(observed_layer()))[0]
+    assert isnan(row.induction)
+    assert isnan(row.duplicate_without_sink)
+    assert row.distance > 0
+
+
+def test_a_layer_of_many_calls_counts_its_keys_call_by_call():
+    layer = observed_layer(ids=IDS[:1], batch=1)
+    expected = summary(observed_record(layer, ids=IDS[:1]))[0]
+    whole = layer.parts[0]
+    cut = [slice(0, 20), slice(20, 21), slice(21, 23)]
+    layer.parts = [
+        type(whole)(s.start, 0, whole.query[:, :, s], whole.key[:, :, : s.stop], *_functions(whole)) for s in cut
+    ]
+    assert summary(observed_record(layer, ids=IDS[:1]))[0] == expected
+
+
+def _functions(part):
+    return part.scale, part.score, part.mask, part.sinks
+
+
+@pytest.mark.parametrize(
+    ("sink", "rest", "name"),
+    [
+        (0.95, Rest(previous=0.8), "sink"),
+        (0.5, Rest(previous=0.8, induction=0.9), "previous token"),
+        (0.5, Rest(previous=0.1, induction=0.4, duplicate=0.2), "induction"),
+        (0.5, Rest(previous=0.1, induction=0.4, duplicate=0.5), "duplicate"),
+        (0.5, Rest(previous=0.1, induction=nan, duplicate=nan, nearby=0.7), "local"),
+        (0.5, Rest(previous=0.1, nearby=0.5, relative_entropy=0.2), "focused"),
+        (0.5, Rest(previous=0.1, nearby=0.5, relative_entropy=0.9), "diffuse"),
+        (0.5, Rest(previous=0.1, nearby=0.5, relative_entropy=0.5), "mixed"),
+        (nan, Rest(), "unknown"),
+    ],
+)
+def test_kinds(sink, rest, name):
+    assert kind(sink, rest).name == name
+    if name != "sink":
+        assert kind_beyond_sink(rest).name == name
+
+
+def test_a_made_head_is_told_as_what_it_is():
+    ids = torch.tensor([[9, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2]])
+    weights = {
+        "previous token": lambda q, k: k == q - 1,
+        "duplicate": lambda q, k: (ids[0, k] == ids[0, q]) & (k < q),
+        "induction": lambda q, k: (k > 0) & (ids[0, k - 1] == ids[0, q]) & (k - 1 < q),
+        "local": lambda q, k: (k <= q) & (k > q - 4),
+        "sink": lambda q, k: k == 0,
+    }
+    for name, rule in weights.items():
+        row = summary(observed_record(made_layer(rule, ids), ids=ids))[0]
+        assert row.kind == name, (row.kind, row.because)
+
+
+def test_a_summary_is_a_table():
+    found = summary(observed_record(observed_layer(ids=IDS), observed_layer("model.layers.1.attention"), ids=IDS))
+    columns = found.columns()
+    assert tuple(columns) == COLUMNS
+    assert columns["head"] == [0, 1, 2, 0, 1, 2]
+    lines = str(found).splitlines()
+    assert len(lines) == 7
+    assert lines[0].split()[:4] == ["layer", "role", "head", "kind"]
+    assert lines[1].startswith("model.layers.0.attention  causal self  0     ")
+    assert [row.entropy for row in found.sorted("entropy")] == sorted(columns["entropy"], reverse=True)
+    assert isnan(found.sorted("induction")[-1].induction)
+    assert len(found[1:3]) == 2
+    assert repr(found) == "Summary(6 heads of 2 layers)"
+    with pytest.raises(ValueError, match="by: one of layer, role, head"):
+        found.sorted("size")
+
+
+def test_some_layers():
+    record = observed_record(observed_layer(), observed_layer("other"))
+    assert {row.layer for row in record.summary(layers=["other"])} == {"other"}
+    with pytest.raises(KeyError, match="'none' is no layer"):
+        record.summary(layers=["none"])
