@@ -1,4 +1,4 @@
-"""The command line: `pellucid show`, `pellucid explain`, `pellucid doctor`.
+"""The command line: `pellucid show`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
 
 Options are declared here and checked as far as they can be on their own; `pellucid.commands` carries them out. A
 command's module is imported when it runs, because it needs torch and `--help` should not wait for that.
@@ -33,7 +33,17 @@ examples:
   pellucid show "1997年3月3日" --attention encoder --layer 0 --head 2
   pellucid show "3 mars 1997" --save picture.svg
   pellucid show --file dates.txt --json
+  pellucid show run.attn --layer 2 --head 5
+  pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
+"""
+WATCH_EXAMPLES = """\
+examples:
+  pellucid watch --model ./my-model --text essay.txt --out run.attn
+  pellucid watch --model ./my-translator --text german.txt --target english.txt --out run.attn
+  pellucid watch --model ./my-model --text prompt.txt --segment rules=0:40 --keep "*.3.*" --out run.attn
+  echo "3 mars 1997" | pellucid watch --text - --out date.attn
+  pellucid show run.attn
 """
 EXPLAIN_EXAMPLES = """\
 examples:
@@ -72,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options: _no_command(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_show(commands)
+    _add_watch(commands)
     _add_explain(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
     return parser
@@ -86,14 +97,17 @@ def _add_show(commands: Commands) -> None:
     parser = _add(
         commands,
         "show",
-        "read a date with the embedded model and show where it looked",
+        "read a date and show where the model looked, or show a record",
         "Reads dates as people write them, and prints each in ISO 8601 with the attention that found it: shaded by "
-        "weight, a row for each query and a column for each key.",
+        "weight, a row for each query and a column for each key. Given a record, a folder that pellucid watch wrote, "
+        "it shows what each of the model's heads did, and one head's map.",
         SHOW_EXAMPLES,
     )
-    parser.add_argument("text", nargs="*", metavar="TEXT", help="a date; - or nothing: lines of standard input")
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="a date, or a record; nothing or -: lines of stdin")
     parser.add_argument("--file", metavar="PATH", help="read dates from a UTF-8 file, one on each line")
-    parser.add_argument("--attention", choices=KINDS, default="cross", help="the kind of attention (default: cross)")
+    parser.add_argument(
+        "--attention", choices=KINDS, default="cross", help="a date's kind of attention (default: cross)"
+    )
     parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
@@ -106,6 +120,48 @@ def _check_show(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error("--file: replaces TEXT; give one of the two")
     if options.file is None and not options.text and (sys.stdin is None or sys.stdin.isatty()):
         parser.error('TEXT: give a date, as in: pellucid show "3 mars 1997"')
+
+
+def _add_watch(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "watch",
+        "run a model over a text and keep what its attention did",
+        "Runs a model over a text and writes what each head of each layer did to a folder, a record: entropy, where "
+        "the weight went, what each token received, the strongest keys, a map, and with query and key any exact part. "
+        "The model is one of the transformers library, or without --model the embedded date reader.",
+        WATCH_EXAMPLES,
+    )
+    parser.add_argument("--model", metavar="PATH", help="a model's folder, or a name that transformers finds")
+    parser.add_argument("--text", metavar="FILE", required=True, help="UTF-8 text to read; - for standard input")
+    parser.add_argument("--target", metavar="FILE", help="what an encoder-decoder writes")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the record, such as run.attn")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--overwrite", action="store_true", help="replace a record that is there")
+    again.add_argument("--resume", action="store_true", help="go on with a record that is not complete")
+    names = {"metavar": "NAME", "nargs": "+"}
+    parser.add_argument("--layers", **names, help="only these layers; * stands for anything (default: all)")
+    parser.add_argument(
+        "--keep",
+        **names,
+        help="layers that keep query and key for exact weights; all, none (default: all for up to 4096 tokens)",
+    )
+    parser.add_argument(
+        "--segment", type=_segment, action="append", metavar="NAME=A:B", help="name tokens A to B; may be repeated"
+    )
+    parser.add_argument("--truncate", action="store_true", help="cut a text that is longer than the model allows")
+
+
+def _segment(text: str) -> tuple[str, slice]:
+    """A named range of tokens: `prompt=0:10`, `answer=10:`."""
+    name, _, place = text.partition("=")
+    start, colon, stop = place.partition(":")
+    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
+    if not name or not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+        raise argparse.ArgumentTypeError(f"must be a name and tokens, as in prompt=0:10, got {text!r}")
+    if None not in numbers and numbers[0] >= numbers[1]:  # type: ignore[operator]
+        raise argparse.ArgumentTypeError(f"must end after it begins, got {text!r}")
+    return name, slice(*numbers)
 
 
 def _add_explain(commands: Commands) -> None:

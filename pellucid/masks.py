@@ -2,7 +2,9 @@
 
 True means that the query may look at the key. Masks combine with & | ~, also with a function of your own. A window is
 (left, right), inclusive, counted from the diagonal; `offset` moves the diagonal to the right, as when the queries are
-the last of a longer sequence: query i then stands at position i + offset among the keys.
+the last of a longer sequence: query i then stands at position i + offset among the keys. Where the offset changes from
+call to call, as in decoding, give it as an integer tensor of no dimensions: compiled code reads it, while a number is a
+part of the code, which is made anew for another one.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Mask:
         return f"<mask {self.__name__}>"
 
 
-def causal(offset: int = 0) -> Mask:
+def causal(offset: int | Tensor = 0) -> Mask:
     """Keys up to the query's own place: `kv_idx <= q_idx + offset`. With offset 0, SDPA's is_causal (top-left).
 
     q_len 3, k_len 5      offset 0       offset 2
@@ -60,7 +62,7 @@ def causal_lower_right(q_len: int, k_len: int) -> Mask:
     return causal(k_len - q_len)
 
 
-def sliding_window(left: int | None = None, right: int | None = None, offset: int = 0) -> Mask:
+def sliding_window(left: int | None = None, right: int | None = None, offset: int | Tensor = 0) -> Mask:
     """Keys from `left` before the query's place to `right` after it, both included; None is without limit.
 
     `sliding_window(W - 1, 0)` is a causal window of W keys. Raises ValueError for a negative width.

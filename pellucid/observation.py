@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid import engines
 from pellucid.problem import Problem
 from pellucid.result import Result
-from pellucid.softmax import finite
 
 Chosen = slice | int | Sequence[int] | Tensor | None
 
@@ -95,11 +95,11 @@ class Observation:
         problem = self._problem
         device = problem.query.device
         rows = _positions("queries", queries, self.q_len, device)
+        columns = _positions("keys", keys, self.k_len, device)
         head = _positions("heads", heads, self.heads, device)
         with torch.no_grad(), problem.own_precision():
-            scores = problem.scores(rows, _positions("keys", keys, self.k_len, device), head)
             lse = self._lse.detach()[..., head, :][..., rows]
-            return self._shaped(torch.exp(scores - finite(lse)[..., None]))
+            return self._shaped(engines.weights(problem, lse, rows, columns, head))
 
 
 def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> Tensor:

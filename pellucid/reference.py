@@ -24,6 +24,11 @@ def run(problem: Problem) -> Result:
     return Result(output.to(problem.query.dtype), lse, readings)
 
 
+def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys]; `lse` is those queries' own."""
+    return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
+
+
 def _softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """The weights of each row and its lse; a row with no key has weights 0 and lse -inf, and gradients 0."""
     allowed = scores > -torch.inf

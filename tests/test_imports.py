@@ -20,7 +20,7 @@ LAYERS = (
     ("readouts",),
     ("reference",),
     ("engines",),
-    ("observation",),
+    ("observation", "arguments", "repeated"),
     ("functional",),
     ("nn",),
     ("watch",),

@@ -117,6 +117,18 @@ def test_every_mask_is_in_the_score_language():
         assert trace(mask, "mask_mod", ("b", "h", "q", "k")).kind == "bool"
 
 
+@pytest.mark.parametrize("mask", [masks.causal, lambda offset: masks.sliding_window(2, 1, offset)])
+def test_an_offset_that_is_a_tensor_is_read_at_each_call(mask):
+    offset = torch.tensor(1)
+    moved, query, key = mask(offset), torch.randn(2, 3, 4), torch.randn(2, 7, 4)
+    for number in (1, -2, 4):
+        offset.fill_(number)
+        assert drawn(moved, 3, 7) == drawn(mask(number), 3, 7)
+        outputs = [pellucid.attention(query, key, key, mask_mod=m) for m in (moved, mask(number))]
+        torch.testing.assert_close(*outputs)
+    assert "tensor[][]" in repr(trace(moved, "mask_mod", ("b", "h", "q", "k")))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -1,4 +1,7 @@
-"""`pellucid show`: reads dates with the embedded model, and shows the answer and one attention map of each."""
+"""`pellucid show`: reads dates with the embedded model, and shows the answer and one attention map of each.
+
+A record is shown by `pellucid.commands.records`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pellucid.commands import texts
+from pellucid.commands import records, texts
 from pellucid.commands.console import console
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
@@ -32,6 +35,8 @@ class _View:
 
 def run(options: argparse.Namespace) -> int:
     """Show each date; the status is 1 if one could not be read, and the others are shown all the same."""
+    if (path := records.record_path(options)) is not None:
+        return records.run(path, options)
     given = _given(options)
     views = _views(given, options)
     if options.save is not None:

@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from pellucid import reference
 from pellucid.engines import cpu, portable
@@ -21,11 +23,29 @@ from pellucid.problem import Problem
 from pellucid.result import Result
 
 
+class Repeat(Protocol):
+    """What runs problems that differ from one that was seen in their numbers alone, and looks at nothing else."""
+
+    def output(
+        self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The output alone."""
+
+    def result(self, problem: Problem) -> Result:
+        """The whole result; `problem`'s functions capture nothing."""
+
+
+def _nothing_to_repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | None:
+    return None
+
+
 class Engine(NamedTuple):
     """What runs a problem, and whether it can."""
 
     run: Callable[[Problem], Result]
     covers: Callable[[Problem], bool]
+    weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = reference.weights
+    repeat: Callable[[Problem, tuple[int, ...]], Repeat | None] = _nothing_to_repeat
 
 
 def _everything(problem: Problem) -> bool:
@@ -39,16 +59,21 @@ def _cpu_covers(problem: Problem) -> bool:
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_covers),
+    "cpu": Engine(cpu.run, _cpu_covers, cpu.weights, cpu.repeat),
     "portable": Engine(portable.run, portable.covers),
     "reference": Engine(reference.run, _everything),
 }
 _chosen: ContextVar[str | None] = ContextVar("pellucid_engine", default=None)
 
 
+def preferred() -> str:
+    """The name of the engine that runs what it covers. Raises ValueError if PELLUCID_ENGINE names none."""
+    return _chosen.get() or _known(os.environ.get("PELLUCID_ENGINE") or "cpu", "PELLUCID_ENGINE")
+
+
 def name_for(problem: Problem) -> str:
     """The name of the engine that will run `problem`."""
-    wanted = _chosen.get() or _known(os.environ.get("PELLUCID_ENGINE") or "cpu", "PELLUCID_ENGINE")
+    wanted = preferred()
     if ENGINES[wanted].covers(problem):
         return wanted
     return next(name for name, engine in ENGINES.items() if engine.covers(problem))
@@ -57,6 +82,30 @@ def name_for(problem: Problem) -> str:
 def run(problem: Problem) -> Result:
     """Execute `problem` on the engine chosen for it."""
     return ENGINES[name_for(problem)].run(problem)
+
+
+def repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | None:
+    """What runs problems like this one again, their output in `shape`; None if their engine has no such thing."""
+    return ENGINES[name_for(problem)].repeat(problem, shape)
+
+
+def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+    """Any part of the weights before dropout, without gradient, on the engine chosen for the attention itself.
+
+    Args:
+        problem: the call.
+        lse: of the chosen queries and heads, [*batch, heads, queries].
+        queries: their indices, int64; so with those that follow.
+        keys: indices of keys.
+        heads: indices of query heads.
+
+    Returns:
+        [*batch, heads, queries, keys], float32 (float64 for float64 inputs).
+
+    """
+    with torch.no_grad():
+        problem = replace(problem, dropout_p=0.0, readouts=())
+        return ENGINES[name_for(problem)].weights(problem, lse, queries, keys, heads)
 
 
 @contextmanager

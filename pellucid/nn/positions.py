@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.readouts import Expect, Readout
@@ -32,9 +33,12 @@ def readouts_from(readouts: Sequence[Readout] | None, start: int) -> Sequence[Re
 
 
 def _renumbered(function: Callable[..., Any], start: int) -> Callable[..., Any]:
+    # A captured tensor, not a number: one compiled kernel then serves every step.
+    first = torch.tensor(start, device="cpu")
+
     def renumbered(*place: Any) -> Any:
         *before, q_idx, kv_idx = place
-        return function(*before, q_idx + start, kv_idx)
+        return function(*before, q_idx + first, kv_idx)
 
     # Error messages name the function that the user wrote.
     renumbered.__name__ = getattr(function, "__name__", type(function).__name__)

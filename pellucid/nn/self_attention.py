@@ -165,7 +165,7 @@ class SelfAttention(HeadedAttention):
                 observe=readouts_from(observe, start),
                 attn_mask=attn_mask,
                 score_mod=function_from(score_mod, start),
-                **self._masking(function_from(mask_mod, start), start, x.shape[-2]),
+                **self._masking(mask_mod, start, x.shape[-2]),
             )
         except BaseException:
             # A call that was refused or interrupted leaves the cache as it was, so that it can be made again.
@@ -177,11 +177,11 @@ class SelfAttention(HeadedAttention):
         # is_causal is aligned at the first key, so it serves only a sequence that starts there; and a single query
         # at the end may look at all keys.
         if start == 0 or not self.is_causal:
-            return {"mask_mod": mask_mod, "is_causal": self.is_causal}
+            return {"mask_mod": function_from(mask_mod, start), "is_causal": self.is_causal}
         if length == 1:
-            return {"mask_mod": mask_mod}
-        causal = masks.causal(start)
-        return {"mask_mod": causal if mask_mod is None else causal & mask_mod}
+            return {"mask_mod": function_from(mask_mod, start)}
+        causal = masks.causal()
+        return {"mask_mod": function_from(causal if mask_mod is None else causal & mask_mod, start)}
 
 
 def _resolve_rotary(rotary: Rotary | float | None, head_dim: int) -> Rotary | None:

@@ -49,7 +49,15 @@ def save(reading: Reading, kind: str, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    figure = draw(reading, kind)
+    save_figure(draw(reading, kind), path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all, with the same bytes for the same figure.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     extension = path.suffix.lower()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -16,6 +16,7 @@ from pellucid.problem import Problem
 from pellucid.readouts import ColumnReadout, Expect, LogSumExp, Readout, Received, TopK
 from pellucid.readouts.topk import TopKeys
 from pellucid.watch.call import Call
+from pellucid.watch.part import Part
 from pellucid.watch.shift import by_index
 
 Readings = dict[str, Any]
@@ -134,6 +135,24 @@ def joined(name: str, readout: Readout | None, earlier: Any, later: Any, k_len: 
     if isinstance(earlier, Tensor):
         return torch.cat((earlier, later), 2)
     return type(earlier)(*(torch.cat(pair, 2) for pair in zip(earlier, later, strict=True)))
+
+
+def of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> Readings:
+    """What sums over queries find in all of a layer's queries, from its kept query and key.
+
+    Args:
+        part: the layer's only part.
+        readouts: sums over queries.
+        padded: which queries are padding, bool [batch, q_len], or None.
+
+    """
+    problem = part.problem()
+    device = part.query.device
+    score, mask = (by_index(e, part.start, part.k_start, device) for e in (problem.score, problem.mask))
+    problem = replace(problem, score=score, mask=mask, value=problem.key[..., :1], readouts=tuple(readouts))
+    with torch.no_grad():
+        found = run(problem if padded is None else _without(problem, padded)).readings
+    return found if padded is None else {r.name: _blank(r, found[r.name], padded) for r in readouts}
 
 
 def _widened(reading: TopKeys, k: int) -> TopKeys:

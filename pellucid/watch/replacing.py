@@ -65,7 +65,7 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
 
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
-    return _during_forward(model, Capture)
+    return _during_forward(model, lambda: Capture(also_unwatched=True))
 
 
 def _during_forward(model: nn.Module, context: Callable[[], Any]) -> list[Callable[[], Any]]:
@@ -101,5 +101,5 @@ def everywhere() -> Iterator[None]:
     with ExitStack() as stack:
         if "transformers" in sys.modules:
             stack.enter_context(transformers_models.standing_in(None))
-        stack.enter_context(Capture())
+        stack.enter_context(Capture(also_unwatched=True))
         yield

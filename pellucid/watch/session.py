@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.observation import Observation
-from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
+from pellucid.readouts import ColumnReadout, Entropy, LogSumExp, MaxScore, Readout
 from pellucid.result import Result
 from pellucid.watch import reading
 from pellucid.watch.beside import Beside
@@ -175,12 +175,19 @@ class Session:
 
     def hand_over(self, layer: Layer) -> None:
         """Give a finished layer to `on_layer`, and keep what it gives back instead."""
+        self._sum_up(layer)
         if self.on_layer is None or layer.name in self._handed:
             return
         self._handed.add(layer.name)
         stored = self.on_layer(layer)
         if stored is not None:
             self.record.add(stored)
+
+    def _sum_up(self, layer: Layer) -> None:
+        """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
+        missing = [r for r in self.readouts or () if isinstance(r, ColumnReadout) and r.name not in layer.readings]
+        if missing and len(layer.parts) == 1:
+            layer.readings |= reading.of_part(layer.parts[0], missing, layer.padding.queries)
 
     def finish(self) -> None:
         """Close the record: hand over what is left, and list what was missed."""

@@ -21,15 +21,25 @@ NOBODY = nn.Identity()  # attends where nobody watches
 
 
 class Capture(TorchFunctionMode):
-    """Hands calls of attention to whoever watches the module that is running; all else runs as it is."""
+    """Hands calls of attention to whoever watches the module that is running; all else runs as it is.
+
+    Args:
+        also_unwatched: whether Pellucid computes calls that nobody watches too.
+
+    """
+
+    def __init__(self, also_unwatched: bool = False) -> None:
+        super().__init__()
+        self._otherwise = NOBODY if also_unwatched else None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         handler = HANDLERS.get(func)
-        if handler is None:
+        module = None if handler is None else running_module() or self._otherwise
+        if handler is None or module is None:
             return func(*args, **(kwargs or {}))
-        return handler(running_module() or NOBODY, *args, **(kwargs or {}))
+        return handler(module, *args, **(kwargs or {}))
 
 
 def scaled_dot_product_attention(

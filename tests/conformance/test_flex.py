@@ -120,6 +120,7 @@ def test_a_function_in_lower_precision(name: str, dtype: torch.dtype) -> None:
 NAMED: dict[str, Functions] = {
     "causal": Functions(mask_mod=masks.causal()),
     "causal, offset": Functions(mask_mod=masks.causal(3)),
+    "causal, a tensor's offset": Functions(mask_mod=masks.causal(torch.tensor(3))),
     "causal, negative offset": Functions(mask_mod=masks.causal(-4)),
     "causal, lower right": Functions(mask_mod=masks.causal_lower_right(Q_LEN, K_LEN + 2)),
     "window": Functions(mask_mod=masks.sliding_window(3, 2)),

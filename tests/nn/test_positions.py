@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pellucid import masks, readouts
+from pellucid.language import trace
 from pellucid.nn import KeyValueCache, SelfAttention
 from pellucid.nn.positions import function_from, readouts_from
 
@@ -33,6 +34,12 @@ def test_readouts_without_positions_stay_what_they_were():
     assert kept is entropy
     assert moved.name == "mean_distance"
     assert moved.fn(0, 0, 1, 3) == 5
+
+
+def test_every_step_is_the_same_expression():
+    """The start is a tensor that is read, so that compiled code serves every step."""
+    steps = [trace(function_from(masks.causal(), start), "mask_mod", ("b", "h", "q", "k")) for start in (7, 8)]
+    assert repr(steps[0]) == repr(steps[1]) == "le(k, add(q, tensor[][]))"
 
 
 def test_names_are_kept():

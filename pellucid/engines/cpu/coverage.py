@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.program import STORED
-from pellucid.engines.cpu.specify import dtype_name, roots_of
+from pellucid.engines.cpu.specify import dtype_name
 from pellucid.engines.cpu.target import host
-from pellucid.language import Expression, walk
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, Readout, Received, TopK
 
@@ -30,7 +29,7 @@ def covers(problem: Problem) -> bool:
         and problem.k_len > 0
         and not any(t.is_neg() for t in problem.tensors)  # torch negates these as it reads
         and all(_readable(readout) for readout in problem.readouts)
-        and all(_storable(node) for node in walk(*roots_of(problem).values()))
+        and all(_storable(load.value) for load in problem.loads)
         and (host().half or query.dtype != torch.float16)
     )
 
@@ -41,10 +40,7 @@ def _readable(readout: Readout) -> bool:
     return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled)
 
 
-def _storable(node: Expression) -> bool:
-    if node.op != "load":
-        return True
-    tensor: Tensor = node.value
+def _storable(tensor: Tensor) -> bool:
     return (
         tensor.ndim <= MOST_SLOT_DIMS
         and tensor.numel() > 0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pellucid.engines.cpu.plan import plan_of
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pellucid.engines.cpu.plan import Inputs, Plan, plan_of
 from pellucid.engines.cpu.sums import column_sums
 from pellucid.problem import Problem
 from pellucid.result import Result
@@ -10,11 +14,36 @@ from pellucid.result import Result
 
 def run(problem: Problem) -> Result:
     """Attention and its readouts, without gradients."""
-    plan, inputs = plan_of(problem)
+    return _result(problem, *plan_of(problem))
+
+
+def repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat:
+    """What runs problems like this one again, their output in `shape`."""
+    return Repeat(plan_of(problem)[0], shape)
+
+
+class Repeat(NamedTuple):
+    """What runs problems that differ from one that was seen in their numbers alone, and looks at nothing else."""
+
+    plan: Plan
+    shape: tuple[int, ...]
+
+    def output(
+        self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The output alone."""
+        return self.plan.run(Inputs(query, key, value, sinks, captured), self.shape)[0]
+
+    def result(self, problem: Problem) -> Result:
+        """The whole result; `problem`'s functions capture nothing."""
+        return _result(problem, self.plan, Inputs(problem.query, problem.key, problem.value, problem.sinks, ()))
+
+
+def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
     output, state = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
     if not problem.readouts:
         return Result(output, output.new_empty(0), {})
     rows = state.rows(problem.sinks)
     lse = rows.whole.lse
-    readings = state.readings(problem, rows) | column_sums(problem, lse)
+    readings = state.readings(problem, rows, lse) | column_sums(problem, lse)
     return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})

@@ -164,7 +164,9 @@ class Kernel(ABC):
         allowed = self.bounds(task, task.first, task.rows, first_key, stop)
         with code.when(allowed.high):
             code.loop(first_key, stop, lambda key: self.pack_tile(task, first_key, key), step=KEYS)
-            code.loop(0, task.rows, lambda row: self.query_block(task, functions, first_key, stop, row), step=self.spec.block)
+            code.loop(
+                0, task.rows, lambda row: self.query_block(task, functions, first_key, stop, row), step=self.spec.block
+            )
 
     def pack_tile(self, task: Task, first_key: Value, key: Value) -> None:
         """Pack one tile's keys and values, if any query of the chunk may look at it."""

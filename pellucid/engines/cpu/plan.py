@@ -80,7 +80,8 @@ _lock = threading.Lock()
 def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     """The plan for a problem that this engine covers, made at most once, and the problem's tensors for it."""
     program = program_of(problem)
-    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured_by(program))
+    captured = captured_by(program) if program.slots else ()
+    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured)
     signature = _signature(problem, program, inputs)
     plan = _plans.get(signature)
     if plan is None:

@@ -26,7 +26,7 @@ def roots_of(problem: Problem) -> dict[str, Expression]:
 def program_of(problem: Problem) -> Program:
     """The expressions with their captured tensors numbered."""
     roots = roots_of(problem)
-    return Program(roots, _slots(problem, roots))
+    return Program(roots, _slots(problem))
 
 
 def spec_of(problem: Problem, program: Program, target: Target | None = None) -> Spec:
@@ -57,10 +57,10 @@ def asked(readouts: tuple[Readout, ...]) -> Hashable:
     return tuple((type(r), r.k if isinstance(r, TopK) else 0) for r in readouts)
 
 
-def _slots(problem: Problem, roots: dict[str, Expression]) -> dict[int, Slot]:
+def _slots(problem: Problem) -> dict[int, Slot]:
     slots: dict[int, Slot] = {}
-    for node in walk(*roots.values()):
-        if node.op == "load" and id(node.value) not in slots:
+    for node in problem.loads:
+        if id(node.value) not in slots:
             tensor = node.value
             slots[id(tensor)] = Slot(
                 number=len(slots),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.engines.cpu.layout import Spec
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, Expect, RowReadout, TopK, mass_on_first
+from pellucid.readouts import Entropy, Expect, LogSumExp, RowReadout, TopK, mass_on_first
 from pellucid.readouts.base import Rows
 from pellucid.softmax import Merge, Softmax
 
@@ -67,13 +67,15 @@ class RowState:
         sink = None if sinks is None else sinks.detach().to(self.state.dtype)[:, None]
         return Rows(Softmax(self.state[0], self.state[1]), sink)
 
-    def readings(self, problem: Problem, rows: Rows) -> dict[str, Any]:
+    def readings(self, problem: Problem, rows: Rows, lse: Tensor) -> dict[str, Any]:
         """The row readouts' results: each finishes its own state."""
-        own = dict(zip(self.spec.accumulators, self.state, strict=True))
+        own = {name: self.state[2 + i] for i, name in enumerate(self.spec.accumulators[2:])}
         expects = (own[f"expect{i}"] for i in range(self.spec.expects))
         readings: dict[str, Any] = {}
         for readout in problem.readouts:
-            if isinstance(readout, Entropy):
+            if isinstance(readout, LogSumExp):
+                readings[readout.name] = lse
+            elif isinstance(readout, Entropy):
                 readings[readout.name] = readout.finish((own["entropy"],), rows)
             elif isinstance(readout, Expect):
                 readings[readout.name] = readout.finish((next(expects),), rows)

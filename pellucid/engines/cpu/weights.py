@@ -43,7 +43,9 @@ class Weights(Kernel):
         def packed(key: Value) -> None:
             stop = self.code.minimum(key + self.spec.packed_keys, self.stop_key)
             self.code.loop(key, stop, lambda tile: self.pack_tile(task, key, tile), step=KEYS)
-            self.code.loop(0, task.rows, lambda row: self.query_block(task, functions, key, stop, row), step=self.spec.block)
+            self.code.loop(
+                0, task.rows, lambda row: self.query_block(task, functions, key, stop, row), step=self.spec.block
+            )
 
         self.code.loop(self.first_key, self.stop_key, packed, step=self.spec.packed_keys)
 
@@ -156,7 +158,7 @@ class Weights(Kernel):
 
         return Span(*code.loop(start + 1, stop, widen, [first, first]))
 
-    def _gather(self, source: Value, name: str, first: Value, count: Value) -> tuple[Value, int]:
+    def _gather(self, source: Value, name: str, first: Value, count: Value) -> tuple[Value, Value]:
         """Copy the rows that are chosen from a place on, one after another; gives where, and their stride."""
         code, spec, target = self.code, self.spec, self.scratch["values"]
         width = -(-spec.head_dim // spec.lanes) * spec.lanes

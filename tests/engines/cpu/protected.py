@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,3 +50,29 @@ def _mapped(size: int, first: bool = False) -> tuple[mmap.mmap, int]:
 def _copied(tensor: Tensor, memory: mmap.mmap, offset: int, start: int) -> Tensor:
     copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=offset).view(tensor.shape)
     return copy.copy_(tensor)
+
+
+class Guarded(TorchDispatchMode):
+    """Inside it, what torch allocates has one edge at such a page: results, states and scratch memory of a kernel.
+
+    Memory that is not initialised holds NaN (or 127s), so that whoever reads before writing is found out.
+    """
+
+    def __init__(self, edge: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.edge = edge
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function not in _ALLOCATING or not made.numel() or made.device.type != "cpu":
+            return made
+        self.count += 1
+        if function in _UNINITIALISED:
+            made.fill_(torch.nan if made.is_floating_point() else 127)
+        return self.edge(made)
+
+
+_aten = torch.ops.aten
+_UNINITIALISED = (_aten.empty.memory_format, _aten.new_empty.default)
+_ALLOCATING = (*_UNINITIALISED, _aten.zeros.default, _aten.new_zeros.default)

@@ -1,0 +1,157 @@
+"""Models of the transformers library for `pellucid watch`: loaded from a folder or by name, with their tokenizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.commands.errors import InputError
+
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+_UNLIMITED = 1_000_000  # a tokenizer without a limit says a very large one
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model is called with, and the tokens of it."""
+
+    inputs: dict[str, Tensor]
+    tokens: list[str]  # of the queries
+    source_tokens: list[str] | None = None  # of what cross-attention looks at
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A model that reads text."""
+
+    name: str  # as it was asked for
+    model: nn.Module
+    tokenizer: Any
+
+    @property
+    def writes_from_source(self) -> bool:
+        """Whether it is an encoder-decoder: one text is read, another written."""
+        return bool(self._config.is_encoder_decoder)
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config
+
+    def given(self, text: str, target: str | None, *, truncate: bool) -> Given:
+        """The model's inputs for a text, and for an encoder-decoder the text that it writes.
+
+        Raises:
+            InputError: a text is empty or longer than the model allows.
+
+        """
+        ids = self._encoded("--text", text, truncate)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if target is None:
+            return Given(inputs, self._tokens(ids))
+        written = self._shifted(self._encoded("--target", target, truncate))
+        return Given(inputs | {"decoder_input_ids": written}, self._tokens(written), self._tokens(ids))
+
+    def _encoded(self, option: str, text: str, truncate: bool) -> Tensor:
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        limit = self._limit()
+        if limit is not None and len(ids) > limit:
+            if not truncate:
+                raise InputError(
+                    f"{option}: it has {len(ids)} tokens, and {self.name} allows {limit}; "
+                    "give a shorter text, or --truncate"
+                )
+            ids = self.tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+        if not ids:
+            raise InputError(f"{option}: it has no token; write something into it")
+        return torch.tensor([ids])
+
+    def _limit(self) -> int | None:
+        """How many tokens the model has positions for, or None."""
+        text = self._config.get_text_config()
+        known = [getattr(text, name) for name in _POSITIONS if isinstance(getattr(text, name, None), int)]
+        positions = [number for number in known if number > 0]
+        if not positions:  # positions are relative: no text is too long
+            return None
+        own = getattr(self.tokenizer, "model_max_length", None)
+        return min([positions[0], *([own] if isinstance(own, int) and own < _UNLIMITED else [])])
+
+    def _shifted(self, written: Tensor) -> Tensor:
+        """What the decoder is given: the start token, then what was written but for the last."""
+        start = self._config.get_text_config(decoder=True).decoder_start_token_id
+        if start is None:
+            start = self._config.pad_token_id or 0
+        return torch.cat([torch.full_like(written[:, :1], start), written[:, :-1]], 1)
+
+    def _tokens(self, ids: Tensor) -> list[str]:
+        """The tokens as they read, a space before a word as a space."""
+        names: Sequence[str] = self.tokenizer.convert_ids_to_tokens(ids[0].tolist())
+        return [_readable(name) for name in names]
+
+
+def load_model(name: str) -> TextModel:
+    """A model of the transformers library.
+
+    Args:
+        name: a folder that `save_pretrained` wrote, or a name that the library finds.
+
+    Raises:
+        InputError: transformers is missing, or there is no such model, or it reads no text.
+
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f'--model: needs {error.name}, which is not installed; pip install "pellucid[transformers]"'
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    _check_folder(name)
+    config = _loaded(name, "a model", lambda: transformers.AutoConfig.from_pretrained(name))
+    model = _loaded(name, "a model", lambda: _class_of(transformers, config).from_pretrained(name)).eval()
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        raise InputError(f"--model {name}: it reads {model.main_input_name}, not text; watch it from Python")
+    tokenizer = _loaded(name, "a tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    return TextModel(name, model, tokenizer)
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    looks_like_path = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not path.is_dir():
+        raise InputError(f"--model {name}: {'is a file, not a folder' if path.exists() else 'there is no such folder'}")
+    if looks_like_path and not (path / "config.json").is_file():
+        raise InputError(f"--model {name}: is no model's folder: it holds no config.json")
+
+
+def _loaded(name: str, what: str, load: Any) -> Any:
+    """What `load` gives, its warnings kept from the screen; whatever it raises as one message."""
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            return load()
+    except Exception as error:  # the library raises of every kind: OSError, ValueError, KeyError, RuntimeError ...
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"--model {name}: no {what.split()[-1]} can be loaded from it: {reason}") from error
+
+
+def _class_of(transformers: Any, config: Any) -> Any:
+    """The class that the model was saved as, else the plain one of its kind."""
+    for architecture in config.architectures or ():
+        if hasattr(transformers, architecture):
+            return getattr(transformers, architecture)
+    return transformers.AutoModel
+
+
+def _readable(token: str) -> str:
+    for mark in ("▁", "Ġ"):  # how tokenizers write the space before a word
+        token = token.replace(mark, " ")
+    return token.replace("Ċ", "\n")

@@ -1,0 +1,97 @@
+"""`pellucid show run.attn`: a record's heads in numbers and one head's map, or all of it as JSON, or a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from math import isnan
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pellucid.commands.console import console
+from pellucid.commands.errors import InputError, about
+from pellucid.viewer.record_page import RecordView, record_page
+from pellucid.watch.manifest import NAME
+from pellucid.watch.store import RecordError, StoredRecord, open_record
+
+ENDING = ".attn"
+
+
+def record_path(options: argparse.Namespace) -> Path | None:
+    """The record that `pellucid show` is given, or None if it is given a date."""
+    if len(options.text) != 1 or options.file is not None:
+        return None
+    path = Path(options.text[0])
+    try:
+        is_record = path.suffix == ENDING or (path / NAME).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a null character: a text
+        return None
+    return path if is_record else None
+
+
+def run(path: Path, options: argparse.Namespace) -> int:
+    """Show the record."""
+    try:
+        record = open_record(path)
+        view = _view(record, options)
+        picture = _picture(options.save) if options.save is not None else None
+        if options.json:
+            print(json.dumps(_document(view)))
+        else:
+            console().print(record_page(view), crop=False)
+        if picture is not None:
+            with about("--save: "):
+                picture.save(record, view.summary, options.save)
+            print(f"pellucid: saved {options.save}", file=sys.stderr)
+    except RecordError as error:
+        raise InputError(str(error)) from error
+    return 0
+
+
+def _view(record: StoredRecord, options: argparse.Namespace) -> RecordView:
+    if not len(record):
+        raise InputError(f"{record.path}: holds no layer yet; pellucid watch --resume goes on with it")
+    number = _index("--layer", -1 if options.layer is None else options.layer, len(record), str(record.path))
+    layer = record[number]
+    head = None
+    if options.head is not None:
+        head = _index("--head", options.head, layer.heads, f"layer {number}")
+    return RecordView(record, record.summary(), number, head)
+
+
+def _index(option: str, number: int, count: int, owner: str) -> int:
+    if not -count <= number < count:
+        raise InputError(f"{option}: {owner} has 0-{count - 1}, got {number}")
+    return number % count
+
+
+def _picture(path: Path) -> ModuleType:
+    """The module that draws records, once it is known that it can draw to the path."""
+    try:
+        from pellucid.viewer import record_picture
+    except ModuleNotFoundError as error:
+        raise InputError(f'--save: needs {error.name}, which is not installed; pip install "pellucid[plot]"') from error
+    with about("--save: "):
+        record_picture.check_path(path)
+    return record_picture
+
+
+def _document(view: RecordView) -> dict[str, Any]:
+    """Everything about the record's heads, NaN as null."""
+    record = view.record
+    columns = view.summary.columns()
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return {
+        "model": record.model,
+        "complete": record.complete,
+        "tokens": record.tokens,
+        "source_tokens": record.source_tokens,
+        "missed": [missed._asdict() for missed in record.missed],
+        "heads": [{name: _plain(value) for name, value in row.items()} for row in rows],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and isnan(value) else value

@@ -1,0 +1,110 @@
+"""A wall of every head of a record: layers downwards, heads across, one scale, the kind of each above its map."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pellucid.viewer.fonts import Lettering
+from pellucid.viewer.labels import one_line, shorten
+from pellucid.viewer.picture import check_path, save_figure
+from pellucid.viewer.record_map import all_maps
+from pellucid.watch.record import Record
+from pellucid.watch.summary import HeadSummary, Summary
+
+__all__ = ["check_path", "draw", "save"]
+
+MOST_BINS = 64  # of a map, either way
+LEAST_WEIGHT = 1e-3  # what the scale begins with
+_PANEL = 0.82  # inches
+_LONGEST_NAME = 34
+_LONGEST_TITLE = 70
+
+
+def save(record: Record, summary: Summary, path: Path) -> None:
+    """Write the picture, whole or not at all.
+
+    Raises:
+        ValueError: no layer has what a map is drawn from.
+        OSError: the file cannot be written.
+
+    """
+    save_figure(draw(record, summary), path)
+
+
+def draw(record: Record, summary: Summary) -> Figure:
+    """The figure. Maps of more tokens than bins are pooled: means over queries of sums over keys.
+
+    Raises:
+        ValueError: no layer has what a map is drawn from.
+
+    """
+    maps = {name: drawn for name in record.layers if (drawn := all_maps(record[name], MOST_BINS)) is not None}
+    if not maps:
+        raise ValueError("no layer kept query and key or a pooled map, so there is nothing to draw")
+    rows: dict[str, list[HeadSummary]] = defaultdict(list)
+    for row in summary:
+        rows[row.layer].append(row)
+    return _Wall(record, maps, rows).figure()
+
+
+@dataclass(frozen=True)
+class _Wall:
+    """The panels and what they share."""
+
+    record: Record
+    maps: dict[str, Tensor]  # each [heads, rows, columns]
+    rows: dict[str, list[HeadSummary]]
+
+    def figure(self) -> Figure:
+        heads = max(len(drawn) for drawn in self.maps.values())
+        size = (max(heads * _PANEL + 3.0, 6.0), len(self.maps) * (_PANEL + 0.18) + 1.3)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(self.maps), heads, squeeze=False)
+        image = None
+        for line, (name, drawn) in zip(panels, self.maps.items(), strict=True):
+            line[0].set_ylabel(self._name(name), rotation=0, ha="right", va="center", fontsize=7)
+            for panel, weights, row in zip(line, drawn, self.rows[name], strict=False):
+                image = self._panel(panel, weights, row)
+            for panel in line[len(drawn) :]:
+                panel.axis("off")
+        title = shorten(one_line(self.record.model), _LONGEST_TITLE)
+        lettering = Lettering([title])
+        figure.suptitle(f"{lettering.spell(title)}: {self._extent()}", fontfamily=lettering.families, fontsize=11)
+        figure.supxlabel("keys, to the right; queries, downwards", fontsize=9)
+        bar = figure.colorbar(image, ax=panels, shrink=0.6, aspect=30, extend="min")
+        bar.set_label("weight, mean over a cell's queries of their sum over its keys; white: none", fontsize=7)
+        return figure
+
+    def _panel(self, panel: Axes, weights: Tensor, row: HeadSummary) -> object:
+        values = np.ma.masked_invalid(weights.numpy())
+        values = np.ma.masked_less_equal(values, 0.0)
+        image = panel.imshow(
+            values, cmap="viridis", norm=LogNorm(LEAST_WEIGHT, 1.0, clip=True), aspect="auto", interpolation="nearest"
+        )
+        kind = f"{row.kind}, {row.kind_without_sink}" if row.kind == "sink" else row.kind
+        panel.set_title(f"{row.head} {kind}", fontsize=5.5, pad=1.5)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        return image
+
+    def _name(self, name: str) -> str:
+        short = name if len(name) <= _LONGEST_NAME else f"…{name[len(name) - _LONGEST_NAME + 1 :]}"
+        return f"{short}\n{self.record[name].role}"
+
+    def _extent(self) -> str:
+        lengths = {(self.record[name].q_len, self.record[name].k_len) for name in self.maps}
+        sizes = [f"{queries} x {keys}" for queries, keys in sorted(lengths)]
+        return f"{', '.join(_few(sizes))} tokens"
+
+
+def _few(sizes: Sequence[str]) -> Sequence[str]:
+    return sizes if len(sizes) <= 3 else [*sizes[:2], "..."]

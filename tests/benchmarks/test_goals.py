@@ -1,0 +1,64 @@
+"""Goals and what they are judged by, on numbers that are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.goals import Costs, Faster, FasterThanAny, Goal, Share, Within
+from benchmarks.results import Limit, Raced, Times
+
+
+def raced() -> Raced:
+    """Ours takes about 2, one peer 3 and another 8; one round of ours was disturbed."""
+    result = Raced("work", ["ours", "quick", "slow"], 12.0, "FLOP", Limit("peak", 10.0))
+    result.timed = {
+        "ours": Times([2.0, 2.0, 9.0]),
+        "quick": Times([3.0, 3.2, 9.9]),
+        "slow": Times([8.0, 8.0, 8.0]),
+    }
+    return result
+
+
+@pytest.mark.parametrize(
+    ("goal", "beside", "measured", "met"),
+    [
+        (Faster(1.4, "quick"), "quick", 1.5, True),
+        (Faster(1.6, "quick"), "quick", 1.5, False),
+        (Faster(4.0, "slow"), "slow", 4.0, True),
+        (FasterThanAny(1.4), "quick", 1.5, True),
+        (Costs(0.7, "quick"), "quick", 2 / 3, True),
+        (Costs(0.6, "quick"), "quick", 2 / 3, False),
+        (Share(0.6), "ours", 0.6, True),
+        (Share(0.7), "ours", 0.6, False),
+    ],
+)
+def test_a_race_is_judged_by_the_median_of_the_rounds_ratios(
+    goal: Goal, beside: str, measured: float, met: bool
+) -> None:
+    verdict = goal.judge(raced())
+    assert (verdict.beside, verdict.met) == (beside, met)
+    assert verdict.measured == pytest.approx(measured)
+
+
+@pytest.mark.parametrize("goal", [Faster(1, "slow"), FasterThanAny(1), Costs(1, "slow"), Share(0.5)])
+def test_without_our_own_time_nothing_is_judged(goal: Goal) -> None:
+    result = raced()
+    del result.timed["ours"]
+    result.refused["ours"] = "wrong: error 1"
+    verdict = goal.judge(result)
+    assert verdict.met is None
+    assert verdict.reason == "ours: wrong: error 1"
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"),
+    [
+        (Within("s", most=60), True),
+        (Within("s", most=40), False),
+        (Within("s", least=10), True),
+        (Within("s", least=60), False),
+        (Within("MB", most=1), None),
+    ],
+)
+def test_a_quantity_is_within_bounds(goal: Within, met: bool | None) -> None:
+    assert goal.judge({"s": 50.0}).met is met

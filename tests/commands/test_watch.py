@@ -1,0 +1,385 @@
+"""`pellucid watch` and `pellucid show run.attn`, with tiny models of random weights."""
+
+import json
+import resource
+import sys
+
+import pytest
+import torch
+
+from pellucid import open_record
+from pellucid.watch.store import RecordWriter
+
+transformers = pytest.importorskip("transformers")
+
+TEXT = "the cat sat on the mat and the dog sat on the cat"
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", *sorted(set(TEXT.split())), "le", "chat", "noir"]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Folders of an encoder, a decoder, an encoder-decoder, a model of pictures, and one without softmax attention."""
+    folder = tmp_path_factory.mktemp("models")
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"intermediate_size": 16, "max_position_embeddings": 32, "pad_token_id": 0}
+    t = transformers
+    bart = t.BartConfig(
+        vocab_size=len(WORDS), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        made = {
+            "bert": t.BertModel(t.BertConfig(**sizes, **more)),
+            "llama": t.LlamaForCausalLM(t.LlamaConfig(**sizes, **more, num_key_value_heads=1)),
+            "bart": t.BartForConditionalGeneration(bart),
+            "vit": t.ViTModel(t.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32)),
+            "mamba": t.MambaForCausalLM(t.MambaConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1)),
+        }
+    for name, model in made.items():
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(3.0)  # sharper attention, so that heads differ
+        model.save_pretrained(folder / name)
+        _tokenizer().save_pretrained(folder / name)
+    return folder
+
+
+def _tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def watched(pellucid, models, text, tmp_path):
+    """Runs `pellucid watch` on one of the models."""
+
+    def watch(name, *options, out="run.attn", text=text):
+        arguments = ["--model", models / name, "--text", text, "--out", tmp_path / out, *options]
+        return pellucid("watch", *arguments)
+
+    return watch
+
+
+def test_an_encoder(watched, models, tmp_path):
+    status, out, err = watched("bert")
+    assert (status, out) == (0, "")
+    path = tmp_path / "run.attn"
+    assert err.splitlines()[-1].startswith(f"pellucid: wrote {path}: 2 layers, 4 heads, ")
+    record = open_record(path, verify=True)
+    assert record.layers == [f"encoder.layer.{n}.attention.self" for n in range(2)]
+    assert record.tokens == [TEXT.split()]
+    assert record.model == f"BertModel {models.name}/bert"
+    assert record.complete
+    model = transformers.AutoModel.from_pretrained(models / "bert", attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = model(torch.tensor([[WORDS.index(w) for w in TEXT.split()]]), output_attentions=True).attentions
+    for layer, weights in zip(record.values(), expected, strict=True):
+        torch.testing.assert_close(layer.weights(), weights, rtol=0, atol=1e-5)
+        assert layer.topk.keys.shape == (1, 2, 13, 8)
+
+
+def test_a_decoder_and_its_segments(watched, pellucid, tmp_path):
+    status, _, err = watched("llama", "--segment", "prompt=0:5", "--segment", "answer=5:", "--keep", "none")
+    assert status == 0, err
+    record = open_record(tmp_path / "run.attn")
+    assert {layer.role for layer in record.values()} == {"causal self"}
+    assert not record[0].parts
+    assert record.segments == {"prompt": slice(0, 5), "answer": slice(5, None)}
+    _, out, _ = pellucid("show", tmp_path / "run.attn")
+    lines = out.splitlines()
+    assert "segments prompt 0:5, answer 5:" in lines
+    start = lines.index("weight from segment to segment, mean of 2 heads")
+    assert lines[start + 1].split() == ["from", "prompt", "answer"]
+    prompt, answer = (line.split() for line in lines[start + 2 : start + 4])
+    assert prompt == ["prompt", "1.000", "0.000"]
+    assert float(answer[1]) + float(answer[2]) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_an_encoder_decoder(watched, pellucid, tmp_path):
+    target = tmp_path / "target.txt"
+    target.write_text("le chat noir", encoding="utf-8")
+    status, _, err = watched("bart", "--target", target)
+    assert status == 0, err
+    record = open_record(tmp_path / "run.attn")
+    assert [layer.role for layer in record.values()] == ["self", "causal self", "cross"]
+    assert record.source_tokens == [TEXT.split()]
+    assert record.tokens == [["</s>", "le", "chat"]]
+    _, out, _ = pellucid("show", tmp_path / "run.attn", "--layer", 2, "--head", 0)
+    assert "layer 2 of 0-2: model.decoder.layers.0.encoder_attn, cross" in out
+    assert "0 ◂" in out
+    shown = out[out.index("encoder_attn, head 0") :]
+    assert [line.split()[0] for line in shown.splitlines() if line.split()[:1] in (["</s>"], ["le"], ["chat"])]
+
+
+def test_the_embedded_model(pellucid, reader, tmp_path):
+    (tmp_path / "date.txt").write_text("3 mars 1997\n")
+    status, _, err = pellucid("watch", "--text", tmp_path / "date.txt", "--out", tmp_path / "date.attn")
+    assert status == 0, err
+    record = open_record(tmp_path / "date.attn")
+    assert {layer.role for layer in record.values()} == {"self", "causal self", "cross"}
+    assert record.source_tokens == [list("3 mars 1997")]
+    observed = reader.read("3 mars 1997").attention["cross"]
+    layers = [layer for layer in record.values() if layer.role == "cross"]
+    for layer, observation in zip(layers, observed, strict=True):
+        torch.testing.assert_close(layer.weights(), observation.weights(), rtol=0, atol=1e-5)
+
+
+def test_some_layers_and_a_name_of_their_own(watched, tmp_path):
+    assert watched("bert", "--layers", "*.1.*", "--keep", "none")[0] == 0
+    assert open_record(tmp_path / "run.attn").layers == ["encoder.layer.1.attention.self"]
+
+
+def test_text_from_standard_input(pellucid, models, standard_input, tmp_path):
+    standard_input(TEXT.encode())
+    assert pellucid("watch", "--model", models / "bert", "--text", "-", "--out", tmp_path / "run.attn")[0] == 0
+    assert open_record(tmp_path / "run.attn").tokens == [TEXT.split()]
+
+
+def test_truncate(watched, tmp_path):
+    (tmp_path / "long.txt").write_text(TEXT * 3)
+    status, _, err = watched("bert", text=tmp_path / "long.txt")
+    assert status == 1
+    assert err.startswith("pellucid: --text: it has 37 tokens, and ")
+    assert err.endswith("allows 32; give a shorter text, or --truncate\n")
+    assert not (tmp_path / "run.attn").exists()
+    assert watched("bert", "--truncate", text=tmp_path / "long.txt")[0] == 0
+    assert open_record(tmp_path / "run.attn")[0].q_len == 32
+
+
+# Again.
+
+
+def test_a_record_is_overwritten_or_resumed_only_if_asked(watched, tmp_path, monkeypatch):
+    assert watched("bert")[0] == 0
+    status, _, err = watched("llama")
+    assert status == 1
+    assert "run.attn: is there already; --overwrite it, --resume it, or name another" in err
+    status, _, err = watched("llama", "--resume")
+    assert status == 1
+    assert "holds a record of another run" in err
+    status, _, err = watched("bert", "--resume")
+    assert (status, "holds every layer already" in err) == (0, True)
+    assert watched("llama", "--overwrite")[0] == 0
+    assert open_record(tmp_path / "run.attn")[0].role == "causal self"
+
+
+def test_ctrl_c_leaves_what_is_complete_and_resume_goes_on(watched, pellucid, tmp_path, monkeypatch):
+    add = RecordWriter.add
+
+    def interrupted(self, layer):
+        if self.written:
+            raise KeyboardInterrupt
+        return add(self, layer)
+
+    monkeypatch.setattr(RecordWriter, "add", interrupted)
+    status, _, err = watched("bert")
+    assert status == 130
+    assert f"pellucid: interrupted; {tmp_path / 'run.attn'} holds 1 layers, --resume goes on with the others" in err
+    record = open_record(tmp_path / "run.attn", verify=True)
+    assert (record.layers, record.complete) == (["encoder.layer.0.attention.self"], False)
+    assert "the run was interrupted: these are the layers that were complete" in pellucid("show", record.path)[1]
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", "80")
+    status, _, err = watched("bert", "--resume")
+    assert status == 0, err
+    record = open_record(tmp_path / "run.attn", verify=True)
+    assert (len(record), record.complete) == (2, True)
+
+
+def test_a_disk_that_fills(watched, tmp_path):
+    """Files of at most 6.5 kB can be written: the manifest fits, the second layer does not."""
+    assert watched("bert", "--layers", "*.0.*", "--keep", "none")[0] == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_500, limits[1]))
+    try:
+        status, out, err = watched("bert", "--resume", "--keep", "all")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"pellucid: --out {tmp_path / 'run.attn'}: file too large while writing layer encoder.layer.1.attention.self; "
+        "the record of the 1 layers before it can be opened\n"
+    )
+    assert open_record(tmp_path / "run.attn", verify=True).layers == ["encoder.layer.0.attention.self"]
+
+
+# Bad input.
+
+
+def test_what_cannot_be_watched(watched, pellucid, models, text, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    cases = {
+        "vit": "it reads pixel_values, not text",
+        "mamba": "no softmax attention found in MambaForCausalLM",
+        "bart": "--target: {model} reads one text and writes another; give the one that it writes",
+        "none": "there is no such folder",
+        tmp_path / "empty": "is no model's folder: it holds no config.json",
+        text: "is a file, not a folder",
+        tmp_path / "broken": "no model can be loaded from it",
+    }
+    for name, message in cases.items():
+        status, out, err = watched(name)
+        assert (status, out) == (1, ""), name
+        assert message.format(model=models / str(name)) in err, name
+        assert err.startswith("pellucid: "), name
+        assert err.count("\n") == 1, err
+        assert not (tmp_path / "run.attn").exists(), name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty; write a text into it"),
+        (b"caf\xe9", "is no UTF-8 text (byte 0xe9 at 3)"),
+    ],
+)
+def test_texts_that_cannot_be_read(watched, tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert watched("bert", text=path) == (1, "", f"pellucid: --text {path}: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--segment", "far=50:60"], "--segment far: begins at token 50, and the text has 13"),
+        (["--segment", "source.a=0:3"], "--segment source.a: the model reads one text only"),
+        (["--layers", "*.9.*"], "layers: '*.9.*' matches no module"),
+        (["--keep", "nothing"], "keep: 'nothing' matches no module"),
+        (["--target", "text.txt"], "--target text.txt: No such file or directory"),
+    ],
+)
+def test_options_that_do_not_fit(watched, tmp_path, options, message):
+    status, out, err = watched("bert", *options)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"pellucid: {message}"), err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run.attn").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--segment", "prompt"], "argument --segment: must be a name and tokens, as in prompt=0:10, got 'prompt'"),
+        (["--segment", "a=3:x"], "argument --segment: must be a name and tokens"),
+        (["--segment", "a=3:2"], "argument --segment: must end after it begins"),
+        (["--resume", "--overwrite"], "not allowed with argument"),
+    ],
+)
+def test_wrong_usage(watched, options, message):
+    status, out, err = watched("bert", *options)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_out_and_text_are_needed(pellucid):
+    status, _, err = pellucid("watch")
+    assert (status, "the following arguments are required: --text, --out" in err) == (2, True)
+
+
+def test_help_has_examples(pellucid):
+    status, out, _ = pellucid("watch", "--help")
+    assert (status, "pellucid watch --model ./my-model --text essay.txt --out run.attn" in out) == (0, True)
+
+
+def test_without_transformers(watched, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    status, _, err = watched("bert")
+    assert status == 1
+    assert err == (
+        'pellucid: --model: needs transformers, which is not installed; pip install "pellucid[transformers]"\n'
+    )
+
+
+# Showing a record.
+
+
+@pytest.fixture
+def run(watched, tmp_path):
+    assert watched("bert")[0] == 0
+    return tmp_path / "run.attn"
+
+
+def test_show(pellucid, run):
+    status, out, err = pellucid("show", run)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[1].startswith("tokens   13: the cat sat on")
+    assert lines[4].startswith("  0 encoder.layer.0.attention.self self")
+    summary = open_record(run).summary()
+    assert any(line.startswith("layer 1 of 0-1: encoder.layer.1.attention.self, self") for line in lines)
+    table = next(n for n, line in enumerate(lines) if line.startswith("head "))
+    for line, row in zip(lines[table + 1 :], summary[2:], strict=False):
+        assert line.split()[0] == str(row.head)
+        assert f"{row.entropy_without_sink:.2f}" in line
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_wide_terminal_shows_the_whole_too(pellucid, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    row = open_record(run).summary()[2]
+    assert f"{row.entropy_without_sink:.2f} ({row.entropy:.2f})" in pellucid("show", run)[1]
+
+
+def test_the_map_is_that_of_the_head(pellucid, run):
+    _, out, _ = pellucid("show", run, "--layer", 0, "--head", 1)
+    weights = open_record(run)[0].weights(heads=1)[0, 0]
+    assert f"{weights.max():.2f}" in out.splitlines()[-1]
+
+
+def test_json(pellucid, run):
+    status, out, _ = pellucid("show", run, "--json")
+    content = json.loads(out)
+    assert status == 0
+    assert content["tokens"] == [TEXT.split()]
+    row = open_record(run).summary()[3]
+    assert content["heads"][3]["entropy"] == pytest.approx(row.entropy)
+    assert content["heads"][3]["kind"] == row.kind
+
+
+@pytest.mark.parametrize("extension", ["png", "svg"])
+def test_save(pellucid, run, tmp_path, extension):
+    path = tmp_path / f"wall.{extension}"
+    status, _, err = pellucid("show", run, "--save", path)
+    assert (status, err.splitlines()[-1]) == (0, f"pellucid: saved {path}")
+    assert path.stat().st_size > 1000
+
+
+def test_records_that_cannot_be_shown(pellucid, run, tmp_path):
+    (tmp_path / "empty.attn").mkdir()
+    cases = {
+        (run, "--layer", 7): f"--layer: {run} has 0-1, got 7",
+        (run, "--head", -3): "--head: layer 1 has 0-1, got -3",
+        (run, "--save", "wall.gif"): "--save: must end in .png, .svg, .pdf",
+        (tmp_path / "none.attn",): f"{tmp_path / 'none.attn'}: there is no such record",
+        (tmp_path / "empty.attn",): f"{tmp_path / 'empty.attn'}: is no record",
+    }
+    for arguments, message in cases.items():
+        status, out, err = pellucid("show", *arguments)
+        assert (status, out) == (1, ""), arguments
+        assert err.startswith(f"pellucid: {message}"), err
+        assert err.count("\n") == 1
+    layer = run / "layer-0001.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-5])
+    status, out, err = pellucid("show", run)
+    assert (status, out) == (1, "")
+    assert "layer-0001.safetensors, layer encoder.layer.1.attention.self, is damaged: it has" in err
