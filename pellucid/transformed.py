@@ -15,10 +15,8 @@ def is_transformed(tensor: Tensor) -> bool:
     return _functorch.is_functorch_wrapped_tensor(tensor) or unpack_dual(tensor).tangent is not None
 
 
-def is_differentiated(tensor: Tensor) -> bool:
-    """Whether it is transformed to be differentiated, by torch.func.grad, jvp and the like, not by vmap alone."""
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether a tangent rides on it, wherever it is wrapped: forward-mode differentiation, torch.func.jvp's too."""
     while _functorch.is_functorch_wrapped_tensor(tensor):
-        if _functorch.is_gradtrackingtensor(tensor):
-            return True
         tensor = _functorch.get_unwrapped(tensor)
     return unpack_dual(tensor).tangent is not None

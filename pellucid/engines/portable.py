@@ -21,7 +21,7 @@ from pellucid.problem import Problem
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
 from pellucid.result import Result
 from pellucid.softmax import Merge, Softmax
-from pellucid.transformed import is_differentiated
+from pellucid.transformed import has_tangent
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
 TILE = 1 << 20
@@ -32,7 +32,7 @@ def covers(problem: Problem) -> bool:
     """Whether gradients, if any are needed, are autograd's: it keeps those of torch.func from a function like ours."""
     if not problem.transformed:
         return True
-    return not (_needs_gradients(problem) or any(map(is_differentiated, problem.tensors)))
+    return not (_needs_gradients(problem) or any(map(has_tangent, problem.tensors)))
 
 
 def run(problem: Problem) -> Result:
@@ -40,6 +40,18 @@ def run(problem: Problem) -> Result:
     if _needs_gradients(problem):
         return _Attention.run(problem)
     return _forward(problem).result
+
+
+def gradients(
+    problem: Problem, output: Tensor | None, lse: Tensor | None, readings: dict[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
+
+    The forward pass is run again. `readings` are the gradients of differentiable readouts, by name; None stands for 0.
+    """
+    forward = _forward(problem)
+    made = _Backward(problem, forward.result.output, forward.result.lse, forward.keys, forward.states)
+    return made.run(output, lse, readings)
 
 
 def _needs_gradients(problem: Problem) -> bool:

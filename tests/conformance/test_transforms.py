@@ -104,7 +104,7 @@ def test_gradients_of_torch_func(transform: str, engine: str) -> None:
 
 @engines
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode uses it
-@pytest.mark.parametrize("way", ["jvp", "dual numbers", "mapped"])
+@pytest.mark.parametrize("way", ["jvp", "dual numbers", "mapped", "of what is mapped", "jacfwd"])
 def test_forward_mode(way: str, engine: str) -> None:
     """A tangent is never dropped: it would be a derivative of 0 that nobody asked for."""
     tangents = tuple(normal(*tensor.shape, seed=9 + i) for i, tensor in enumerate((QUERY, KEY, VALUE)))
@@ -121,10 +121,26 @@ def test_forward_mode(way: str, engine: str) -> None:
             found = torch.vmap(lambda *both: torch.func.jvp(loss, both[:3], both[3:])[1])(
                 QUERY, KEY, VALUE, *tangents
             ).sum()
+        elif way == "of what is mapped":
+            _, found = torch.func.jvp(lambda *t: torch.vmap(loss)(*t).sum(), (QUERY, KEY, VALUE), tangents)
+        elif way == "jacfwd":
+            columns = torch.func.jacfwd(loss, (0, 1, 2))(QUERY, KEY, VALUE)
+            found = sum((column * tangent).sum() for column, tangent in zip(columns, tangents, strict=True))
         else:
             with forward_ad.dual_level():
                 duals = map(forward_ad.make_dual, (QUERY, KEY, VALUE), tangents)
                 found = forward_ad.unpack_dual(loss(*duals)).tangent
+    assert_close(found, expected, 512 * EPS * (1 + largest(expected)))
+
+
+@engines
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_hessian(engine: str) -> None:
+    """Forward over reverse: second derivatives."""
+    query, key, value = (tensor[0, :1, :3, :2] for tensor in (QUERY, KEY, VALUE))
+    expected = torch.autograd.functional.hessian(lambda q: dense(Call(q, key, value)).output.square().sum(), query)
+    with running(engine, (2, 3)):
+        found = torch.func.hessian(lambda q: pellucid.attention(q, key, value).square().sum())(query)
     assert_close(found, expected, 512 * EPS * (1 + largest(expected)))
 
 

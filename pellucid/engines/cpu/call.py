@@ -17,7 +17,7 @@ from pellucid.engines.cpu.columns import Columns
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import CHUNK, FIXED, ROWS, SLOT, Spec
+from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -79,7 +79,7 @@ def prepare(
         lambda module: emit(module, kernel, spec, program),
         spec.target,
     )
-    named = _sizes(problem, kernel) | {
+    named = _sizes(problem, kernel, spec) | {
         "scratch_size": spec.scratch["end"],
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
         "key_group": group_of(problem.heads, problem.key),
@@ -136,9 +136,9 @@ def group_of(heads: int, tensor: Tensor) -> int:
     return max(1, heads // tensor.shape[-3]) if tensor.shape[-3] > 1 else max(heads, 1)
 
 
-def _sizes(problem: Problem, kernel: type[Kernel]) -> dict[str, int]:
+def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]:
     pairs = math.prod(problem.rows[:-1])
-    chunk = _column_chunk(problem) if kernel is Columns else _chunk(problem, pairs)
+    chunk = _column_chunk(problem, spec) if kernel is Columns else _chunk(problem, pairs, spec)
     chunks = -(-problem.q_len // chunk)
     per_range = -(-chunks // min(chunks, RANGES))
     rows = pairs * problem.q_len
@@ -162,17 +162,17 @@ def _work(named: dict[str, int], spec: Spec) -> int:
     return named["rows"] * named["k_len"] * (spec.head_dim + spec.value_dim)
 
 
-def _chunk(problem: Problem, pairs: int) -> int:
+def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
     """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
     wanted = TASKS_A_THREAD * torch.get_num_threads()
     per_head = -(-wanted // pairs)
-    blocks = -(-problem.q_len // ROWS)
-    return min(CHUNK, max(1, -(-blocks // per_head)) * ROWS)
+    blocks = -(-problem.q_len // spec.block)
+    return min(spec.chunk, max(1, -(-blocks // per_head)) * spec.block)
 
 
-def _column_chunk(problem: Problem) -> int:
+def _column_chunk(problem: Problem, spec: Spec) -> int:
     """The same for any number of threads, for the sums of a range of chunks are rounded together."""
-    return min(CHUNK, -(-problem.q_len // (RANGES * ROWS)) * ROWS)
+    return min(spec.chunk, -(-problem.q_len // (RANGES * spec.block)) * spec.block)
 
 
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:

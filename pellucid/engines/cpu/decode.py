@@ -92,7 +92,7 @@ class Decode(Forward):
                     for i, offset in enumerate(offsets):
                         numbers = tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid)
                         sums[i] = code.fma(factor, numbers, sums[i])
-                code.store(self.scratch["tile"], tiles.sums_by_lane(code, sums), r * spec.tile_stride + j)
+                code.store(self.scratch["tile"], tiles.across_rows(code, sums, Value.__add__), r * spec.tile_stride + j)
 
             code.loop(0, spec.group * spec.queries, row)
 

@@ -9,8 +9,8 @@ from functools import partial
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I1, I32, I64, Value
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
-from pellucid.engines.cpu.layout import ROWS
 from pellucid.engines.cpu.program import Values
+from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
 
@@ -28,7 +28,7 @@ class Forward(Kernel):
     def start(self, task: Task) -> None:
         """No key seen yet."""
         code, spec = self.code, self.spec
-        rows = tiles.rounded(task.rows, ROWS)
+        rows = tiles.rounded(task.rows, spec.block)
         tiles.zero_rows(code, spec, self.scratch["output"], code.i64(0), rows, spec.value_width)
         for name in spec.accumulators:
             initial = code.constant(self.number, -math.inf if name == "maximum" else 0.0)
@@ -52,25 +52,28 @@ class Forward(Kernel):
         self.accumulate(block)
 
     def softmax(self, block: Block, *, masked: bool) -> None:
-        """Turn the tile's scores into exp(score - maximum), and update each row's state."""
+        """Turn the tile's scores into exp(score - maximum), and merge each row's state with the tile's.
 
-        def one_row(i: Value) -> None:
-            functions = self.of_row(block, i)
-            maximum = self.row_scores(functions, block, i, masked)
-            self.row_weights(functions, block, i, maximum)
+        Row by row for what is done to every score, and between, for as many rows at a time as a vector has lanes, what
+        is done once a row.
+        """
+        code = self.code
+        code.loop(0, block.rows, lambda row: self.row_scores(block, row, masked))
+        code.loop(0, block.rows, lambda row: self.merge_maxima(block, row, masked), step=self.lanes)
+        code.loop(0, block.rows, lambda row: self.row_weights(block, row, masked))
+        code.loop(0, block.rows, lambda row: self.merge_sums(block, row), step=self.lanes)
 
-        self.code.loop(0, block.rows, one_row)
-
-    def row_scores(self, functions: Values, block: Block, row: Value, masked: bool) -> Value:
-        """Apply score_mod and mask_mod to a row of the tile; give the row's largest score."""
-        code, scores = self.code, self.row_of_tile(row)
+    def row_scores(self, block: Block, row: Value, masked: bool) -> None:
+        """Apply score_mod and mask_mod to a row of the tile; keep its largest scores, lane by lane."""
+        code, scores, bare = self.code, self.row_of_tile(row), self.bare(masked)
+        functions = self.of_row(block, row)
 
         def panel(j: Value, *maxima: Value) -> list[Value]:
             result = []
             for v, maximum in enumerate(maxima):
                 place = j + v * self.lanes
                 raw = code.load(scores, self.type, place)
-                score = self.modified(functions, raw, block, place, masked)
+                score = raw if bare else self.modified(functions, raw, block, place, masked)
                 if score is not raw:
                     code.store(scores, score, place)
                 result.append(code.maximum(score, maximum))
@@ -78,37 +81,43 @@ class Forward(Kernel):
 
         lowest = [code.constant(self.type, -math.inf)] * self.spec.vectors
         maxima = code.loop(0, block.count, panel, lowest, step=self.panel)
-        return code.reduce("max", _pairwise(code.maximum, maxima))
+        self._keep_partial(0, row, _pairwise(code.maximum, maxima))
 
-    def row_weights(self, functions: Values, block: Block, row: Value, maximum: Value) -> None:
-        """Turn a row of scores into exp(score - maximum), and merge the row's state with the tile's."""
+    def bare(self, masked: bool) -> bool:
+        """Whether a tile's scores stay unscaled until their exponential is taken, which costs nothing there."""
+        return self.factor is not None and not masked and self.score is SCORE and not self.spec.topk
+
+    def merge_maxima(self, block: Block, row: Value, masked: bool) -> None:
+        """The largest scores so far of some rows, and what their sums so far must be multiplied by."""
         code, state, of_chunk = self.code, self.scratch, block.row + row
-        before = code.load(state["maximum"], self.number, of_chunk)
+        maximum = tiles.across_rows(code, self._partials(0, row), code.maximum)
+        if self.factor is not None and self.bare(masked):
+            maximum = maximum * code.spread(self.factor, self.lanes)
+        before = code.load(state["maximum"], self.type, of_chunk)
         after = code.maximum(before, maximum)
         shift = code.select(after == -math.inf, 0.0, after)
-        correction = self.power(before - shift)
+        code.store(state["maximum"], after, of_chunk)
+        code.store(state["shift"], shift, row)
+        code.store(state["correction"], self.power(before - shift), row)
+        if self.spec.entropy:  # its terms are relative to the maximum, which has moved
+            code.store(state["drift"], code.select(before == -math.inf, 0.0, before - shift), row)
+
+    def row_weights(self, block: Block, row: Value, masked: bool) -> None:
+        """Store a row's weights; keep the sums of them and of what each readout adds, lane by lane."""
+        code, scores = self.code, self.row_of_tile(row)
+        functions = self.of_row(block, row)
         if self.spec.topk:
             self.keep_largest(block, row)
-        sums = self.row_sums(functions, block, row, shift)
-        total = code.load(state["total"], self.number, of_chunk)
-        code.store(state["maximum"], after, of_chunk)
-        code.store(state["correction"], correction, row)
-        for name, tile_sum in zip(self.spec.accumulators[1:], sums, strict=True):
-            own = code.load(state[name], self.number, of_chunk)
-            if name == "entropy":  # its terms are relative to the maximum, which has moved
-                own = own + total * code.select(before == -math.inf, 0.0, before - shift)
-            code.store(state[name], code.fma(own, correction, tile_sum), of_chunk)
-
-    def row_sums(self, functions: Values, block: Block, row: Value, shift: Value) -> list[Value]:
-        """The sums over a row of the tile of the weights, and of what each readout adds; stores the weights."""
-        code, scores = self.code, self.row_of_tile(row)
-        shifts, width = code.spread(shift, self.lanes), len(self.spec.accumulators) - 1
+        shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
+        factor = code.spread(self.factor, self.lanes) if self.factor is not None and self.bare(masked) else None
+        width = len(self.spec.accumulators) - 1
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             result = list(sums)
             for v in range(self.spec.vectors):
                 place = j + v * self.lanes
-                distance = code.load(scores, self.type, place) - shifts
+                score = code.load(scores, self.type, place)
+                distance = score - shift if factor is None else code.fma(score, factor, -shift)
                 weight = self.power(distance)
                 self.products.store_weight(row, weight, place)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
@@ -117,7 +126,31 @@ class Forward(Kernel):
 
         start = [code.constant(self.type, 0.0)] * (width * self.spec.vectors)
         sums = code.loop(0, block.count, panel, start, step=self.panel)
-        return [code.reduce("add", _pairwise(Value.__add__, sums[i::width])) for i in range(width)]
+        for i in range(width):
+            self._keep_partial(i, row, _pairwise(Value.__add__, sums[i::width]))
+
+    def merge_sums(self, block: Block, row: Value) -> None:
+        """Add the tile's sums of some rows to their sums so far."""
+        code, state, of_chunk = self.code, self.scratch, block.row + row
+        correction = code.load(state["correction"], self.type, row)
+        total = code.load(state["total"], self.type, of_chunk)
+        for i, name in enumerate(self.spec.accumulators[1:]):
+            own = code.load(state[name], self.type, of_chunk)
+            if name == "entropy":
+                own = own + total * code.load(state["drift"], self.type, row)
+            tile_sum = tiles.across_rows(code, self._partials(i, row), Value.__add__)
+            code.store(state[name], code.fma(own, correction, tile_sum), of_chunk)
+
+    def _keep_partial(self, number: int, row: Value, lanes: Value) -> None:
+        """Keep what a row of the tile came to in each lane; the lanes are combined for many rows at once."""
+        self.code.store(self.scratch["partials"], lanes, (row + number * self.spec.block) * self.lanes)
+
+    def _partials(self, number: int, row: Value) -> list[Value]:
+        """What as many rows as a vector has lanes came to."""
+        first = row + number * self.spec.block
+        return [
+            self.code.load(self.scratch["partials"], self.type, (first + i) * self.lanes) for i in range(self.lanes)
+        ]
 
     def terms(
         self, functions: Values, weight: Value, distance: Value, block: Block, place: Value
@@ -170,32 +203,8 @@ class Forward(Kernel):
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""
-        vectors = self.spec.value_width // self.lanes
-        groups = -(-vectors // self.spec.target.tile_vectors)
-        begin = 0
-        for group in range(groups):
-            width = (vectors - begin) // (groups - group)
-            self._accumulate_columns(block, begin * self.lanes, width)
-            begin += width
-
-    def _accumulate_columns(self, block: Block, column: int, vectors: int) -> None:
-        code, spec = self.code, self.spec
-        height = spec.target.tile_rows(vectors)
-
-        def rows(i: Value) -> None:
-            output = code.at(self.scratch["output"], (block.row + i) * spec.value_width + column, self.number)
-            start = []
-            for r in range(height):
-                correction = code.spread(code.load(self.scratch["correction"], self.number, i + r), self.lanes)
-                places = [r * spec.value_width + v * self.lanes for v in range(vectors)]
-                start.append([code.load(output, self.type, place) * correction for place in places])
-            right = code.at(block.values, column, self.number)
-            sums = self.products.weighted(start, i, right, block.count)
-            for r, parts in enumerate(sums):
-                for v, part in enumerate(parts):
-                    code.store(output, part, r * spec.value_width + v * self.lanes)
-
-        code.loop(0, block.rows, rows, step=height)
+        output = self.code.at(self.scratch["output"], block.row * self.spec.value_width, self.number)
+        self.products.weigh(block.rows, output, block.values, block.count)
 
     def finish(self, task: Task) -> None:
         """Divide each row by its total, the sink counted, and write it; a row with no key is 0."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu import amx, vectormath
 from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, vector
-from pellucid.engines.cpu.layout import FIXED, KEYS, ROWS, SLOT, Spec
+from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
 from pellucid.engines.cpu.tiles import Products
@@ -71,13 +71,15 @@ class Kernel(ABC):
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
         base = Value(code, code.ir.inttoptr(memory.raw, POINTER))
         self.scratch = {name: code.at(base, place) for name, place in spec.scratch.items() if name != "end"}
-        self.products = (Pairs if spec.pairs else Products)(code, spec, self.scratch)
+        self.products = (amx.Tiles if spec.tiles else Pairs if spec.pairs else Products)(code, spec, self.scratch)
         self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
         self.functions = Values(code, program, self.numbers, slots)
         self.score, self.mask = program.roots["score"], program.roots["mask"]
         # What a score is counted in: in powers of two where nobody sees it, the factor being part of the scale.
         self.unit = LN2 if self.score is SCORE else 1.0
+        # What is left to be done to the scores of a tile.
+        self.factor = self.products.factor(self.scale())
         self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
 
     def argument(self, name: str) -> Value:
@@ -105,6 +107,7 @@ class Kernel(ABC):
     def run(self) -> None:
         """Take tasks until there are none."""
         code, emit = self.code, self.code.ir
+        self.products.begin()
         head, body, done = (code.function.append_basic_block(name) for name in ("take", "task", "end"))
         emit.branch(head)
         emit.position_at_end(head)
@@ -115,6 +118,7 @@ class Kernel(ABC):
         self.perform(number - (number / pairs) * pairs, number / pairs)
         emit.branch(head)
         emit.position_at_end(done)
+        self.products.end()
         emit.ret_void()
 
     @abstractmethod
@@ -160,7 +164,9 @@ class Kernel(ABC):
         allowed = self.bounds(task, task.first, task.rows, first_key, stop)
         with code.when(allowed.high):
             code.loop(first_key, stop, lambda key: self.pack_tile(task, first_key, key), step=KEYS)
-            code.loop(0, task.rows, lambda row: self.query_block(task, functions, first_key, stop, row), step=ROWS)
+            code.loop(
+                0, task.rows, lambda row: self.query_block(task, functions, first_key, stop, row), step=self.spec.block
+            )
 
     def pack_tile(self, task: Task, first_key: Value, key: Value) -> None:
         """Pack one tile's keys and values, if any query of the chunk may look at it."""
@@ -200,7 +206,7 @@ class Kernel(ABC):
     def query_block(self, task: Task, functions: Values, first_key: Value, stop: Value, row: Value) -> None:
         """Take a block of queries through the packed tiles."""
         code = self.code
-        rows = code.minimum(task.rows - row, ROWS)
+        rows = code.minimum(task.rows - row, self.spec.block)
         stride = self.argument("query_row")
         source = code.at(task.query, row * stride, self.spec.storage)
         self.products.pack_queries(source, stride, rows, self.scale())
@@ -209,7 +215,7 @@ class Kernel(ABC):
             count = code.minimum(stop - key, KEYS)
             allowed = self.bounds(task, task.first + row, rows, key, key + count)
             with code.when(allowed.high):
-                self.scores(rows, self.packed("keys", first_key, key), count)
+                self.products.score_tile(rows, self.packed("keys", first_key, key), count)
                 whole = (count - (count / self.panel) * self.panel) == 0
                 values = self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
                 self.tile(Block(task, functions, row, rows, key, count, values), allowed.low & whole)
@@ -222,25 +228,8 @@ class Kernel(ABC):
 
     def power(self, distance: Value) -> Value:
         """e to the power of a difference of scores."""
-        return vectormath.exp2(self.code, distance if self.unit == LN2 else distance * LOG2E)
-
-    def scores(self, rows: Value, keys: Value, count: Value) -> None:
-        """query @ key.T of the block, into the tile."""
-        code, spec = self.code, self.spec
-        height, scale = spec.target.tile_rows(spec.vectors), self.scale()
-
-        def panel(p: Value) -> None:
-            right = code.at(keys, p * (self.panel * spec.key_words), self.number)
-
-            def block(row: Value) -> None:
-                for i, parts in enumerate(self.products.scores(row, height, right, scale)):
-                    for v, part in enumerate(parts):
-                        offset = (row + i) * spec.tile_stride + p * self.panel + v * self.lanes
-                        code.store(self.scratch["tile"], part, offset)
-
-            code.loop(0, rows, block, step=height)
-
-        code.loop(0, (count + (self.panel - 1)) / self.panel, panel)
+        distance = distance if self.unit == LN2 else distance * LOG2E
+        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:
@@ -251,6 +240,8 @@ class Kernel(ABC):
     def modified(self, functions: Values, score: Value, block: Block, place: Value, masked: bool) -> Value:
         """A vector of scores after score_mod, -inf where masked. `functions` know the row."""
         code = self.code
+        if self.factor is not None:
+            score = score * code.spread(self.factor, self.lanes)
         if not masked and self.score is SCORE:
             return score
         exists = self.exists(block, place) if masked else None

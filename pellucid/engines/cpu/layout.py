@@ -13,9 +13,9 @@ from llvmlite import ir
 from pellucid.engines.cpu.builder import F16, F32, F64, I16
 from pellucid.engines.cpu.target import Target
 
-ROWS = 48  # queries that go through the keys together: a multiple of every register tile's rows
 KEYS = 256  # keys of a tile
-CHUNK = 768  # queries of a task: packing the keys is shared by so many
+CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
+KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 # The arguments, by their place in the array. Strides count elements.
@@ -55,6 +55,7 @@ class Spec:
     received: bool = False
     pooled: bool = False
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
+    tiles: bool = False  # whether pairs are multiplied on matrix tiles
 
     @property
     def storage(self) -> ir.Type:
@@ -70,6 +71,14 @@ class Spec:
     def number(self) -> ir.Type:
         """What is computed with."""
         return F64 if self.dtype == "float64" else F32
+
+    @property
+    def weight_degree(self) -> int:
+        """Of the polynomial that a weight comes from: its error is 7e-6 where weights are rounded to bfloat16 anyway.
+
+        In float32 it is 3e-7, in float64 2e-16.
+        """
+        return 13 if self.dtype == "float64" else 4 if self.pairs else 5
 
     @property
     def size(self) -> int:
@@ -97,9 +106,25 @@ class Spec:
         return 2 if self.pairs else 1
 
     @property
-    def key_words(self) -> int:
-        """Words of a packed key or query, each as large as a number."""
+    def block(self) -> int:
+        """Queries that go through the keys together: a multiple of every register tile's rows."""
+        return 32 if self.tiles else 48
+
+    @property
+    def chunk(self) -> int:
+        """Queries of a task at most, whole blocks."""
+        row = (self.value_width + len(self.accumulators) + 2 * self.topk) * self.size
+        return min(CHUNK, KEPT // row) // self.block * self.block
+
+    @property
+    def words(self) -> int:
+        """Words of a key or query, each as large as a number."""
         return -(-self.head_dim // self.pair)
+
+    @property
+    def key_words(self) -> int:
+        """Words of a packed key or query: matrix tiles want whole vectors, filled up with zeros."""
+        return -(-self.words // self.lanes) * self.lanes if self.tiles else self.words
 
     @property
     def packed_keys(self) -> int:
@@ -126,15 +151,18 @@ class Spec:
     @cached_property
     def scratch(self) -> dict[str, int]:
         """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
-        rows = CHUNK + ROWS
+        rows = self.chunk + self.block
         parts = {
             "keys": self.packed_keys * self.key_words,
             "values": self.packed_keys * self.value_width // self.pair,
-            "queries": ROWS * (self.head_dim + self.lanes),
-            "tile": ROWS * self.tile_stride,
-            "correction": ROWS,
+            "queries": self.block * (self.key_words + self.lanes),
+            "tile": self.block * self.tile_stride,
+            "partials": self.block * self.lanes * (len(self.accumulators) - 1),
+            "correction": self.block,
+            "shift": self.block,
+            "drift": self.block if self.entropy else 0,
             "output": rows * self.value_width,
-            "weights": ROWS * self.pair_stride if self.pairs else 0,
+            "weights": self.block * self.pair_stride if self.pairs else 0,
             "bins": KEYS if self.pooled else 0,
             "top_scores": rows * self.topk,
             "top_keys": rows * self.topk,

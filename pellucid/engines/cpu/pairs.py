@@ -7,7 +7,7 @@ The instruction multiplies bfloat16 exactly and adds in float32.
 from __future__ import annotations
 
 from pellucid.engines.cpu.builder import BF16, F32, I16, I32, Code, Value, vector
-from pellucid.engines.cpu.layout import ROWS, Spec
+from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.tiles import Products, columns, first_lanes, rounded, zero_rows
 
 DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
@@ -21,8 +21,9 @@ class Pairs(Products):
         self.word = vector(I32, spec.lanes)
 
     def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
-        """Copy a block of queries as they are: scaling would round them again."""
+        """Copy a block of queries as they are, for scaling would round them again; negated if the scale is negative."""
         code, spec, lanes = self.code, self.spec, 2 * self.spec.lanes
+        sign = code.spread(code.select(scale < 0.0, code.constant(I16, -0x8000), 0), lanes)
         target, width = self.scratch["queries"], 2 * self.spec.key_words
 
         def row(i: Value) -> None:
@@ -30,17 +31,18 @@ class Pairs(Products):
                 valid = first_lanes(code, lanes, length)
                 type_ = vector(I16, lanes)
                 if valid is None:
-                    code.store(target, code.load(source, type_, i * stride + start), i * width + start)
+                    code.store(target, code.load(source, type_, i * stride + start) ^ sign, i * width + start)
                     continue
-                bits = code.masked_load(source, type_, valid, i * stride + start)
-                kept = first_lanes(code, lanes, length + length % 2)  # an odd last element's partner is 0
+                bits = code.masked_load(source, type_, valid, i * stride + start) ^ sign
+                # An odd last element's partner is 0, and so are the words that fill up a vector.
+                kept = None if spec.tiles else first_lanes(code, lanes, length + length % 2)
                 if kept is None:
                     code.store(target, bits, i * width + start)
                 else:
                     code.masked_store(target, bits, kept, i * width + start)
 
         code.loop(0, rows, row)
-        zero_rows(code, spec, target, rows, code.i64(ROWS), spec.key_words)
+        zero_rows(code, spec, target, rows, code.i64(spec.block), spec.key_words)
 
     def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
         """Interleave the rows of a tile's values two by two; a row that does not exist is zeros."""
@@ -62,7 +64,7 @@ class Pairs(Products):
 
         pairs = rounded(count, 2) / 2
         code.loop(0, pairs, pair)
-        zero_rows(code, spec, target, pairs, rounded(pairs, 2), spec.value_width)
+        zero_rows(code, spec, target, pairs, rounded(pairs, self.unroll), spec.value_width)
 
     def load_words(self, source: Value, row: Value, word: Value) -> Value:
         """A vector of pairs."""
@@ -75,7 +77,7 @@ class Pairs(Products):
         if self.spec.head_dim % 2 == 0:
             high = code.load(source, I16, first + 1)
         else:
-            inside = word < self.spec.key_words - 1
+            inside = word < self.spec.words - 1
             high = code.select(inside, code.load(source, I16, code.select(inside, first + 1, first)), 0)
         return low.unsigned(I32) | (high.unsigned(I32) << 16)
 
@@ -84,10 +86,9 @@ class Pairs(Products):
         both = [word.bits(vector(BF16, 2 * self.spec.lanes)) for word in (factor, operand)]
         return self.code.intrinsic(DOT, vector(F32, self.spec.lanes), total, *both)
 
-    def scores(self, row: Value, height: int, keys: Value, scale: Value) -> list[list[Value]]:
-        """query @ key.T for a register tile, scaled now."""
-        sums, scale = super().scores(row, height, keys, scale), self.code.spread(scale, self.spec.lanes)
-        return [[part * scale for part in parts] for parts in sums]
+    def factor(self, scale: Value) -> Value | None:
+        """What the scores of a tile are still to be multiplied by, never negative: queries were not scaled."""
+        return self.code.unary("fabs", scale)
 
     def store_weight(self, row: Value, weight: Value, place: Value) -> None:
         """Keep a vector of weights, rounded to bfloat16."""
@@ -95,9 +96,11 @@ class Pairs(Products):
         bits = rounded_weight.bits(vector(I16, weight.lanes))
         self.code.store(self.scratch["weights"], bits, row * (2 * self.spec.pair_stride) + place)
 
-    def weighted(self, start: list[list[Value]], row: Value, values: Value, count: Value) -> list[list[Value]]:
-        """start + weights @ value for a register tile, two keys at a time."""
-        spec = self.spec
-        left = self.code.at(self.scratch["weights"], row * spec.pair_stride, spec.number)
-        pairs = rounded(rounded(count, 2) / 2, 2)
-        return self.product(start, pairs, left, spec.pair_stride, values, spec.value_width)
+    def weights(self, row: Value) -> tuple[Value, int]:
+        """Where a row's weights begin, and how far it is to the next row's, in words."""
+        place = row * self.spec.pair_stride
+        return self.code.at(self.scratch["weights"], place, self.spec.number), self.spec.pair_stride
+
+    def weight_words(self, count: Value) -> Value:
+        """Words of a row of `count` weights, as many as `weigh` reads."""
+        return rounded(rounded(count, 2) / 2, self.unroll)

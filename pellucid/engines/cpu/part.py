@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call import TASKS_A_THREAD, call
-from pellucid.engines.cpu.layout import CHUNK, KEYS, ROWS, Spec
+from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
 from pellucid.engines.cpu.target import Target
@@ -42,7 +42,8 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     chosen = {"query_index": queries.contiguous(), "key_index": keys.contiguous(), "head_index": heads.contiguous()}
     pairs = result.shape[:-2].numel()
     own = {name: indices.data_ptr() for name, indices in chosen.items()} | {"lse": lse.data_ptr(), "pairs": pairs}
-    own |= {"heads": len(heads), "q_len": len(queries), "k_len": len(keys)} | _shares(pairs, len(queries), len(keys))
+    own |= {"heads": len(heads), "q_len": len(queries), "k_len": len(keys)}
+    own |= _shares(spec, pairs, len(queries), len(keys))
     call(problem, Weights, program, spec, own, result.flatten(0, -3))
     return result
 
@@ -54,11 +55,11 @@ def for_weights(problem: Problem, target: Target | None = None) -> tuple[Spec, P
     return replace(spec_of(problem, program, target), partial=True), program
 
 
-def _shares(pairs: int, queries: int, keys: int) -> dict[str, int]:
+def _shares(spec: Spec, pairs: int, queries: int, keys: int) -> dict[str, int]:
     """How the part is divided into tasks: by queries, and by keys where those are too few for every thread."""
     wanted = TASKS_A_THREAD * torch.get_num_threads()
-    blocks = -(-queries // ROWS)
-    chunk = min(CHUNK, max(1, blocks * pairs // wanted) * ROWS)
+    blocks = -(-queries // spec.block)
+    chunk = min(spec.chunk, max(1, blocks * pairs // wanted) * spec.block)
     chunks = -(-queries // chunk)
     ranges = max(1, wanted // (pairs * chunks))
     keys_a_range = -(-keys // (ranges * KEYS)) * KEYS

@@ -133,7 +133,7 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
     # Pairs want packing, and reading is the cost.
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=False)
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=False, tiles=False)
     if ranges > 1:  # the sink is merged with the whole, not with each part
         spec = replace(spec, partial=True, rows_out=True, sinks=False)
     rows = math.prod(problem.rows)

@@ -33,18 +33,21 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
     """What the kernel for `problem` is compiled for; `target` is this machine if None."""
     target = target or host()
     size = 8 if problem.dtype == torch.float64 else 4
+    vectors = min(target.tile_vectors, -(-problem.k_len // target.lanes(size)))
+    tiles = problem.query.dtype == torch.bfloat16 and target.bf16_tiles
     return Spec(
         target=target,
         dtype=dtype_name(problem.query),
         head_dim=problem.query.shape[-1],
         value_dim=problem.value.shape[-1],
-        vectors=min(target.tile_vectors, -(-problem.k_len // target.lanes(size))),
+        vectors=vectors + vectors % 2 if tiles else vectors,
         sinks=problem.sinks is not None,
         rows_out=bool(problem.readouts),
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
         pairs=problem.query.dtype == torch.bfloat16 and target.bf16_dot,
+        tiles=tiles,
         topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
     )
 

@@ -7,6 +7,7 @@ processor that LLVM knows can be named, and PELLUCID_CPU names a lesser one than
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import os
 import re
@@ -29,6 +30,7 @@ class Target:
     registers: int  # vector registers
     half: bool = True  # converts float16 itself
     bf16_dot: bool = False  # multiplies pairs of bfloat16
+    bf16_tiles: bool = False  # multiplies matrix tiles of them
 
     def lanes(self, element_bytes: int = 4) -> int:
         """Lanes of one vector register."""
@@ -67,7 +69,8 @@ def describe(triple: str, cpu: str, features: str) -> Target:
         return Target(triple, cpu, features, vector_bytes=16, registers=32)
     half = "F16C" in can
     if "AVX-512" in can:
-        return Target(triple, cpu, features, 64, 32, half, bf16_dot="AVX512-BF16" in can)
+        tiles = {"+amx-tile", "+amx-bf16"} <= set(features.split(",")) and _tiles_permitted()
+        return Target(triple, cpu, features, 64, 32, half, bf16_dot="AVX512-BF16" in can, bf16_tiles=tiles)
     if {"AVX2", "FMA"} <= can:
         return Target(triple, cpu, features, 32, 16, half)
     return Target(triple, cpu, features, 16, 16, half)
@@ -184,6 +187,18 @@ def _asked(triple: str, name: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stderr
+
+
+# Linux lets a process use the state of matrix tiles only once it has asked for it.
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
+
+
+@cache
+def _tiles_permitted() -> bool:
+    """Whether the operating system lets this process use matrix tiles; asks for it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
 
 
 def _family(triple: str) -> str:

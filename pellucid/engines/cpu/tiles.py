@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pellucid.engines.cpu.builder import I16, I32, Code, Value, element_of, vector
-from pellucid.engines.cpu.layout import ROWS, Spec
+from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.program import bfloat16_to_float
 
 UNROLL = 2
@@ -86,6 +86,8 @@ class Products:
     Keys are packed in panels, [panel][head_dim][keys of a panel], values row by row. Neither is read beyond its tensor.
     """
 
+    unroll = UNROLL  # words of a row of weights are filled up with zeros to a multiple of it
+
     def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value]) -> None:
         self.code, self.spec, self.scratch = code, spec, scratch
         self.word = vector(spec.number, spec.lanes)
@@ -95,13 +97,13 @@ class Products:
         code, spec, target = self.code, self.spec, self.scratch["queries"]
         scales = code.spread(scale, spec.lanes)
         pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scales)
-        zero_rows(code, spec, target, rows, code.i64(ROWS), spec.head_dim)
+        zero_rows(code, spec, target, rows, code.i64(spec.block), spec.head_dim)
 
     def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
         """Copy a tile's values, and zeros up to what the product reads."""
         spec = self.spec
         pack_rows(self.code, spec, source, stride, spec.value_dim, count, target, spec.value_width)
-        zero_rows(self.code, spec, target, count, rounded(count, UNROLL), spec.value_width)
+        zero_rows(self.code, spec, target, count, rounded(count, self.unroll), spec.value_width)
 
     def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
         """Transpose a tile's keys into panels; keys that do not exist are zeros."""
@@ -137,7 +139,10 @@ class Products:
             def one(word: Value, i: int = i) -> None:
                 code.store(column, self.load_word(source, stride * i, word), word * panel + i)
 
-            code.loop(whole, self.spec.key_words, one)
+            code.loop(whole, self.spec.words, one)
+        zero = code.constant(element_of(self.word), 0)
+        for word in range(self.spec.words, self.spec.key_words):
+            code.store(column, code.spread(zero, lanes), word * panel)
 
     def _copy_ragged(self, source: Value, stride: Value, first: Value, count: Value, column: Value) -> None:
         code, spec = self.code, self.spec
@@ -147,7 +152,7 @@ class Products:
 
             def one(word: Value) -> None:
                 number = code.variable(code.constant(element_of(self.word), 0))
-                with code.when(exists):
+                with code.when(exists & (word < spec.words)):
                     number.set(self.load_word(source, (first + i) * stride, word))
                 code.store(column, number.get(), word * spec.panel + i)
 
@@ -167,23 +172,79 @@ class Products:
         """factor * operand + total, word by word."""
         return self.code.fma(factor, operand, total)
 
-    def scores(self, row: Value, height: int, keys: Value, scale: Value) -> list[list[Value]]:
-        """query @ key.T for a register tile: `height` queries from `row`, and one panel of keys."""
+    def begin(self) -> None:
+        """What a thread does before its first task."""
+
+    def end(self) -> None:
+        """What a thread does after its last task."""
+
+    def factor(self, scale: Value) -> Value | None:
+        """What the scores of a tile are still to be multiplied by; None if nothing is left to do."""
+        return None
+
+    def score_tile(self, rows: Value, keys: Value, count: Value) -> None:
+        """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
         code, spec = self.code, self.spec
-        left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
-        zero = code.constant(vector(spec.number, spec.lanes), 0.0)
-        start = [[zero] * spec.vectors for _ in range(height)]
-        return self.product(start, spec.key_words, left, spec.key_words, keys, spec.panel)
+        height = spec.target.tile_rows(spec.vectors)
+        start = [[code.constant(vector(spec.number, spec.lanes), 0.0)] * spec.vectors] * height
+
+        def panel(p: Value) -> None:
+            right = code.at(keys, p * (spec.panel * spec.key_words), spec.number)
+
+            def block(row: Value) -> None:
+                left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
+                sums = self.product(start, spec.key_words, left, spec.key_words, right, spec.panel)
+                for i, parts in enumerate(sums):
+                    for v, part in enumerate(parts):
+                        offset = (row + i) * spec.tile_stride + p * spec.panel + v * spec.lanes
+                        code.store(self.scratch["tile"], part, offset)
+
+            code.loop(0, rows, block, step=height)
+
+        code.loop(0, (count + (spec.panel - 1)) / spec.panel, panel)
 
     def store_weight(self, row: Value, weight: Value, place: Value) -> None:
-        """Keep a vector of weights for `weighted`."""
+        """Keep a vector of weights for `weigh`."""
         self.code.store(self.scratch["tile"], weight, row * self.spec.tile_stride + place)
 
-    def weighted(self, start: list[list[Value]], row: Value, values: Value, count: Value) -> list[list[Value]]:
-        """start + weights @ value for a register tile: rows from `row`, and some vectors of the values' columns."""
-        spec = self.spec
-        left = self.code.at(self.scratch["tile"], row * spec.tile_stride, spec.number)
-        return self.product(start, rounded(count, UNROLL), left, spec.tile_stride, values, spec.value_width)
+    def weights(self, row: Value) -> tuple[Value, int]:
+        """Where a row's weights begin, and how far it is to the next row's, in words."""
+        stride = self.spec.tile_stride
+        return self.code.at(self.scratch["tile"], row * stride, self.spec.number), stride
+
+    def weight_words(self, count: Value) -> Value:
+        """Words of a row of `count` weights, as many as `weigh` reads."""
+        return rounded(count, self.unroll)
+
+    def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, for a block of rows."""
+        vectors = self.spec.value_width // self.spec.lanes
+        groups = -(-vectors // self.spec.target.tile_vectors)
+        begin = 0
+        for group in range(groups):
+            width = (vectors - begin) // (groups - group)
+            self._weigh_columns(rows, output, values, count, begin * self.spec.lanes, width)
+            begin += width
+
+    def _weigh_columns(
+        self, rows: Value, output: Value, values: Value, count: Value, column: int, vectors: int
+    ) -> None:
+        code, spec = self.code, self.spec
+        height, type_ = spec.target.tile_rows(vectors), vector(spec.number, spec.lanes)
+        # From zero: a tile's sum is rounded to its own size, not to that of the sum over all keys.
+        start = [[code.constant(type_, 0.0)] * vectors] * height
+
+        def block(row: Value) -> None:
+            left, stride = self.weights(row)
+            right = code.at(values, column, spec.number)
+            sums = self.product(start, self.weight_words(count), left, stride, right, spec.value_width)
+            for r, parts in enumerate(sums):
+                correction = code.spread(code.load(self.scratch["correction"], spec.number, row + r), spec.lanes)
+                for v, part in enumerate(parts):
+                    place = (row + r) * spec.value_width + (column + v * spec.lanes)
+                    code.store(output, code.fma(code.load(output, type_, place), correction, part), place)
+
+        code.loop(0, rows, block, step=height)
 
     def product(
         self,
@@ -232,14 +293,14 @@ def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
     return rows
 
 
-def sums_by_lane(code: Code, vectors: Sequence[Value]) -> Value:
-    """The sum over the lanes of the i-th vector in lane i, for as many vectors as lanes."""
+def across_rows(code: Code, vectors: Sequence[Value], combine: Callable[[Value, Value], Value]) -> Value:
+    """All lanes of the i-th vector combined, in lane i, for as many vectors as lanes."""
     vectors, lanes = list(vectors), len(vectors)
     distance = 1
     while distance < lanes:
         low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
         high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [code.shuffle(a, b, low) + code.shuffle(a, b, high) for a, b in pairs]
+        vectors = [combine(code.shuffle(a, b, low), code.shuffle(a, b, high)) for a, b in pairs]
         distance *= 2
     return vectors[0]

@@ -50,7 +50,7 @@ def _exp2_coefficients(degree: int) -> tuple[float, ...]:
         return tuple(math.log(2) ** n / math.factorial(n) for n in range(1, degree + 1))
 
     def slope(x: np.ndarray) -> np.ndarray:
-        return np.where(x == 0, math.log(2), np.expm1(x * math.log(2)) / x)
+        return np.where(x == 0, math.log(2), np.expm1(x * math.log(2)) / np.where(x == 0, 1.0, x))
 
     series = Chebyshev.interpolate(slope, degree - 1, [-0.5, 0.5])
     return tuple(series.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1]).coef)
@@ -85,6 +85,19 @@ def exp2(code: Code, x: Value) -> Value:
     fraction = clamped - whole
     power = code.fma(_horner(code, fraction, _exp2_coefficients(form.exp2_degree)), fraction, 1.0)
     return code.select(low, 0.0, _scaled(code, power, exponent))
+
+
+def exp2_of_distance(code: Code, x: Value, degree: int) -> Value:
+    """2^x for x up to 0, by a polynomial of the given degree; 0 below the smallest normal number, NaN stays NaN.
+
+    For the inner loop: at one less than the smallest exponent the sum of exponents is that of 0, so a single maximum
+    does what a comparison and a selection would.
+    """
+    clamped = code.maximum(_format(x).lowest - 1.0, x)
+    whole, exponent = _split(code, clamped)
+    fraction = clamped - whole
+    power = code.fma(_horner(code, fraction, _exp2_coefficients(degree)), fraction, 1.0)
+    return _scaled(code, power, exponent)
 
 
 def exp(code: Code, x: Value) -> Value:

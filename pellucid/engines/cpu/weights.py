@@ -11,7 +11,7 @@ import math
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I64, Value, vector
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
-from pellucid.engines.cpu.layout import KEYS, ROWS
+from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.program import Span, Values
 
 
@@ -43,7 +43,9 @@ class Weights(Kernel):
         def packed(key: Value) -> None:
             stop = self.code.minimum(key + self.spec.packed_keys, self.stop_key)
             self.code.loop(key, stop, lambda tile: self.pack_tile(task, key, tile), step=KEYS)
-            self.code.loop(0, task.rows, lambda row: self.query_block(task, functions, key, stop, row), step=ROWS)
+            self.code.loop(
+                0, task.rows, lambda row: self.query_block(task, functions, key, stop, row), step=self.spec.block
+            )
 
         self.code.loop(self.first_key, self.stop_key, packed, step=self.spec.packed_keys)
 
@@ -58,7 +60,7 @@ class Weights(Kernel):
     def query_block(self, task: Task, functions: Values, first_key: Value, stop: Value, row: Value) -> None:
         """Take a block of queries through the packed tiles."""
         code = self.code
-        rows = code.minimum(task.rows - row, ROWS)
+        rows = code.minimum(task.rows - row, self.spec.block)
         gathered, stride = self._gather(task.query, "query", task.first + row, rows)
         self.products.pack_queries(gathered, stride, rows, self.scale())
 
@@ -68,7 +70,7 @@ class Weights(Kernel):
             allowed = self.bounds(task, task.first + row, rows, key, key + count)
             with code.either(allowed.high) as (some, none):
                 with some:
-                    self.scores(rows, self.packed("keys", first_key, key), count)
+                    self.products.score_tile(rows, self.packed("keys", first_key, key), count)
                     self.tile(block, allowed.low & ((count - (count / self.panel) * self.panel) == 0))
                 with none:
                     self._write_nothing(block)
