@@ -45,14 +45,13 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     label = f"{argument} {getattr(function, '__name__', type(function).__name__)!r}"
     if not callable(function):
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
-    if not torch.compiler.is_compiling():  # torch.compile, which runs this too, knows no signatures
-        _check_parameters(function, label, inputs)
     try:
         with _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
     except TypeError as error:
+        _check_parameters(function, label, inputs)  # only now: it takes longer than all the rest
         if Symbol.__name__ not in str(error):
             raise
         said = str(error).replace(Symbol.__name__, "score or index")
