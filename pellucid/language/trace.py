@@ -146,17 +146,25 @@ class _Recording(TorchFunctionMode):
 
 def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
     name = getattr(func, "__name__", str(func))
-    label = name if torch.compiler.is_compiling() else resolve_name(func) or name
     if name not in FUNCTIONS:
-        raise UnsupportedError(f"the operation '{label}' is not in the score language; {SUMMARY}")
-    return _called(label, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
+        raise UnsupportedError(f"the operation '{_full_name(func)}' is not in the score language; {SUMMARY}")
+    return _called(func, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
 
 
-def _called(label: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
+def _called(
+    func: Callable[..., Any] | str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Symbol:
+    """What the language's `function` makes of the arguments; `func` is what the user called, or its name."""
     try:
         return Symbol(function(*map(_bare, args), **{name: _bare(value) for name, value in kwargs.items()}))
     except TypeError as error:
-        raise UnsupportedError(f"the operation '{label}' cannot be used like this: {error}") from None
+        raise UnsupportedError(f"the operation '{_full_name(func)}' cannot be used like this: {error}") from None
+
+
+def _full_name(func: Callable[..., Any] | str) -> str:
+    if isinstance(func, str):
+        return func
+    return resolve_name(func) or getattr(func, "__name__", str(func))
 
 
 def _bare(value: Any) -> Any:
