@@ -1,7 +1,7 @@
 """The command line: `pellucid show`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
 
 Options are declared here and checked as far as they can be on their own; `pellucid.commands` carries them out. A
-command's module is imported when it runs, because it needs torch and `--help` should not wait for that.
+command's module is imported when it runs, with the model and the libraries that it alone needs.
 
 Exit status: 0; 1 for input that cannot be read or shown; 2 for wrong usage; 130 after Ctrl-C; 141 when nobody reads
 the pipe any more.
