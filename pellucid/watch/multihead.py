@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
+from pellucid.watch.attending import attend
 from pellucid.watch.call import Call
-from pellucid.watch.session import attend
 
 
 class _Heads(NamedTuple):

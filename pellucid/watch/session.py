@@ -1,13 +1,8 @@
-"""One watched run: each call of attention is read, and joined to the layer that it continues.
-
-Whoever captures a call, of whichever library, hands it to `attend`; what belongs to no watched model is only computed.
-"""
+"""One watched run: each call of attention is read, and joined to the layer that it continues."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.observation import Observation
-from pellucid.readouts import ColumnReadout, Entropy, LogSumExp, MaxScore, Readout
+from pellucid.readouts import ColumnReadout, Readout
 from pellucid.result import Result
 from pellucid.watch import reading
 from pellucid.watch.beside import Beside
 from pellucid.watch.beyond import summary_readouts
 from pellucid.watch.call import Call
-from pellucid.watch.keeping import extended, kept_bytes, part_of
+from pellucid.watch.keeping import kept_bytes, part_of
+from pellucid.watch.layering import Place, continues, joined, layer_of
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Listener, Progress
-from pellucid.watch.record import Layer, Missed, OnLayer, Padding, Record
+from pellucid.watch.record import Layer, Missed, OnLayer, Record
 from pellucid.watch.roles import role_of
 from pellucid.watch.segments import segment_readouts
 from pellucid.watch.tokens import TokenIds
@@ -35,15 +31,6 @@ class Seen(NamedTuple):
 
     output: Tensor  # [batch, heads, q_len, value_dim]
     observation: Observation | None
-
-
-class Place(NamedTuple):
-    """Where a call belongs."""
-
-    name: str
-    role: str
-    start: int  # position of its first query
-    continued: Layer | None  # the layer that it continues
 
 
 @dataclass
@@ -92,7 +79,7 @@ class Session:
         self._plan(place, call, readouts)
         output, readings = reading.read(call, readouts, place.start, padded)
         self._enter(place, call, readings, readouts, padded)
-        return Seen(output, _observation(call, output, readings, readouts))
+        return Seen(output, observation(call, output, readings, readouts))
 
     def _place(self, base: str, module: nn.Module, call: Call) -> Place:
         layers = [layer for name, layer in self.record.items() if name.split("#")[0] == base]
@@ -102,7 +89,7 @@ class Session:
             self._self = (start, call)
         for layer in layers:
             ends_here = start and start == layer.start + layer.q_len and layer.name not in self._handed
-            if ends_here and _continues(layer, call, role):
+            if ends_here and continues(layer, call, role):
                 return Place(layer.name, role, start, layer)
         name = base if not layers else f"{base}#{len(layers) + 1}"
         return Place(name, role, start, None)
@@ -176,12 +163,12 @@ class Session:
         lookup = {readout.name: readout for readout in readouts}
         if self.heads is not None:
             readings = reading.of_heads(readings, lookup, self.heads)
-        layer = _layer(place, call, readings, padded, self.heads)
+        layer = layer_of(place, call, readings, padded, self.heads)
         self._beside.add(layer, call, place.start, self.heads, self._ids)
         if self.keeps(place.name):
             layer.parts = [part_of(call, place.start, self.heads)]
         if place.continued is not None:
-            layer = _joined(place.continued, layer, lookup)
+            layer = joined(place.continued, layer, lookup)
         self.record.add(layer)
         if place.role != "cross" and self.tokens.ids is not None:
             self.record.token_ids = self.tokens.ids
@@ -200,7 +187,11 @@ class Session:
 
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
-        missing = [r for r in self.readouts or () if isinstance(r, ColumnReadout) and r.name not in layer.readings]
+        missing = [
+            r
+            for r in (*(self.readouts or ()), *self.more)
+            if isinstance(r, ColumnReadout) and r.name not in layer.readings
+        ]
         if missing and len(layer.parts) == 1:
             layer.readings |= reading.of_part(layer.parts[0], missing, layer.padding.queries)
 
@@ -211,146 +202,11 @@ class Session:
         self.record.missed = [Missed(*missed) for missed in self.modules.missed(self.captured, self.refused)]
 
 
-_active: dict[int, list[Session]] = {}
-_sessions: list[Session] = []
-_lock = threading.Lock()
-
-
-@contextmanager
-def watching(session: Session) -> Iterator[None]:
-    """Let `session` see the calls of its model's modules."""
-    own = [id(module) for module in session.modules.root.modules()]
-    with _lock:
-        _sessions.append(session)
-        for module in own:
-            _active[module] = [*_active.get(module, ()), session]
-    try:
-        yield
-    finally:
-        with _lock:
-            _sessions.remove(session)
-            for module in own:
-                left = [other for other in _active[module] if other is not session]
-                if left:
-                    _active[module] = left
-                else:
-                    del _active[module]
-
-
-def sessions_of(module: nn.Module) -> list[Session]:
-    """The runs that watch a module, the innermost last."""
-    return _active.get(id(module), [])
-
-
-def running_module() -> nn.Module | None:
-    """The innermost module that is running of the model watched last, or None where none is running."""
-    return next((session.modules.running[-1] for session in reversed(_sessions) if session.modules.running), None)
-
-
-def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
-    """The output of a module's call, seen by every run that watches it.
-
-    Args:
-        module: what attends.
-        call: what it asks for.
-        observe: whether an observation is wanted though nobody watches.
-
-    """
-    sessions = sessions_of(module)
-    if not sessions:
-        return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
-    for session in sessions[:-1]:
-        session.see(module, call)
-    seen = sessions[-1].see(module, call)
-    return _observed(call) if observe and seen.observation is None else seen
-
-
-def refuse(module: nn.Module, reason: str) -> None:
-    """Note that a module's call was not observed."""
-    for session in sessions_of(module):
-        session.refused[session.modules.name_of(module) or type(module).__name__] = reason
-
-
-def _observed(call: Call) -> Seen:
-    readouts = (LogSumExp(), Entropy(), MaxScore())
-    output, readings = reading.read(call, readouts, call.start or 0, call.padded_queries)
-    return Seen(output, _observation(call, output, readings, readouts))
-
-
-def _observation(call: Call, output: Tensor, readings: reading.Readings, readouts: Sequence[Readout]) -> Observation:
+def observation(call: Call, output: Tensor, readings: reading.Readings, readouts: Sequence[Readout]) -> Observation:
+    """What a call's readings are to a user."""
     problem = replace(call.problem, readouts=tuple(readouts))
     own = {name: value for name, value in readings.items() if name != "lse"}
     return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)
-
-
-def _layer(place: Place, call: Call, readings: reading.Readings, padded: Tensor | None, heads: Tensor | None) -> Layer:
-    numbers = list(range(call.heads)) if heads is None else heads.tolist()
-    keys = _padded_keys(place.continued, call)
-    return Layer(
-        name=place.name,
-        role=place.role,
-        batch=call.batch,
-        heads=len(numbers),
-        kv_heads=call.key.shape[1] if heads is None else len(numbers),
-        q_len=call.q_len,
-        k_len=call.k_start + call.k_len,
-        head_dim=call.query.shape[-1],
-        value_dim=call.value.shape[-1],
-        scale=call.scale,
-        has_sink=call.sinks is not None,
-        start=place.start,
-        head_numbers=numbers,
-        readings=readings,
-        padding=Padding(padded, keys),
-    )
-
-
-def _padded_keys(earlier: Layer | None, call: Call) -> Tensor | None:
-    """Which keys of all positions are padding, bool [batch, keys], those that a window has left among them."""
-    length = call.k_start + call.k_len
-    known = None if earlier is None else earlier.padding.keys
-    found = None if known is None else torch.nn.functional.pad(known[:, :length], (0, max(0, length - known.shape[1])))
-    if call.padded_keys is None:
-        return found
-    own = torch.nn.functional.pad(call.padded_keys, (call.k_start, 0))
-    return own if found is None else own | found
-
-
-def _joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
-    """A layer and the one that continues it as one."""
-    k_len = max(earlier.k_len, later.k_len)
-    readings = {
-        name: reading.joined(name, lookup.get(name), earlier.readings[name], later.readings[name], k_len)
-        for name in later.readings
-        if name in earlier.readings
-    }
-    later.readings = {name: value for name, value in readings.items() if value is not None}
-    later.padding = Padding(
-        _both(earlier.padding.queries, later.padding.queries, (later.batch, earlier.q_len), (later.batch, later.q_len)),
-        later.padding.keys if later.k_len == k_len else earlier.padding.keys,
-    )
-    later.parts = extended(earlier.parts, later.parts[0]) if later.parts and earlier.parts else []
-    later.q_len, later.k_len, later.start = earlier.q_len + later.q_len, k_len, earlier.start
-    later.calls = earlier.calls + 1
-    return later
-
-
-def _both(
-    earlier: Tensor | None, later: Tensor | None, its_shape: tuple[int, ...], shape: tuple[int, ...]
-) -> Tensor | None:
-    """Padding of earlier and later queries, bool [batch, q_len]; None if none is."""
-    if earlier is None and later is None:
-        return None
-    device = (earlier if earlier is not None else later).device  # type: ignore[union-attr]
-    first = torch.zeros(its_shape, dtype=torch.bool, device=device) if earlier is None else earlier
-    second = torch.zeros(shape, dtype=torch.bool, device=device) if later is None else later
-    return torch.cat((first, second), 1)
-
-
-def _continues(layer: Layer, call: Call, role: str) -> bool:
-    if layer.batch != call.batch:
-        return False
-    return layer.k_len == call.k_len if role == "cross" else call.k_start + call.k_len >= layer.k_len
 
 
 def _first_tokens(padded: Tensor, k_start: int) -> Tensor | None:

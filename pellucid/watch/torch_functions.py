@@ -13,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from pellucid import functional
 from pellucid.language import TraceError
+from pellucid.watch.attending import attend, refuse, running_module
 from pellucid.watch.call import Call, of_problem, padding_of
 from pellucid.watch.multihead import multi_head_attention_forward
-from pellucid.watch.session import Seen, attend, refuse, running_module
+from pellucid.watch.session import Seen
 
 NOBODY = nn.Identity()  # attends where nobody watches
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
+from pellucid.watch.attending import watching
 from pellucid.watch.choice import Chosen, chooser
 from pellucid.watch.flex import flex_captured
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
 from pellucid.watch.record import OnLayer, Record, Span
-from pellucid.watch.session import Session, watching
+from pellucid.watch.session import Session
 from pellucid.watch.torch_functions import Capture
 
 

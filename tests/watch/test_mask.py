@@ -11,7 +11,7 @@ from transformers import masking_utils
 
 from pellucid.language import TRUE, evaluate
 from pellucid.watch.mask import LazyMask, MaskRule
-from pellucid.watch.transformers_models import mask_function
+from pellucid.watch.transformers_functions import mask_function
 
 PADDING = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
 WINDOW = masking_utils.sliding_window_causal_mask_function(3)

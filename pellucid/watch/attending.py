@@ -1,0 +1,82 @@
+"""Who watches a module, and its calls of attention led there.
+
+Whoever captures a call, of whichever library, hands it to `attend`; what belongs to no watched model is only computed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from pellucid.readouts import Entropy, LogSumExp, MaxScore
+from pellucid.watch import reading
+from pellucid.watch.call import Call
+from pellucid.watch.session import Seen, Session, observation
+
+_active: dict[int, list[Session]] = {}
+_sessions: list[Session] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def watching(session: Session) -> Iterator[None]:
+    """Let `session` see the calls of its model's modules."""
+    own = [id(module) for module in session.modules.root.modules()]
+    with _lock:
+        _sessions.append(session)
+        for module in own:
+            _active[module] = [*_active.get(module, ()), session]
+    try:
+        yield
+    finally:
+        with _lock:
+            _sessions.remove(session)
+            for module in own:
+                left = [other for other in _active[module] if other is not session]
+                if left:
+                    _active[module] = left
+                else:
+                    del _active[module]
+
+
+def sessions_of(module: nn.Module) -> list[Session]:
+    """The runs that watch a module, the innermost last."""
+    return _active.get(id(module), [])
+
+
+def running_module() -> nn.Module | None:
+    """The innermost module that is running of the model watched last, or None where none is running."""
+    return next((session.modules.running[-1] for session in reversed(_sessions) if session.modules.running), None)
+
+
+def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
+    """The output of a module's call, seen by every run that watches it.
+
+    Args:
+        module: what attends.
+        call: what it asks for.
+        observe: whether an observation is wanted though nobody watches.
+
+    """
+    sessions = sessions_of(module)
+    if not sessions:
+        return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
+    for session in sessions[:-1]:
+        session.see(module, call)
+    seen = sessions[-1].see(module, call)
+    return _observed(call) if observe and seen.observation is None else seen
+
+
+def refuse(module: nn.Module, reason: str) -> None:
+    """Note that a module's call was not observed."""
+    for session in sessions_of(module):
+        session.refused[session.modules.name_of(module) or type(module).__name__] = reason
+
+
+def _observed(call: Call) -> Seen:
+    readouts = (LogSumExp(), Entropy(), MaxScore())
+    output, readings = reading.read(call, readouts, call.start or 0, call.padded_queries)
+    return Seen(output, observation(call, output, readings, readouts))
