@@ -33,11 +33,11 @@ UNLIMITED = 10_000  # columns
 
 _COLUMNS = (
     ("entropy", "entropy", 2),
-    ("relative", "relative_entropy", 2),
-    ("previous", "previous", 2),
-    ("distance", "distance", 1),
-    ("nearby", "nearby", 2),
-    ("induction", "induction", 2),
+    ("rel.", "relative_entropy", 2),
+    ("prev.", "previous", 2),
+    ("dist.", "distance", 1),
+    ("near", "nearby", 2),
+    ("ind.", "induction", 2),
     ("same", "duplicate", 2),
     ("conc.", "concentration", 2),
 )
@@ -156,14 +156,15 @@ class _FittingTable:
 
 def head_table(view: RecordView, *, whole: bool = False) -> Table:
     """The numbers of each head of the chosen layer, of the `whole` too if wanted; the chosen head is marked."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if whole else 1, 0, 0), header_style="bold")
     rows = [row for row in view.summary if row.layer == view.shown.name]
     shown = [column for column in _COLUMNS if any(not isnan(getattr(row, column[1])) for row in rows)]
     for heading in ("head", "kind", "sink", *(heading for heading, _, _ in shown)):
         table.add_column(heading, justify="left" if heading in ("head", "kind") else "right")
     for place, row in enumerate(rows):
         chosen = place == view.head
-        cells = [f"{row.head} ◂" if chosen else str(row.head), _kinds(row), _number(row.sink, 2)]
+        kind = _kinds(row) if whole else row.kind_without_sink
+        cells = [f"{row.head} ◂" if chosen else str(row.head), kind, _number(row.sink, 2)]
         cells += [_cell(row, name, digits, whole) for _, name, digits in shown]
         table.add_row(*cells, style="bold" if chosen else None)
     return table
