@@ -23,6 +23,7 @@ def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
     query = query.expand(batch, every, -1, -1)
     key = key.expand(batch, -1, -1, -1)
     if heads is not None:
+        heads = heads.to(query.device)
         own = heads // (every // key.shape[1]) if key.shape[1] > 1 else torch.zeros_like(heads)
         query, key = query[:, heads], key[:, own]
         sinks = None if sinks is None else sinks[heads]

@@ -53,7 +53,7 @@ def _as_the_library(
     if not sessions_of(module):
         warnings.warn(f"{name} is computed by the model's own eager function. It passes {error}", stacklevel=3)
     if isinstance(mask, LazyMask):
-        mask = torch.zeros((), dtype=query.dtype).masked_fill(~mask.rule.dense(), torch.finfo(query.dtype).min)
+        mask = query.new_zeros(()).masked_fill(~mask.rule.dense(), torch.finfo(query.dtype).min)
     return eager(module, query, key, value, mask, **arguments)
 
 

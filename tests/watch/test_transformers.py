@@ -296,3 +296,23 @@ def test_precision_follows_autocast_and_inference_mode_is_no_obstacle() -> None:
     with torch.inference_mode(), pellucid.watch(model, keep=True) as record:
         model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, pad_token_id=0)
     torch.testing.assert_close(record[0].weights()[1].sum(-1), torch.ones(4, 15))
+
+
+def test_a_model_that_turns_to_eager_meanwhile_says_so_and_is_restored() -> None:
+    model, inputs = models.made("whisper")
+    model.generation_config.alignment_heads = [[0, 1], [1, 2]]
+    model.generation_config.no_timestamps_token_id = 98
+    with pytest.raises(ValueError, match="WhisperAttention was set to eager attention while it was watched"):  # noqa: SIM117
+        with pellucid.watch(model):
+            model.generate(inputs["input_features"], max_new_tokens=2, return_token_timestamps=True)
+    assert set(models.settings(model)) == {"sdpa"}
+
+
+def test_a_part_of_a_model_can_be_watched_alone() -> None:
+    model, inputs = models.made("llama")
+    plain = model(**inputs).logits
+    with pellucid.watch(model.model.layers[1]) as record:
+        output = model(**inputs).logits
+    assert record.layers == ["self_attn"]
+    assert of_tokens(output - plain, inputs).abs().max() < TOLERANCE
+    assert set(models.settings(model)) == {"sdpa"}
