@@ -65,6 +65,7 @@ class Session:
         base = self.modules.name_of(module) or type(module).__name__
         self.captured.add(base)
         if not self.observes(base):
+            self._pass_over(base, module, call)
             return Seen(reading.run(call.problem).output, None)
         again = self.record.get(base) if _in_backward() else None
         if again is not None:  # the same operations once more, for their gradients: seen already
@@ -80,6 +81,12 @@ class Session:
         output, readings = reading.read(call, readouts, place.start, padded)
         self._enter(place, call, readings, readouts, padded)
         return Seen(output, observation(call, output, readings, readouts))
+
+    def _pass_over(self, base: str, module: nn.Module, call: Call) -> None:
+        """Note where the queries stand: cross-attention, which may be observed, does not say it of its own."""
+        if role_of(base, module, call, True) != "cross":
+            behind = max(0, call.k_start + call.k_len - call.q_len)
+            self._self = (behind if call.start is None else call.start, call)
 
     def _place(self, base: str, module: nn.Module, call: Call) -> Place:
         layers = [layer for name, layer in self.record.items() if name.split("#")[0] == base]

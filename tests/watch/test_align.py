@@ -128,16 +128,18 @@ def test_times_are_whispers_own(record, theirs, ours, options, chunk, monkeypatc
         torch.testing.assert_close(times, expected[sequence, skipped:-1], rtol=0, atol=1e-6)
 
 
-def test_generation_step_by_step_is_aligned_too(whisper, record):
+@pytest.mark.parametrize("layers", [True, "*encoder_attn"])
+def test_generation_step_by_step_is_aligned_too(whisper, record, layers):
     model, inputs = whisper
     ids = inputs["decoder_input_ids"]
-    with torch.no_grad(), pellucid.watch(model, keep="*encoder_attn") as stepped:
+    with torch.no_grad(), pellucid.watch(model, layers=layers, keep="*encoder_attn") as stepped:
         encoded = model.model.encoder(inputs["input_features"])
         cache = None
         for step in (slice(0, 5), *(slice(n, n + 1) for n in range(5, 17))):
             output = model(encoder_outputs=encoded, decoder_input_ids=ids[:, step], past_key_values=cache)
             cache = output.past_key_values
     assert stepped["model.decoder.layers.0.encoder_attn"].calls == 13
+    assert not [name for name in stepped if "#" in name]
     assert align(stepped, HEADS).starts.tolist() == align(record, HEADS).starts.tolist()
 
 
