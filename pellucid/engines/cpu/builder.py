@@ -317,6 +317,11 @@ class Code:
         element = element_of(value.type)
         self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or _bytes(element))
 
+    def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0) -> None:
+        """Ask for what lies `offset` elements on to be brought near; any address may be asked for."""
+        how = (self.constant(I32, number) for number in (0, 2, 1))  # for reading, to the second cache, data
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(pointer, offset, element), *how)
+
     def masked_load(self, pointer: Value, type_: ir.Type, mask: Value, offset: Any = 0) -> Value:
         """The lanes where `mask` holds, others 0 and never read."""
         element = element_of(type_)

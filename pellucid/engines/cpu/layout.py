@@ -63,6 +63,11 @@ class Spec:
         return {"float16": F16, "bfloat16": I16, "float32": F32, "float64": F64}[self.dtype]
 
     @property
+    def storage_size(self) -> int:
+        """Bytes of an element in memory."""
+        return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
     def output(self) -> ir.Type:
         """How an element of the output lies in memory."""
         return self.number if self.partial else self.storage
