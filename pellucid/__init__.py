@@ -5,7 +5,7 @@ from pellucid._version import __version__
 from pellucid.functional import attention, observe
 from pellucid.language import TraceError
 from pellucid.observation import Observation
-from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, Received, TopK
+from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, TopK
 from pellucid.watch import Layer, Record, accelerate, everywhere, open_record, restore, watch
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "MaxScore",
     "Observation",
     "Pooled",
+    "PooledMax",
     "Received",
     "Record",
     "TopK",

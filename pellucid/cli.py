@@ -139,11 +139,13 @@ def _add_watch(commands: Commands) -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--overwrite", action="store_true", help="replace a record that is there")
     again.add_argument("--resume", action="store_true", help="go on with a record that is not complete")
-    names = {"metavar": "NAME", "nargs": "+"}
-    parser.add_argument("--layers", **names, help="only these layers; * stands for anything (default: all)")
+    parser.add_argument(
+        "--layers", metavar="NAME", nargs="+", help="only these layers; * stands for anything (default: all)"
+    )
     parser.add_argument(
         "--keep",
-        **names,
+        metavar="NAME",
+        nargs="+",
         help="layers that keep query and key for exact weights; all, none (default: all for up to 4096 tokens)",
     )
     parser.add_argument(

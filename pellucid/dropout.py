@@ -13,10 +13,11 @@ from pellucid.transformed import is_transformed
 def seed() -> int | Tensor:
     """A seed drawn from torch's default generator, so that torch.manual_seed makes a call repeatable.
 
-    Inside torch.vmap it follows vmap's own `randomness`: one for all, or one for each.
+    Inside torch.vmap it follows vmap's own `randomness`: one for all, or one for each. A graph of torch.compile draws
+    it whenever it runs.
     """
     drawn = torch.randint(2**62, ())
-    return drawn if is_transformed(drawn) else int(drawn)
+    return drawn if torch.compiler.is_compiling() or is_transformed(drawn) else int(drawn)
 
 
 def kept(seed: int | Tensor, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import wraps
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pellucid import engines, repeated
+from pellucid import engines, graph, repeated
 from pellucid.arguments import Function, checked_readouts, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
 from pellucid.readouts import Readout
 from pellucid.result import Result
 
-F = TypeVar("F", bound=Function)
 
-
-def _outside_graphs(function: F) -> F:
-    """`function`, called as it is by torch.compile, which breaks its graph there."""
-
-    @wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        # Only now: torch.compiler.disable imports the whole compiler.
-        eager = torch.compiler.disable(function) if torch.compiler.is_compiling() else function
-        return eager(*args, **kwargs)
-
-    return called  # type: ignore[return-value]
-
-
-@_outside_graphs
 def attention(
     query: Tensor,
     key: Tensor,
@@ -88,7 +71,7 @@ def attention(
             score_mod=score_mod, mask_mod=mask_mod, sinks=sinks,
         )  # fmt: skip
     known = None
-    if score_mod is None and mask_mod is None:
+    if score_mod is None and mask_mod is None and not torch.compiler.is_compiling():
         known = repeated.signature(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, sinks)
         earlier = repeated.find(known)
         if earlier is not None:
@@ -102,7 +85,6 @@ def attention(
     return output
 
 
-@_outside_graphs
 def observe(
     query: Tensor,
     key: Tensor,
@@ -156,7 +138,7 @@ def observe(
         )  # fmt: skip
     chosen = checked_readouts(readouts)
     known = None
-    if score_mod is None and mask_mod is None and attn_mask is None:
+    if score_mod is None and mask_mod is None and attn_mask is None and not torch.compiler.is_compiling():
         known = repeated.signature(
             query, key, value, None, dropout_p, is_causal, scale, enable_gqa, sinks, readouts=chosen
         )
@@ -178,5 +160,11 @@ def observe(
 
 
 def _run(problem: Problem) -> Result:
+    if torch.compiler.is_compiling():
+        return graph.run(problem) if graph.holds(problem) else torch.compiler.disable(_execute)(problem)
+    return graph.run(problem) if graph.is_wanted(problem) else _execute(problem)
+
+
+def _execute(problem: Problem) -> Result:
     with problem.own_precision():
         return engines.run(problem)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
+from pellucid.once import once
 from pellucid.transformed import is_transformed
 
 if TYPE_CHECKING:
@@ -58,39 +58,39 @@ class Problem:
         """Shape of one number per query: (*batch, heads, q_len)."""
         return (*self.batch, self.heads, self.q_len)
 
-    @cached_property
+    @once
     def dtype(self) -> torch.dtype:
         """The precision to compute in: float64 for float64, else float32."""
         return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
-    @cached_property
+    @once
     def loads(self) -> tuple[Expression, ...]:
         """Every load of a captured tensor, attn_mask among them, in the score, the mask and the readouts."""
         roots = (self.score, self.mask, *(e for r in self.readouts for e in r.expressions))
         return tuple(node for node in walk(*roots) if node.op == "load")
 
-    @cached_property
+    @once
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor that is read: query, key, value, sinks if any, what the functions captured."""
         own = (self.query, self.key, self.value, *((self.sinks,) if self.sinks is not None else ()))
         return (*own, *(load.value for load in self.loads))
 
-    @cached_property
+    @once
     def transformed(self) -> bool:
         """Whether torch.func or forward-mode differentiation looks through any of `tensors`."""
         return any(map(is_transformed, self.tensors))
 
-    @cached_property
+    @once
     def captured(self) -> tuple[Tensor, ...]:
         """The captured tensors that need a gradient."""
         return tuple({id(load.value): load.value for load in self.loads if load.value.requires_grad}.values())
 
-    @cached_property
+    @once
     def differentiable(self) -> tuple[Tensor, ...]:
         """Every tensor that a gradient may flow to: query, key, value, sinks if any, captured tensors."""
         return (self.query, self.key, self.value, *((self.sinks,) if self.sinks is not None else ()), *self.captured)
 
-    @cached_property
+    @once
     def _place(self) -> dict[str, Tensor]:
         device = self.query.device
         batches = torch.arange(torch.Size(self.batch).numel(), device=device)

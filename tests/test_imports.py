@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "softmax", "result", "transformed", "masks", "scores"),
+    ("_version", "once", "softmax", "result", "transformed", "masks", "scores"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),
     ("reference", "arguments"),
     ("engines",),
-    ("observation", "repeated"),
+    ("observation", "repeated", "graph"),
     ("functional",),
     ("nn",),
     ("watch",),
@@ -36,14 +36,26 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
     "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress"),
-    "transformers": ("watch.transformers_models",),
+    "transformers": ("watch.transformers_models", "commands.models"),
     "safetensors": ("demo.weights", "watch.tensor_file"),
-    "matplotlib": ("viewer.picture", "viewer.fonts"),
+    "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
     "babel": ("demo.cldr",),
-    "numpy": ("viewer.picture", "engines.cpu"),
+    "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),
     "llvmlite": ("engines.cpu", "doctor"),
+    "pyarrow": ("watch.export",),
 }
-OPTIONAL = ("babel", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "onnx", "pytest", "transformers")
+OPTIONAL = (
+    "babel",
+    "hypothesis",
+    "ipykernel",
+    "matplotlib",
+    "nbclient",
+    "nbformat",
+    "onnx",
+    "pyarrow",
+    "pytest",
+    "transformers",
+)
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}

@@ -18,6 +18,8 @@ PACKAGES = ("jax",)
 def prepare(task: Task) -> Ready:
     if not task.is_plain:
         raise UnableError("is run on plain attention, full or causal")
+    if task.dtype == torch.float16:
+        raise UnableError("does not compute in float16 on a CPU")
     os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # XLA's threads, read when it starts
     import jax
 

@@ -72,7 +72,7 @@ def _picture(path: Path) -> ModuleType:
     try:
         from pellucid.viewer import record_picture
     except ModuleNotFoundError as error:
-        raise InputError(f'--save: needs {error.name}, which is not installed; pip install "pellucid[plot]"') from error
+        raise InputError(f"--save: needs {error.name}, which is not installed; pip install matplotlib") from error
     with about("--save: "):
         record_picture.check_path(path)
     return record_picture

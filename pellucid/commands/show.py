@@ -80,13 +80,18 @@ def _print_pages(views: Iterable[_View]) -> int:
 
 
 def _print_documents(views: Iterable[_View], *, as_list: bool) -> int:
-    """Print one JSON object, or a list of them with the line that each was read from; return how many there were."""
-    documents = [(view.given.line, document(view.reading, view.selection)) for view in views]
+    """Print one JSON object, or a list of them with the line that each was read from; return how many there were.
+
+    Each is printed when it was read, so that a long file can be followed.
+    """
+    count = 0
+    for count, view in enumerate(views, start=1):
+        line = {"line": view.given.line} if as_list else {}
+        print(("[\n" if count == 1 else ",\n") if as_list else "", end="")
+        print(json.dumps(line | document(view.reading, view.selection)), end="" if as_list else "\n", flush=True)
     if as_list:
-        print("[", ",\n".join(json.dumps({"line": line} | of_line) for line, of_line in documents), "]", sep="\n")
-    elif documents:
-        print(json.dumps(documents[0][1]))
-    return len(documents)
+        print("\n]" if count else "[\n\n]")
+    return count
 
 
 def _picture(path: Path, given: list[texts.Given]) -> ModuleType:
@@ -98,7 +103,7 @@ def _picture(path: Path, given: list[texts.Given]) -> ModuleType:
     try:
         from pellucid.viewer import picture
     except ModuleNotFoundError as error:
-        raise InputError(f'--save: needs {error.name}, which is not installed; pip install "pellucid[plot]"') from error
+        raise InputError(f"--save: needs {error.name}, which is not installed; pip install matplotlib") from error
     with about("--save: "):
         picture.check_path(path)
     if len(given) > 1:

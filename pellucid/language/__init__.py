@@ -1,7 +1,7 @@
 """The score language: a user's Python function of one score and its place, recorded as an expression.
 
 trace.py turns the function into an expression; from the expression come its values (evaluate.py), its bounds over a
-tile (interval.py) and its derivatives (derivative.py).
+tile (interval.py) and its derivatives (derivative.py); written.py makes a text of it.
 """
 
 from pellucid.language.derivative import derivatives
@@ -9,6 +9,7 @@ from pellucid.language.evaluate import evaluate
 from pellucid.language.expression import FALSE, INPUTS, SCORE, TRUE, Expression, constant, load, operation, walk
 from pellucid.language.interval import Interval, bounds
 from pellucid.language.trace import TraceError, trace
+from pellucid.language.written import read, write
 
 __all__ = [
     "FALSE",
@@ -24,6 +25,8 @@ __all__ = [
     "evaluate",
     "load",
     "operation",
+    "read",
     "trace",
     "walk",
+    "write",
 ]

@@ -45,7 +45,8 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     label = f"{argument} {getattr(function, '__name__', type(function).__name__)!r}"
     if not callable(function):
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
-    _check_parameters(function, label, inputs)
+    if not torch.compiler.is_compiling():  # torch.compile, which runs this too, knows no signatures
+        _check_parameters(function, label, inputs)
     try:
         with _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
@@ -146,7 +147,7 @@ class _Recording(TorchFunctionMode):
 
 def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
     name = getattr(func, "__name__", str(func))
-    label = resolve_name(func) or name
+    label = name if torch.compiler.is_compiling() else resolve_name(func) or name
     if name not in FUNCTIONS:
         raise UnsupportedError(f"the operation '{label}' is not in the score language; {SUMMARY}")
     return _called(label, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)

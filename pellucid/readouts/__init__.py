@@ -6,6 +6,7 @@ from pellucid.readouts.expect import Expect, mass_on_first, mass_on_previous, me
 from pellucid.readouts.logsumexp import LogSumExp
 from pellucid.readouts.max_score import MaxScore
 from pellucid.readouts.pooled import Pooled
+from pellucid.readouts.pooled_max import PooledMax
 from pellucid.readouts.received import Received
 from pellucid.readouts.topk import TopK, TopKeys
 
@@ -16,6 +17,7 @@ __all__ = [
     "LogSumExp",
     "MaxScore",
     "Pooled",
+    "PooledMax",
     "Readout",
     "Received",
     "RowReadout",

@@ -37,6 +37,13 @@ class Expect(RowReadout):
         self.name, self.fn = name, fn
         self.expression = cast(trace(fn, "Expect", ("b", "h", "q", "k")), "float")
 
+    @classmethod
+    def of(cls, expression: Expression, name: str) -> Expect:
+        """The readout of a function that was traced before."""
+        made = cls(lambda b, h, q_idx, kv_idx: 0, name)
+        made.expression = cast(expression, "float")
+        return made
+
     @property
     def expressions(self) -> tuple[Expression, ...]:
         """The traced function."""

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from pellucid.viewer.fonts import Lettering
@@ -69,7 +70,7 @@ class _Wall:
         size = (max(heads * _PANEL + 3.0, 6.0), len(self.maps) * (_PANEL + 0.18) + 1.3)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(self.maps), heads, squeeze=False)
-        image = None
+        image: AxesImage | None = None
         for line, (name, drawn) in zip(panels, self.maps.items(), strict=True):
             line[0].set_ylabel(self._name(name), rotation=0, ha="right", va="center", fontsize=7)
             for panel, weights, row in zip(line, drawn, self.rows[name], strict=False):
@@ -80,11 +81,12 @@ class _Wall:
         lettering = Lettering([title])
         figure.suptitle(f"{lettering.spell(title)}: {self._extent()}", fontfamily=lettering.families, fontsize=11)
         figure.supxlabel("keys, to the right; queries, downwards", fontsize=9)
+        assert image is not None
         bar = figure.colorbar(image, ax=panels, shrink=0.6, aspect=30, extend="min")
         bar.set_label("weight, mean over a cell's queries of their sum over its keys; white: none", fontsize=7)
         return figure
 
-    def _panel(self, panel: Axes, weights: Tensor, row: HeadSummary) -> object:
+    def _panel(self, panel: Axes, weights: Tensor, row: HeadSummary) -> AxesImage:
         values = np.ma.masked_invalid(weights.numpy())
         values = np.ma.masked_less_equal(values, 0.0)
         image = panel.imshow(

@@ -130,7 +130,17 @@ class MaskRule:
 
 
 # What is answered without the whole mask: methods, and attributes through their getters.
-_METHODS = ("size", "dim", "ndimension", "numel", "stride", "is_contiguous", "is_floating_point", "is_complex")
+_METHODS = (
+    "size",
+    "dim",
+    "ndimension",
+    "numel",
+    "stride",
+    "is_contiguous",
+    "is_floating_point",
+    "is_complex",
+    "untyped_storage",
+)
 _ATTRIBUTES = ("shape", "ndim", "dtype", "device", "layout", "requires_grad", "is_cpu", "is_cuda", "is_mps", "is_xpu")
 _KNOWN_BY_SHAPE = {
     *(getattr(Tensor, name) for name in _METHODS),

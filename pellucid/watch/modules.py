@@ -53,10 +53,9 @@ class Modules:
 
     def missed(self, captured: set[str], refused: dict[str, str]) -> Iterator[tuple[str, str]]:
         """The attention modules that ran and were not captured, and why."""
+        yield from refused.items()
         for name, module in self.expected.items():
-            if name in refused:
-                yield name, refused[name]
-            elif name in self.ran and not any(_related(name, other) for other in captured):
+            if name not in refused and name in self.ran and not any(_related(name, other) for other in captured):
                 yield name, _reason(module)
 
 

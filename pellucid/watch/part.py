@@ -59,9 +59,17 @@ class Part:
         with torch.no_grad(), problem.own_precision():
             raw = problem.matrix(rows - self.start, own_keys, heads)
             place = problem.place(rows - self.start, own_keys, heads) | {"q": rows[:, None], "k": keys[inside]}
-            found = torch.exp(problem.modify(raw, place) - finite(lse.to(raw.dtype))[..., None])
+            scores = problem.modify(raw, place)
+            if torch.equal(own_keys, torch.arange(self.k_len, device=own_keys.device)):
+                lse = self._log_sums(scores, heads)  # rounded as the scores are: large ones differ in their last digits
+            found = torch.exp(scores - finite(lse.to(raw.dtype))[..., None])
         if bool(inside.all()):
             return found
         whole = found.new_zeros(*found.shape[:-1], len(keys))
         whole[..., inside] = found
         return whole
+
+    def _log_sums(self, scores: Tensor, heads: Tensor) -> Tensor:
+        """The lse of rows of all keys, [batch, heads, rows]."""
+        lse = scores.logsumexp(-1)
+        return lse if self.sinks is None else torch.logaddexp(lse, self.sinks[heads].to(lse)[:, None])

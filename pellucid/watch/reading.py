@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid import engines
 from pellucid.language import INPUTS, load, operation
 from pellucid.problem import Problem
-from pellucid.readouts import ColumnReadout, Expect, LogSumExp, Readout, Received, TopK
+from pellucid.readouts import ColumnReadout, Expect, LogSumExp, PooledMax, Readout, Received, TopK
 from pellucid.readouts.topk import TopKeys
 from pellucid.watch.call import Call
 from pellucid.watch.part import Part
@@ -90,7 +90,7 @@ def _in_positions(readout: Readout | None, reading: Any, call: Call) -> Any:
 
 def _blank(readout: Readout, reading: Any, padded: Tensor) -> Any:
     """A reading without its rows of padding. Sums over queries have none; a pooled bin's mean is over the others."""
-    if isinstance(readout, LogSumExp | Received):
+    if isinstance(readout, LogSumExp | Received | PooledMax):
         return reading
     if isinstance(readout, ColumnReadout):
         return _of_tokens(reading, padded)

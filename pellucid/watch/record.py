@@ -175,7 +175,10 @@ def _positions(name: str, chosen: Chosen, length: int) -> Tensor:
     if chosen is None:
         return every
     try:
-        return every[chosen if isinstance(chosen, slice | int) else torch.as_tensor(chosen)].reshape(-1)
+        if isinstance(chosen, slice | int):
+            return every[chosen].reshape(-1)
+        indices = torch.as_tensor(chosen)
+        return every[indices.to(torch.int64) if indices.numel() == 0 else indices].reshape(-1)
     except (IndexError, TypeError, ValueError):
         raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None
 
@@ -281,11 +284,11 @@ class Record(Mapping[str, Layer]):
 
         return to_headvis(self, path, **options)
 
-    def to_bertviz(self, **options: Any) -> Any:
+    def to_bertviz(self, *args: Any, **options: Any) -> Any:
         """The weights of a window as BertViz wants them: see `pellucid.watch.export`."""
         from pellucid.watch.export import to_bertviz
 
-        return to_bertviz(self, **options)
+        return to_bertviz(self, *args, **options)
 
 
 # Called with each layer once its observation is complete, while the model runs; what it returns, if anything, takes the

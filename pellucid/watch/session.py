@@ -82,6 +82,8 @@ class Session:
             place = Place(again.name, again.role, again.start, again)
             readouts = self._readouts(place, call)
             return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
+        if self.heads is not None and int(self.heads.max()) >= call.heads:
+            raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {call.heads}")
         place = self._place(base, module, call)
         padded = self._padded(place, call)
         readouts = self._readouts(place, call)

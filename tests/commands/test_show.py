@@ -81,6 +81,23 @@ def test_json_of_a_file_with_one_line_is_a_list_too(pellucid, tmp_path):
     assert [item["line"] for item in json.loads(pellucid("show", "--json", "--file", path)[1])] == [1]
 
 
+def test_json_of_a_file_is_printed_as_it_is_read(pellucid, tmp_path, reader, monkeypatch, capsys):
+    path = tmp_path / "dates.txt"
+    path.write_text("3 mars\n4 mars\n", encoding="utf-8")
+    printed = []
+    read = reader.read
+
+    def watched(text, **options):
+        printed.append(capsys.readouterr().out)
+        return read(text, **options)
+
+    monkeypatch.setattr(reader, "read", watched)
+    _, rest, _ = pellucid("show", "--json", "--file", path)
+    assert printed[0] == ""
+    assert json.loads(f"{printed[1]}]")[0]["text"] == "3 mars"
+    assert [item["line"] for item in json.loads("".join(printed) + rest)] == [1, 2]
+
+
 @pytest.mark.parametrize("arguments", [[], ["-"]])
 def test_standard_input(pellucid, standard_input, arguments):
     standard_input("1997年3月3日\n4 mars\n".encode())
@@ -206,7 +223,7 @@ def test_save_without_matplotlib(pellucid, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.__import__", _without_matplotlib(__import__))
     status, out, err = pellucid("show", "3 mars", "--save", tmp_path / "picture.png")
     assert (status, out) == (1, "")
-    assert err == 'pellucid: --save: needs matplotlib, which is not installed; pip install "pellucid[plot]"\n'
+    assert err == "pellucid: --save: needs matplotlib, which is not installed; pip install matplotlib\n"
 
 
 def _without_matplotlib(real_import):

@@ -91,6 +91,7 @@ def test_an_encoder(watched, models, tmp_path):
     for layer, weights in zip(record.values(), expected, strict=True):
         torch.testing.assert_close(layer.weights(), weights, rtol=0, atol=1e-5)
         assert layer.topk.keys.shape == (1, 2, 13, 8)
+        torch.testing.assert_close(layer.pooled_max, weights, rtol=0, atol=1e-5)  # 13 tokens have a bin each
 
 
 def test_a_decoder_and_its_segments(watched, pellucid, tmp_path):

@@ -143,6 +143,18 @@ def test_a_float_mask_is_added_even_to_what_is_not_finite(poison: float, engine:
     assert output.isnan().any() == (poison != -float("inf"))
 
 
+@engines
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_nan_is_never_taken_for_a_forbidden_key(dtype: torch.dtype, engine: str) -> None:
+    """Row i sees key i alone, whose score is NaN in row 3: that row is NaN, not an empty one, and no other is."""
+    query, key = normal(2, 3, 5, 4, dtype=dtype), normal(2, 3, 5, 4, dtype=dtype, seed=1)
+    key[..., 3, :] = float("nan")
+    with running(engine, (2, 2)):
+        output, seen = pellucid.observe(query, key, key.nan_to_num(), mask_mod=lambda b, h, q, k: q == k)
+    for of_row in (output[..., 0], seen.lse):
+        assert torch.equal(of_row.isnan(), (torch.arange(5) == 3).expand(2, 3, 5))
+
+
 def tensors(reading: Any) -> tuple[Tensor, ...]:
     return (reading,) if isinstance(reading, Tensor) else tuple(reading)
 

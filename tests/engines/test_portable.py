@@ -326,3 +326,20 @@ def test_block_sizes_keep_a_tile_near_its_size():
         assert heads * min(rows, q_len) * min(keys, k_len) <= 2 * portable.TILE
         assert rows >= 32
         assert keys >= 64
+
+
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_lengths_at_the_edge_of_its_own_blocks(by):
+    heads, many = 2, 1 << 14
+    query, key = torch.empty(heads, many, 1), torch.empty(heads, many, 1)
+    q_block, k_block = portable._block_sizes(Problem(query, key, key, (), heads, 1.0))
+    query, key = normal(heads, q_block + by, 5), normal(heads, 2 * k_block - by, 5, seed=1)
+    found, exact = [], []
+    for engine, results in (("portable", found), ("reference", exact)):
+        with using(engine):
+            output, seen = pellucid.observe(
+                query, key, key, is_causal=True, readouts=[Entropy(), TopK(3), Received(), Pooled(7, 11)]
+            )
+            results += [output, seen.lse, seen.entropy, *seen.topk, seen.received, seen.pooled]
+    for mine, dense in zip(found, exact, strict=True):
+        torch.testing.assert_close(mine, dense, rtol=1e-10, atol=1e-11)

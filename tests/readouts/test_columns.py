@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid.engines import using
 from pellucid.problem import Problem
-from pellucid.readouts import ColumnReadout, Pooled, Received
+from pellucid.readouts import ColumnReadout, Pooled, PooledMax, Received
 from pellucid.readouts.base import Dense, Tile
 from tests.cases import examples
 
@@ -52,6 +52,18 @@ def pooled(weights, R, C):
     return result / counts[:, None]
 
 
+def largest(weights, R, C):
+    """The definition, token by token."""
+    q_len, k_len = weights.shape[-2:]
+    R, C = min(R, q_len), min(C, k_len)
+    result = weights.new_zeros(*weights.shape[:-2], R, C)
+    for q in range(q_len):
+        for k in range(k_len):
+            place = (..., q * R // q_len, k * C // k_len)
+            result[place] = result[place].maximum(weights[..., q, k])
+    return result
+
+
 READOUTS = {
     "received": (Received(), lambda w: w.sum(-2)),
     "received from the last": (Received(slice(-3, None)), lambda w: w[..., -3:, :].sum(-2)),
@@ -64,6 +76,9 @@ READOUTS = {
     "pooled to one": (Pooled(1, 1), lambda w: pooled(w, 1, 1)),
     "pooled not at all": (Pooled(1009, 1013), lambda w: w),
     "pooled queries": (Pooled(5, 1000), lambda w: pooled(w, 5, 1000)),
+    "largest": (PooledMax(4, 3), lambda w: largest(w, 4, 3)),
+    "largest of all": (PooledMax(1, 1), lambda w: w.amax((-2, -1), keepdim=True) if w.numel() else largest(w, 1, 1)),
+    "largest of one": (PooledMax(1009, 1013), lambda w: w),
 }
 
 

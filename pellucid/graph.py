@@ -1,0 +1,207 @@
+"""Attention as one operator, `pellucid::attention`: what the graphs of torch.compile and torch.export hold of a call.
+
+A graph holds tensors, numbers and text. So the traced functions and the readouts become text, with the tensors that
+they capture in a list, and are read back when the graph runs. `pellucid::attention_gradients` is the operator's
+derivative; the shapes of results are known without running either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid import engines
+from pellucid.engines import portable
+from pellucid.language import Expression, read, write
+from pellucid.problem import Problem
+from pellucid.readouts import ColumnReadout, Entropy, Expect, LogSumExp, MaxScore, Pooled, Readout, Received, TopK
+from pellucid.readouts.topk import TopKeys
+from pellucid.result import Result
+
+
+def holds(problem: Problem) -> bool:
+    """Whether the operator can say all of a problem: a user's own readouts it cannot."""
+    known = (LogSumExp, Entropy, Expect, MaxScore, TopK, Received, Pooled)
+    return all(type(readout) in known for readout in problem.readouts)
+
+
+def is_wanted(problem: Problem) -> bool:
+    """Whether the operator is wanted outside of torch.compile as well: somebody records, or tensors have no numbers."""
+    if problem.transformed or not holds(problem):
+        return False
+    fake = any(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python) for tensor in problem.tensors)
+    return fake or torch._C._len_torch_dispatch_stack() > 0
+
+
+def run(problem: Problem) -> Result:
+    """What an engine's `run` gives, as one node of the graph that is being made."""
+    functions = [problem.score, problem.mask, *(e for readout in problem.readouts for e in readout.expressions)]
+    text, captured = write(*functions)
+    seed = torch.as_tensor(problem.dropout_seed) if problem.dropout_p else None
+    made = torch.ops.pellucid.attention(
+        problem.query, problem.key, problem.value, problem.sinks, captured, seed, text,
+        ",".join([_written(readout) for readout in problem.readouts]),
+        problem.scale, problem.dropout_p, list(problem.batch), problem.heads,
+    )  # fmt: skip
+    if not problem.readouts:
+        return Result(made[0], made[0].new_empty(0), {})
+    tensors = iter(made[2:])
+    return Result(made[0], made[1], {r.name: _reading(r, made[1], tensors) for r in problem.readouts})
+
+
+def _reading(readout: Readout, lse: Tensor, tensors: Iterator[Tensor]) -> Any:
+    """A readout's result, from the operator's remaining results."""
+    if isinstance(readout, LogSumExp):
+        return lse
+    if isinstance(readout, TopK):
+        return TopKeys(next(tensors).detach(), next(tensors))
+    return next(tensors) if readout.differentiable else next(tensors).detach()
+
+
+# Readouts as text.
+
+
+def _written(readout: Readout) -> str:
+    if isinstance(readout, Entropy):
+        return f"entropy {int(readout.sink)}"
+    if isinstance(readout, TopK):
+        return f"topk {readout.k}"
+    if isinstance(readout, Received):
+        return f"received {readout.queries.start} {readout.queries.stop} {readout.queries.step}"
+    if isinstance(readout, Pooled):
+        return f"pooled {readout.queries} {readout.keys}"
+    return "expect" if isinstance(readout, Expect) else readout.name
+
+
+KINDS: dict[str, Callable[..., Readout]] = {
+    "entropy": Entropy, "topk": TopK, "pooled": Pooled, "lse": LogSumExp, "max_scores": MaxScore,
+}  # fmt: skip
+
+
+def _readout(text: str, place: int, functions: Iterator[Expression]) -> Readout:
+    kind, *words = text.split(" ")
+    numbers = [None if word == "None" else int(word) for word in words]
+    if kind == "expect":
+        return Expect.of(next(functions), f"expect {place}")
+    if kind == "received":
+        return Received(slice(*numbers))
+    return KINDS[kind](*numbers)
+
+
+# The operators.
+
+
+class Arguments(NamedTuple):
+    """What a graph holds of a call, in the order of the operators' schema."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    sinks: Tensor | None
+    captured: Sequence[Tensor]  # by the functions
+    seed: Tensor | None  # of dropout
+    functions: str
+    readouts: str
+    scale: float
+    dropout_p: float
+    batch: Sequence[int]
+    heads: int
+
+    @property
+    def problem(self) -> Problem:
+        """The problem posed."""
+        score, mask, *others = read(self.functions, list(self.captured))
+        rest = iter(others)
+        texts = self.readouts.split(",") if self.readouts else []
+        asked = tuple(_readout(text, place, rest) for place, text in enumerate(texts))
+        return Problem(
+            self.query, self.key, self.value, tuple(self.batch), self.heads, self.scale, score, mask, self.sinks,
+            self.dropout_p, 0 if self.seed is None else self.seed, asked,
+        )  # fmt: skip
+
+
+SCHEMA = (
+    "(Tensor query, Tensor key, Tensor value, Tensor? sinks, Tensor[] captured, Tensor? seed, str functions, "
+    "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads{}) -> Tensor[]"
+)
+torch.library.define("pellucid::attention", SCHEMA.format(""))
+torch.library.define("pellucid::attention_gradients", SCHEMA.format(", Tensor?[] upstream"))
+
+
+@torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
+def _attention(*arguments: Any) -> list[Tensor]:
+    """The output; if there are readouts, also lse and each one's tensors, LogSumExp's excepted."""
+    problem = Arguments(*arguments).problem
+    with torch.no_grad(), problem.own_precision():
+        result = engines.run(problem)
+    if not problem.readouts:
+        return [result.output]
+    others = [result.readings[readout.name] for readout in problem.readouts if not isinstance(readout, LogSumExp)]
+    return [result.output, result.lse, *(t for r in others for t in ((r,) if isinstance(r, Tensor) else r))]
+
+
+@torch.library.register_fake("pellucid::attention")
+def _attention_shapes(*arguments: Any) -> list[Tensor]:
+    problem = Arguments(*arguments).problem
+    output = problem.query.new_empty(*problem.rows, problem.value.shape[-1])
+    if not problem.readouts:
+        return [output]
+    made = [output, problem.query.new_empty(problem.rows, dtype=problem.dtype)]
+    for readout in problem.readouts:
+        if isinstance(readout, TopK):
+            shape = (*problem.rows, readout.k)
+            made += [made[1].new_empty(shape), made[1].new_empty(shape, dtype=torch.int64)]
+        elif isinstance(readout, ColumnReadout):
+            made.append(readout.start(problem))
+        elif not isinstance(readout, LogSumExp):
+            made.append(torch.empty_like(made[1]))
+    return made
+
+
+@torch.library.impl("pellucid::attention_gradients", "CompositeExplicitAutograd")
+def _gradients(*arguments: Any) -> list[Tensor]:
+    """The gradients of query, key, value, sinks if any, and captured float tensors, given those of the results."""
+    *own, upstream = arguments
+    call = Arguments(*own)
+    call = call._replace(captured=[t.detach().requires_grad_() if t.is_floating_point() else t for t in call.captured])
+    problem, rest = call.problem, iter(upstream[2:])
+    readings = {}
+    for readout in problem.readouts:
+        if not isinstance(readout, LogSumExp):
+            gradient = next(rest)
+            if isinstance(readout, TopK):
+                next(rest)
+            if readout.differentiable and gradient is not None:
+                readings[readout.name] = gradient
+    with torch.no_grad(), problem.own_precision():
+        made = portable.gradients(problem, upstream[0], upstream[1] if problem.readouts else None, readings)
+    return [gradient.contiguous() for gradient in made]
+
+
+@torch.library.register_fake("pellucid::attention_gradients")
+def _gradients_shapes(*arguments: Any) -> list[Tensor]:
+    call = Arguments(*arguments[:-1])
+    sinks = [] if call.sinks is None else [call.sinks]
+    tensors = [call.query, call.key, call.value, *sinks, *(t for t in call.captured if t.is_floating_point())]
+    return [tensor.new_empty(tensor.shape) for tensor in tensors]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    query, key, value, sinks, captured, seed, *ctx.rest = inputs
+    ctx.save_for_backward(query, key, value, sinks, seed, *captured)
+
+
+def _backward(ctx: Any, upstream: list[Tensor | None]) -> tuple[Any, ...]:
+    query, key, value, sinks, seed, *captured = ctx.saved_tensors
+    own = (query, key, value, sinks, captured, seed, *ctx.rest)
+    made = iter(torch.ops.pellucid.attention_gradients(*own, upstream))
+    query, key, value = next(made), next(made), next(made)
+    sinks = None if sinks is None else next(made)
+    of_captured = [next(made) if tensor.is_floating_point() else None for tensor in captured]
+    return query, key, value, sinks, of_captured, *(None,) * (1 + len(ctx.rest))
+
+
+torch.library.register_autograd("pellucid::attention", _backward, setup_context=_save)

@@ -1,0 +1,61 @@
+"""PooledMax: the largest weight of each part of the map, so that one strong weight is not lost in a mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pellucid.readouts.base import ColumnReadout, Dense
+from pellucid.readouts.pooled import Pooled
+
+if TYPE_CHECKING:
+    from pellucid.problem import Problem
+
+
+class PooledMax(ColumnReadout):
+    """`observation.pooled_max`, [..., heads, R, C]: the largest weight in each bin of queries by bin of keys.
+
+    The bins are those of Pooled. Where Pooled dilutes a weight of 1 by the bin's queries, this keeps it. Not
+    differentiable.
+
+    Args:
+        queries: number of query bins, R.
+        keys: number of key bins, C.
+
+    """
+
+    name = "pooled_max"
+
+    def __init__(self, queries: int, keys: int) -> None:
+        self._bins = Pooled(queries, keys)  # which checks them
+
+    def dense(self, dense: Dense) -> Tensor:
+        """The dense definition."""
+        weights = dense.weights.detach()
+        q_len, k_len = weights.shape[-2:]
+        rows, columns = (torch.arange(length, device=weights.device) for length in (q_len, k_len))
+        return self._largest(weights, rows, columns, q_len, k_len)
+
+    def start(self, problem: Problem) -> Tensor:
+        """Zeros: no weight is less."""
+        return self._bins.start(problem)
+
+    def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
+        """Take the tile's largest weights where they are larger."""
+        found = self._largest(weights, place["q"].flatten(), place["k"], problem.q_len, problem.k_len)
+        state.copy_(state.maximum(found))
+
+    def merge(self, left: Tensor, right: Tensor) -> Tensor:
+        """The larger of both sides."""
+        return left.maximum(right)
+
+    def _largest(self, weights: Tensor, rows: Tensor, columns: Tensor, q_len: int, k_len: int) -> Tensor:
+        """The largest of these rows and columns of weights in each bin, [..., R, C]; 0 in a bin without any."""
+        query_bins, key_bins = min(q_len, self._bins.queries), min(k_len, self._bins.keys)
+        by_key = weights.new_zeros(*weights.shape[:-1], key_bins)
+        by_key.scatter_reduce_(-1, (columns * key_bins // max(k_len, 1)).expand_as(weights), weights, "amax")
+        largest = weights.new_zeros(*weights.shape[:-2], query_bins, key_bins)
+        own = (rows * query_bins // max(q_len, 1))[:, None].expand_as(by_key)
+        return largest.scatter_reduce_(-2, own, by_key, "amax")
