@@ -299,6 +299,19 @@ class Code:
         bits = ir.IntType(condition.lanes)
         return Value(self, self.ir.icmp_unsigned("!=", self.ir.bitcast(condition.raw, bits), ir.Constant(bits, 0)))
 
+    def bitmask(self, condition: Value) -> Value:
+        """A bit of an int64 for each lane, the first lane's the lowest."""
+        bits = self.ir.bitcast(condition.raw, ir.IntType(condition.lanes)) if condition.lanes > 1 else condition.raw
+        return Value(self, self.ir.zext(bits, I64))
+
+    def count_bits(self, value: Value) -> Value:
+        """How many bits of an int64 are set."""
+        return self.intrinsic("llvm.ctpop.i64", I64, value)
+
+    def lowest_bit(self, value: Value) -> Value:
+        """The place of the lowest bit that is set in an int64."""
+        return self.intrinsic("llvm.cttz.i64", I64, value, self.constant(I1, 1))
+
     # Memory. An offset counts elements of the given type.
 
     def at(self, pointer: Value, offset: Any, element: ir.Type = I8) -> Value:

@@ -108,9 +108,7 @@ class Decode(Forward):
             sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
             for start, length in tiles.columns(spec.head_dim, self.lanes):
                 valid = tiles.first_lanes(code, self.lanes, length)
-                loaded = [
-                    tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets
-                ]
+                loaded = [tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets]
                 for r in range(rows):
                     factor = code.load(query, self.type, r * self.query_width + start)
                     sums[r] = [code.fma(factor, number, sum_) for number, sum_ in zip(loaded, sums[r], strict=True)]
