@@ -30,10 +30,9 @@ def holds(problem: Problem) -> bool:
 
 def is_wanted(problem: Problem) -> bool:
     """Whether the operator is wanted outside of torch.compile as well: somebody records, or tensors have no numbers."""
-    if problem.transformed or not holds(problem):
-        return False
+    recording = torch._C._len_torch_dispatch_stack() > 0
     fake = any(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python) for tensor in problem.tensors)
-    return fake or torch._C._len_torch_dispatch_stack() > 0
+    return (recording or fake) and not problem.transformed and holds(problem)
 
 
 def run(problem: Problem) -> Result:

@@ -29,7 +29,6 @@ def test_docstring_examples(name: str) -> None:
 
 
 def test_the_face_has_examples() -> None:
-    assert {test.name for test in examples_of("pellucid.functional")} == {
-        "pellucid.functional.attention",
-        "pellucid.functional.observe",
-    }
+    found = {test.name for test in examples_of("pellucid.functional")}
+    # Not equal: where torch.compile broke a graph, it leaves functions of its own in the module.
+    assert {"pellucid.functional.attention", "pellucid.functional.observe"} <= found

@@ -45,14 +45,13 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     label = f"{argument} {getattr(function, '__name__', type(function).__name__)!r}"
     if not callable(function):
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
-    if not torch.compiler.is_compiling():  # torch.compile, which runs this too, knows no signatures
-        _check_parameters(function, label, inputs)
     try:
         with _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
     except TypeError as error:
+        _check_parameters(function, label, inputs)  # only now: it takes longer than all the rest
         if Symbol.__name__ not in str(error):
             raise
         said = str(error).replace(Symbol.__name__, "score or index")
@@ -147,17 +146,25 @@ class _Recording(TorchFunctionMode):
 
 def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
     name = getattr(func, "__name__", str(func))
-    label = name if torch.compiler.is_compiling() else resolve_name(func) or name
     if name not in FUNCTIONS:
-        raise UnsupportedError(f"the operation '{label}' is not in the score language; {SUMMARY}")
-    return _called(label, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
+        raise UnsupportedError(f"the operation '{_full_name(func)}' is not in the score language; {SUMMARY}")
+    return _called(func, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
 
 
-def _called(label: str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
+def _called(
+    func: Callable[..., Any] | str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Symbol:
+    """What the language's `function` makes of the arguments; `func` is what the user called, or its name."""
     try:
         return Symbol(function(*map(_bare, args), **{name: _bare(value) for name, value in kwargs.items()}))
     except TypeError as error:
-        raise UnsupportedError(f"the operation '{label}' cannot be used like this: {error}") from None
+        raise UnsupportedError(f"the operation '{_full_name(func)}' cannot be used like this: {error}") from None
+
+
+def _full_name(func: Callable[..., Any] | str) -> str:
+    if isinstance(func, str):
+        return func
+    return resolve_name(func) or getattr(func, "__name__", str(func))
 
 
 def _bare(value: Any) -> Any:

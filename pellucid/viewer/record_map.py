@@ -50,15 +50,15 @@ class HeadMap:
 def head_map(layer: Layer, head: int | None, most_rows: int, most_columns: int, sequence: int = 0) -> HeadMap | None:
     """The map of a head, or the mean of all heads if None, in at most so many bins; None if nothing allows one.
 
-    It is computed from query and key where they were kept, else from the `pooled` reading, whose bins it then has or
-    joins.
+    Where every query and key has a bin of its own it is computed from query and key, if they were kept; else the
+    `pooled` reading's bins are taken, as many joined as need be; and where that was not read, it is computed again.
     """
     heads = list(range(layer.heads)) if head is None else [head]
-    if layer.parts:
-        size = min(most_rows, layer.q_len), min(most_columns, layer.k_len)
-        maps = _computed(layer, heads, *size, sequence)
-    elif "pooled" in layer.readings:
+    is_exact = layer.q_len <= most_rows and layer.k_len <= most_columns
+    if "pooled" in layer.readings and not (is_exact and layer.parts):
         maps = _joined_bins(layer.pooled[sequence, heads].cpu().float(), layer, most_rows, most_columns)
+    elif layer.parts:
+        maps = _computed(layer, heads, min(most_rows, layer.q_len), min(most_columns, layer.k_len), sequence)
     else:
         return None
     return HeadMap(maps.mean(0), layer.q_len, layer.k_len)

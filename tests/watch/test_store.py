@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,16 +282,10 @@ def test_what_interrupts_a_layer_leaves_those_before(record, tmp_path, monkeypat
 
 
 def test_a_full_disk(tmp_path):
-    """A process that may write files of at most 100 kB."""
-    code = f"""
-import resource
-from tests.watch.observed import observed_layer, observed_record
-record = observed_record(observed_layer("small"), observed_layer("large", q_len=1500, dim=32))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-record.save({str(tmp_path / "run.attn")!r})
-"""
-    done = _python(code, check=False)
-    assert "file too large while writing layer large; the record of the 1 layers before it" in done.stderr
+    record = observed_record(observed_layer("small"), observed_layer("large", q_len=1500, dim=32))
+    message = "file too large while writing layer large; the record of the 1 layers before it"
+    with pytest.raises(RecordError, match=message), files_of_at_most(100_000):
+        record.save(tmp_path / "run.attn")
     opened = open_record(tmp_path / "run.attn", verify=True)
     assert (opened.layers, opened.complete) == (["small"], False)
     assert len(list((tmp_path / "run.attn").iterdir())) == 2
@@ -344,3 +339,82 @@ def _python(code, check=True):
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+# While a model runs.
+
+
+@pytest.fixture(scope="module")
+def model():
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+    return torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval()
+
+
+def test_layers_leave_memory_for_the_disk_while_the_model_runs(model, tmp_path):
+    x = torch.randn(1, 29, 16)
+    found = []
+
+    def look(*_):
+        if (tmp_path / "run.attn" / "manifest.json").is_file():
+            found.append(open_record(tmp_path / "run.attn").layers)
+
+    hooks = [layer.register_forward_hook(look) for layer in model.layers]
+    with torch.no_grad(), pellucid.watch(model, keep=True, out=tmp_path / "run.attn") as record:
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    assert [len(names) for names in found] == [1, 2, 3]
+    opened = open_record(tmp_path / "run.attn", verify=True)
+    assert opened.complete
+    with torch.no_grad(), pellucid.watch(model, keep=True) as in_memory:
+        model(x)
+    for name in in_memory:
+        assert_same(opened[name], in_memory[name])
+        assert torch.equal(record[name].weights(), in_memory[name].weights())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_recorded_before_an_interruption_opens_and_the_model_works(model, tmp_path, error):
+    x = torch.randn(1, 29, 16)
+    expected = model(x)
+
+    def interrupt(*_):
+        raise error("enough")
+
+    hook = model.layers[2].register_forward_pre_hook(interrupt)
+    with pytest.raises(error, match="enough"), pellucid.watch(model, out=tmp_path / "run.attn"):
+        model(x)
+    hook.remove()
+    opened = open_record(tmp_path / "run.attn", verify=True)
+    assert (len(opened), opened.complete) == (2, False)
+    assert torch.equal(model(x), expected)
+
+
+def test_a_disk_that_fills_while_the_model_runs(model, tmp_path):
+    x = torch.randn(1, 97, 16)
+    expected = model(x)
+    watching = pellucid.watch(model, keep=["layers.1.self_attn"], out=tmp_path / "run.attn")
+    message = r"file too large while writing layer layers\.1\.self_attn; the record of the 1 layers before it"
+    with pytest.raises(RecordError, match=message), files_of_at_most(16_000), watching:
+        model(x)
+    assert open_record(tmp_path / "run.attn", verify=True).layers == ["layers.0.self_attn"]
+    assert torch.equal(model(x), expected)
+
+
+@contextmanager
+def files_of_at_most(size):
+    """What a process sees of a disk that is nearly full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_where_nothing_attends_nothing_is_left(tmp_path):
+    linear = torch.nn.Linear(3, 3)
+    watching = pellucid.watch(linear, out=tmp_path / "run.attn")
+    with pytest.raises(ValueError, match="no softmax attention found"), watching:
+        linear(torch.zeros(3))
+    assert not (tmp_path / "run.attn").exists()

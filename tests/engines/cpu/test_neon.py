@@ -12,6 +12,7 @@ import torch
 import pellucid
 from pellucid import engines, masks, readouts
 from pellucid.engines.cpu.target import describe
+from tests.engines.cpu.direct import observe
 from tests.engines.cpu.emulated import ARM, COMPILER, EMULATOR, Listed, emulated, exchanged
 
 needs_emulator = pytest.mark.skipif(
@@ -52,9 +53,7 @@ def test_an_emulated_processor_computes_the_same(shape: str, name: str, dtype: t
         every = [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(2, 5)]
         call = call | {"sinks": call["sinks"][:heads].to(tensors[0].dtype)} if "sinks" in call else call
         with torch.no_grad():
-            output, seen = pellucid.observe(
-                *tensors, enable_gqa=True, readouts=[*every, readouts.mean_distance()], **call
-            )
+            output, seen = observe(*tensors, readouts=[*every, readouts.mean_distance()], **call)
         names = ("lse", "entropy", "received", "pooled", "mean_distance")
         return [output, seen.topk.weights, *(seen[name] for name in names), seen.weights(**part)]
 
