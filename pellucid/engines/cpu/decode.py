@@ -83,7 +83,12 @@ class Decode(Forward):
         rows, at_once = spec.group * spec.queries, max(1, self.lanes // 4)
 
         def group(j: Value) -> None:
-            self.fetch(values, j, self.lanes, "value")
+            self.fetch(
+                code.at(values, j * self.argument("value_row"), spec.storage),
+                self.argument("value_row"),
+                code.i64(self.lanes),
+                spec.value_dim,
+            )
             done = 0
             while done < rows:
                 step = next(n for n in (4, 2, 1) if n <= min(at_once, rows - done))
@@ -119,14 +124,6 @@ class Decode(Forward):
 
         code.loop(j, j + self.lanes, some, step=at_once)
 
-    def fetch(self, source: Value, first: Value, count: int, tensor: str) -> None:
-        """Ask for some rows of a tensor to be brought near, for reading soon: they may lie beyond its end."""
-        code, width = self.code, {"key": self.spec.head_dim, "value": self.spec.value_dim}[tensor]
-        stride, line = self.argument(f"{tensor}_row"), 64 // self.spec.storage_size
-        for i in range(count):
-            for start in range(0, width, line):
-                code.prefetch(source, self.spec.storage, (first + i) * stride + start)
-
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""
         vectors = tiles.columns(self.spec.value_dim, self.lanes)
@@ -143,7 +140,12 @@ class Decode(Forward):
         def key(j: Value, *flat: Value) -> list[Value]:
             sums = list(flat)
             if not rows.start and not vectors[0][0]:
-                self.fetch(self.next_keys, j, 1, "key")
+                self.fetch(
+                    code.at(self.next_keys, j * self.argument("key_row"), spec.storage),
+                    self.argument("key_row"),
+                    code.i64(1),
+                    spec.head_dim,
+                )
             for v, (start, length) in enumerate(vectors):
                 valid = tiles.first_lanes(code, self.lanes, length)
                 value = tiles.load_numbers(code, spec, block.values, j * stride + start, self.lanes, valid)
