@@ -90,7 +90,7 @@ def prepare(
         named |= _strides(name, tensor)
     named |= own
     workers = max(1, min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD)))
-    numbers = [(named | {"workers": workers}).get(name, 0) for name in FIXED]
+    numbers = [named.get(name, 0) for name in FIXED]
     captured = captured_by(program)
     for tensor in captured:
         numbers += _layout(tensor)

@@ -9,7 +9,6 @@ from functools import partial
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I32, I64, Value, vector
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
-from pellucid.engines.cpu.layout import NEAR
 from pellucid.engines.cpu.program import Values
 from pellucid.language import SCORE
 
@@ -22,23 +21,9 @@ class Forward(Kernel):
     def perform(self, pair: Value, part: Value) -> None:
         """A chunk of queries; the last chunks come first, for under a causal mask they are the longest."""
         task = self.task(pair, self.argument("chunks") - 1 - part)
-        self.fetch_next(pair)
         self.start(task)
         self.over_keys(task)
         self.finish(task)
-
-    def fetch_next(self, pair: Value) -> None:
-        """Ask for the head that this thread will likely take next, if heads are so small that reading them counts."""
-        code, following = self.code, pair + self.argument("workers")
-        small = code.maximum(self.q_len, self.k_len) <= NEAR
-        with code.when(small & (following < self.argument("pairs"))):
-            task = self.task(following, code.i64(0))
-            for source, name, length, width in (
-                (task.query, "query", self.q_len, self.spec.head_dim),
-                (task.key, "key", self.k_len, self.spec.head_dim),
-                (task.value, "value", self.k_len, self.spec.value_dim),
-            ):
-                self.fetch(source, self.argument(f"{name}_row"), length, width)
 
     def start(self, task: Task) -> None:
         """No key seen yet."""

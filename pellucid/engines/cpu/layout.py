@@ -16,13 +16,12 @@ from pellucid.engines.cpu.target import Target
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
-NEAR = 256  # keys and queries of a head at most for the next head's to be fetched beforehand
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
 ARGUMENTS = [
-    "next_task", "tasks", "workers", "pairs", "scratch", "scratch_size",
+    "next_task", "tasks", "pairs", "scratch", "scratch_size",
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
