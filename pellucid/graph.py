@@ -17,14 +17,25 @@ from pellucid import engines
 from pellucid.engines import portable
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem
-from pellucid.readouts import ColumnReadout, Entropy, Expect, LogSumExp, MaxScore, Pooled, Readout, Received, TopK
+from pellucid.readouts import (
+    ColumnReadout,
+    Entropy,
+    Expect,
+    LogSumExp,
+    MaxScore,
+    Pooled,
+    PooledMax,
+    Readout,
+    Received,
+    TopK,
+)
 from pellucid.readouts.topk import TopKeys
 from pellucid.result import Result
 
 
 def holds(problem: Problem) -> bool:
     """Whether the operator can say all of a problem: a user's own readouts it cannot."""
-    known = (LogSumExp, Entropy, Expect, MaxScore, TopK, Received, Pooled)
+    known = (LogSumExp, Entropy, Expect, MaxScore, TopK, Received, Pooled, PooledMax)
     return all(type(readout) in known for readout in problem.readouts)
 
 
@@ -70,13 +81,14 @@ def _written(readout: Readout) -> str:
         return f"topk {readout.k}"
     if isinstance(readout, Received):
         return f"received {readout.queries.start} {readout.queries.stop} {readout.queries.step}"
-    if isinstance(readout, Pooled):
-        return f"pooled {readout.queries} {readout.keys}"
+    if isinstance(readout, Pooled | PooledMax):
+        return f"{readout.name} {readout.queries} {readout.keys}"
     return "expect" if isinstance(readout, Expect) else readout.name
 
 
 KINDS: dict[str, Callable[..., Readout]] = {
-    "entropy": Entropy, "topk": TopK, "pooled": Pooled, "lse": LogSumExp, "max_scores": MaxScore,
+    "entropy": Entropy, "topk": TopK, "pooled": Pooled, "pooled_max": PooledMax, "lse": LogSumExp,
+    "max_scores": MaxScore,
 }  # fmt: skip
 
 

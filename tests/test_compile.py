@@ -63,11 +63,11 @@ def test_training_through_the_graph(name: str) -> None:
 def every_readout(x: Tensor) -> tuple[Tensor, ...]:
     asked = [
         pellucid.LogSumExp(), pellucid.Entropy(), pellucid.MaxScore(), pellucid.TopK(3), pellucid.Received(),
-        pellucid.Pooled(3, 4), readouts.mean_distance(),
+        pellucid.Pooled(3, 4), readouts.PooledMax(2, 5), readouts.mean_distance(),
     ]  # fmt: skip
     output, seen = pellucid.observe(x, x, x, is_causal=True, readouts=asked)
     differentiable = (output, seen.lse, seen.entropy, seen.max_scores, seen["mean_distance"])
-    return *differentiable, *seen.topk, seen.received, seen.pooled, seen.weights(queries=slice(2, 5))
+    return *differentiable, *seen.topk, seen.received, seen.pooled, seen.pooled_max, seen.weights(queries=slice(2, 5))
 
 
 def test_observations_are_part_of_the_graph() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -114,6 +115,7 @@ def load_model(name: str) -> TextModel:
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     _check_folder(name)
     config = _loaded(name, "a model", lambda: transformers.AutoConfig.from_pretrained(name))
     model = _loaded(name, "a model", lambda: _class_of(transformers, config).from_pretrained(name)).eval()

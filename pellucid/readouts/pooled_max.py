@@ -30,6 +30,7 @@ class PooledMax(ColumnReadout):
 
     def __init__(self, queries: int, keys: int) -> None:
         self._bins = Pooled(queries, keys)  # which checks them
+        self.queries, self.keys = queries, keys
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""

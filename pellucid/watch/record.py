@@ -260,6 +260,12 @@ class Record(Mapping[str, Layer]):
 
         return summary(self, **options)
 
+    def segment_mass(self, layer: str | int, **options: Any) -> Any:
+        """The weight from each segment of a layer's queries to each of its keys: see `pellucid.watch.segments`."""
+        from pellucid.watch.segments import segment_mass
+
+        return segment_mass(self, layer, **options)
+
     def align(self, *args: Any, **options: Any) -> Any:
         """When each token was spoken, or where it was read, from cross-attention: see `pellucid.watch.align`."""
         from pellucid.watch.align import align

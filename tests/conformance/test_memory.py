@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-resource = pytest.importorskip("resource")
-
+STATUS = Path("/proc/self/status")
 LIMIT_MB = 300
 
-SCRIPT = """
-import resource, sys, torch, pellucid
+SCRIPT = r"""
+import re, torch, pellucid
+from pathlib import Path
 from pellucid import masks, readouts, scores
 torch.manual_seed(0)
 torch.set_num_threads(1)
-UNIT = 1 if sys.platform == "darwin" else 1024
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
+    # The largest resident set so far, in MB. Not getrusage's: on Linux that begins with the parent's, at the fork.
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 asked = [readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), readouts.TopK(8), readouts.Received(),
          readouts.Pooled(32, 64), readouts.mean_distance()]
@@ -64,6 +65,7 @@ OPTIONS = {
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="a process's peak is read from /proc/self/status")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_peak_forward_and_of_forward_and_backward(name: str) -> None:
     script = SCRIPT.format(options=OPTIONS[name])

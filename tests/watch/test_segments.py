@@ -42,7 +42,7 @@ def test_mass_is_that_of_the_matrix(options, from_readings, monkeypatch):
     expected = definition(layer, SPANS.values(), SPANS.values())
     if from_readings:
         layer.parts = []
-    found = segment_mass(observed_record(layer, segments=SPANS), 0)
+    found = observed_record(layer, segments=SPANS).segment_mass(0)
     assert found.queries == found.keys == ("prompt", "image", "answer")
     torch.testing.assert_close(found.mass, expected, rtol=0, atol=1e-6)
 

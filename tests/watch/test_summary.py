@@ -5,6 +5,7 @@ from math import isnan, log, nan
 import pytest
 import torch
 
+import pellucid
 from pellucid.watch.beyond import NEAR
 from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
 from pellucid.watch.summary import COLUMNS, PAIRED, summary
@@ -268,3 +269,68 @@ def test_some_layers():
     assert {row.layer for row in record.summary(layers=["other"])} == {"other"}
     with pytest.raises(KeyError, match="'none' is no layer"):
         record.summary(layers=["none"])
+
+
+# Against the weights that models of transformers compute eagerly.
+
+
+def _llama(transformers):
+    sizes = {"vocab_size": 30, "hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0)
+    return transformers.LlamaForCausalLM(config)
+
+
+def _gpt_oss(transformers):
+    config = transformers.GptOssConfig(
+        vocab_size=30, hidden_size=24, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, num_local_experts=2, num_experts_per_tok=1, sliding_window=7, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.GptOssForCausalLM(config)
+
+
+class Eager:
+    """A layer of eager weights, as far as Definition looks at it."""
+
+    role = "causal self"
+
+    def __init__(self, weights, layer):
+        self._weights, self.padding, self.has_sink = weights, layer.padding, layer.has_sink
+        self.batch, _, self.q_len, self.k_len = weights.shape
+
+    def weights(self, heads):
+        return self._weights[:, [heads]]
+
+
+@pytest.mark.parametrize("make", [_llama, _gpt_oss])
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_a_watched_models_numbers_are_those_of_its_eager_weights(make, stepwise):
+    transformers = pytest.importorskip("transformers")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make(transformers).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(4.0)
+    ids = torch.randint(1, 9, (2, 19), generator=torch.Generator().manual_seed(8))
+    attended = torch.arange(19) >= torch.tensor([[0], [4]])
+    ids = ids.where(attended, 0)
+    with torch.no_grad(), pellucid.watch(model) as record:
+        if stepwise:
+            cache = None
+            for step in (slice(0, 15), *(slice(n, n + 1) for n in range(15, 19))):
+                cache = model(ids[:, step], attended[:, : step.stop].long(), past_key_values=cache).past_key_values
+        else:
+            model(ids, attended.long())
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        eager = model(ids, attended.long(), output_attentions=True).attentions
+    for name, weights in zip(record.layers, eager, strict=True):
+        masked = weights.masked_fill(~attended[:, None, :, None], 0.0)  # eager spreads rows of padding evenly
+        for head, row in enumerate(record.summary(layers=[name])):
+            definition = Definition(Eager(masked, record[name]), head, ids)
+            assert row.rows == 34
+            assert row.sink_mass == pytest.approx(definition.sink(), abs=3e-6)
+            for number in PAIRED:
+                whole, rest = getattr(definition, number)()
+                assert getattr(row, number) == pytest.approx(whole, rel=2e-5, abs=1e-5), number
+                assert getattr(row, f"{number}_without_sink") == pytest.approx(rest, rel=5e-5, abs=3e-5), number
