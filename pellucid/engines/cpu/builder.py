@@ -299,6 +299,19 @@ class Code:
         bits = ir.IntType(condition.lanes)
         return Value(self, self.ir.icmp_unsigned("!=", self.ir.bitcast(condition.raw, bits), ir.Constant(bits, 0)))
 
+    def bitmask(self, condition: Value) -> Value:
+        """A bit of an int64 for each lane, the first lane's the lowest."""
+        bits = self.ir.bitcast(condition.raw, ir.IntType(condition.lanes)) if condition.lanes > 1 else condition.raw
+        return Value(self, self.ir.zext(bits, I64))
+
+    def count_bits(self, value: Value) -> Value:
+        """How many bits of an int64 are set."""
+        return self.intrinsic("llvm.ctpop.i64", I64, value)
+
+    def lowest_bit(self, value: Value) -> Value:
+        """The place of the lowest bit that is set in an int64."""
+        return self.intrinsic("llvm.cttz.i64", I64, value, self.constant(I1, 1))
+
     # Memory. An offset counts elements of the given type.
 
     def at(self, pointer: Value, offset: Any, element: ir.Type = I8) -> Value:
@@ -316,6 +329,11 @@ class Code:
         """Put a value `offset` elements on."""
         element = element_of(value.type)
         self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or _bytes(element))
+
+    def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0) -> None:
+        """Ask for what lies `offset` elements on to be brought near; any address may be asked for."""
+        how = (self.constant(I32, number) for number in (0, 2, 1))  # for reading, to the second cache, data
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(pointer, offset, element), *how)
 
     def masked_load(self, pointer: Value, type_: ir.Type, mask: Value, offset: Any = 0) -> Value:
         """The lanes where `mask` holds, others 0 and never read."""

@@ -89,14 +89,14 @@ def prepare(
     for name, tensor in (("query", problem.query), ("key", problem.key), ("value", problem.value), ("output", output)):
         named |= _strides(name, tensor)
     named |= own
+    workers = max(1, min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD)))
     numbers = [named.get(name, 0) for name in FIXED]
     captured = captured_by(program)
     for tensor in captured:
         numbers += _layout(tensor)
     array = ctypes.c_int64 * len(numbers)
-    workers = min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD))
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
-    return Prepared(address, bytes(array(*numbers)), array, spec.scratch["end"], max(workers, 1), slots)
+    return Prepared(address, bytes(array(*numbers)), array, spec.scratch["end"], workers, slots)
 
 
 def call(

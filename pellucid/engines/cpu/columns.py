@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 
-from pellucid.engines.cpu.builder import I32, Value
+from pellucid.engines.cpu.builder import I32, I64, Value
 from pellucid.engines.cpu.kernel import Block, Kernel
-from pellucid.engines.cpu.program import Values
 
 
 class Columns(Kernel):
@@ -31,84 +30,84 @@ class Columns(Kernel):
         code.loop(first, stop, lambda chunk: self.over_keys(self.task(pair, chunk)))
 
     def tile(self, block: Block, full: Value) -> None:
-        """The tile's weights, then their sums."""
-        with self.code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                self.weights(block, masked=False)
-            with mixed:
-                self.weights(block, masked=True)
-        if self.spec.received:
-            self.add_received(block)
-        if self.spec.pooled:
-            self.add_pooled(block)
-
-    def weights(self, block: Block, *, masked: bool) -> None:
-        """Turn the tile's scores into weights, by the rows' lse."""
-        code = self.code
-
-        def row(i: Value) -> None:
-            functions, scores = self.of_row(block, i), self.row_of_tile(i)
-            place = block.task.pair * self.q_len + block.query + i
-            lse = code.load(self.pointer("lse"), self.number, place) * (1.0 / self.unit)
-            shift = code.spread(code.select(lse == -math.inf, 0.0, lse), self.lanes)
-            code.loop(
-                0, block.count, lambda j: self._vectors(functions, scores, block, j, shift, masked), step=self.panel
-            )
-
-        code.loop(0, block.rows, row)
-
-    def _vectors(self, functions: Values, scores: Value, block: Block, j: Value, shift: Value, masked: bool) -> None:
-        for v in range(self.spec.vectors):
-            place = j + v * self.lanes
-            raw = self.code.load(scores, self.type, place)
-            score = self.modified(functions, raw, block, place, masked)
-            self.code.store(scores, self.power(score - shift), place)
-
-    def add_received(self, block: Block) -> None:
-        """Add each column of the tile, over the queries that are counted."""
+        """The tile's weights, added up row by row."""
         code, zero = self.code, self.code.constant(self.type, 0.0)
+        if self.spec.received:
+            code.loop(0, block.count, lambda j: code.store(self.scratch["received"], zero, j), step=self.lanes)
+        with code.either(full) as (all_allowed, mixed):
+            with all_allowed:
+                code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=False))
+            with mixed:
+                code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=True))
+        if self.spec.received:
+            code.loop(0, block.count, lambda j: self._add_received(block, j), step=self.lanes)
 
-        def vector(j: Value) -> None:
-            (total,) = code.loop(0, block.rows, lambda i, total: [self._counted(block, i, j) + total], [zero])
-            exists, place = self.exists(block, j), block.key + j
-            code.masked_store(
-                self.received, code.masked_load(self.received, self.type, exists, place) + total, exists, place
-            )
+    def add_row(self, block: Block, row: Value, *, masked: bool) -> None:
+        """Turn a row of scores into weights, by the row's lse, and add them to what is summed."""
+        code, functions, scores = self.code, self.of_row(block, row), self.row_of_tile(row)
+        lse = code.load(self.pointer("lse"), self.number, block.task.pair * self.q_len + block.query + row)
+        lse = lse * (1.0 / self.unit)
+        shift = code.spread(code.select(lse == -math.inf, 0.0, lse), self.lanes)
+        counted = code.spread(self._is_counted(block.query + row), self.lanes) if self.spec.received else None
+        first = code.spread(self._begins_bin(block, row), self.lanes) if self.spec.pooled else None
 
-        code.loop(0, block.count, vector, step=self.lanes)
+        def panel(j: Value) -> None:
+            for place in (j + v * self.lanes for v in range(self.spec.vectors)):
+                raw = code.load(scores, self.type, place)
+                weight = self.power(self.modified(functions, raw, block, place, masked) - shift)
+                if counted is not None:
+                    sums = self.scratch["received"]
+                    code.store(sums, code.load(sums, self.type, place) + code.select(counted, weight, 0.0), place)
+                if first is not None:
+                    sums = self.scratch["bins"]
+                    code.store(sums, code.select(first, 0.0, code.load(sums, self.type, place)) + weight, place)
 
-    def _counted(self, block: Block, row: Value, j: Value) -> Value:
-        code = self.code
-        query, first, step = block.query + row, self.argument("received_first"), self.argument("received_step")
-        past = query - first
-        counted = (past >= 0) & (query < self.argument("received_stop")) & (past - (past / step) * step == 0)
-        weight = code.load(self.row_of_tile(row), self.type, j)
-        return code.select(code.spread(counted, self.lanes), weight, 0.0)
+        code.loop(0, block.count, panel, step=self.panel)
+        if self.spec.pooled:
+            self._add_pooled(block, row)
 
-    def add_pooled(self, block: Block) -> None:
-        """Add up the rows of each bin of queries, then the keys of each bin of keys."""
-        code, query_bins, key_bins = self.code, self.pointer("query_bin"), self.pointer("key_bin")
+    def _is_counted(self, query: Value) -> Value:
+        """Whether `Received` counts a query."""
+        past, step = query - self.argument("received_first"), self.argument("received_step")
+        return (past >= 0) & (query < self.argument("received_stop")) & (past - (past / step) * step == 0)
 
-        def bin_of(row: Value) -> Value:
-            return code.load(query_bins, I32, block.query + row)
+    def _add_received(self, block: Block, j: Value) -> None:
+        """Add a vector of the tile's column sums to those of the whole."""
+        code, exists, place = self.code, self.exists(block, j), block.key + j
+        total = code.masked_load(self.received, self.type, exists, place)
+        total = total + code.load(self.scratch["received"], self.type, j)
+        code.masked_store(self.received, total, exists, place)
 
-        def row(i: Value) -> None:
-            starts = (i == 0) | (bin_of(i) != bin_of(code.maximum(i - 1, 0)))
-            ends = (i == block.rows - 1) | (bin_of(i) != bin_of(code.minimum(i + 1, block.rows - 1)))
-            code.loop(0, block.count, lambda j: self._gather_row(i, j, starts), step=self.lanes)
-            with code.when(ends):
-                target = code.at(self.pooled, bin_of(i).to(block.row.type) * self.argument("key_bins"), self.number)
-                code.loop(0, block.count, lambda j: self._add_key(target, code.load(key_bins, I32, block.key + j), j))
+    def _bin(self, block: Block, row: Value) -> Value:
+        """The bin of queries that a row of the block belongs to."""
+        return self.code.load(self.pointer("query_bin"), I32, block.query + row)
 
-        code.loop(0, block.rows, row)
+    def _begins_bin(self, block: Block, row: Value) -> Value:
+        """Whether the row is the first of its bin in this block."""
+        return (row == 0) | (self._bin(block, row) != self._bin(block, self.code.maximum(row - 1, 0)))
 
-    def _gather_row(self, row: Value, j: Value, starts: Value) -> None:
-        """Add a row's vector to the sums of its bin so far, or begin them."""
-        code, sums = self.code, self.scratch["bins"]
-        before = code.select(code.spread(starts, self.lanes), 0.0, code.load(sums, self.type, j))
-        code.store(sums, before + code.load(self.row_of_tile(row), self.type, j), j)
+    def _add_pooled(self, block: Block, row: Value) -> None:
+        """After the last row of a bin in this block, add up the keys of each bin of keys."""
+        code, key_bins, sums = self.code, self.pointer("key_bin"), self.scratch["bins"]
+        own = self._bin(block, row)
+        last = (row == block.rows - 1) | (own != self._bin(block, code.minimum(row + 1, block.rows - 1)))
 
-    def _add_key(self, target: Value, key_bin: Value, j: Value) -> None:
-        code = self.code
-        total = code.load(target, self.number, key_bin) + code.load(self.scratch["bins"], self.number, j)
-        code.store(target, total, key_bin)
+        def add(j: Value, bin_before: Value, total: Value) -> list[Value]:
+            key_bin = code.load(key_bins, I32, block.key + j)
+            total = code.select(key_bin == bin_before, total, 0.0) + code.load(sums, self.number, j)
+            code.store(sums, total, key_bin.to(I64) - first)  # no further on than j
+            return [key_bin, total]
+
+        def to_whole(i: Value) -> None:
+            exists = code.spread((bins - i).to(I32), self.lanes) > code.ramp(I32, self.lanes)
+            total = code.masked_load(target, self.type, exists, i) + code.load(sums, self.type, i)
+            code.masked_store(target, total, exists, i)
+
+        with code.when(last):
+            first = code.load(key_bins, I32, block.key).to(I64)
+            start = code.constant(I32, -1), code.constant(self.number, 0.0)
+            key_bin, _ = code.loop(0, block.count, add, start)
+            bins = key_bin.to(I64) - first + 1
+            place = own.to(I64) * self.argument("key_bins") + first
+            target = code.at(self.pooled, place, self.number)
+            code.loop(0, bins, to_whole, step=self.lanes)

@@ -61,8 +61,9 @@ class Decode(Forward):
         allowed = Bounds(self.code, self.program, self.functions.arguments, places).of(self.mask)
         with self.code.when(allowed.high):
             keys = self.code.at(task.key, key * self.argument("key_row"), self.spec.storage)
-            self.scores_in_place(keys, count)
+            self.next_keys = self.code.at(task.key, (key + KEYS) * self.argument("key_row"), self.spec.storage)
             values = self.code.at(task.value, key * self.argument("value_row"), self.spec.storage)
+            self.scores_in_place(keys, values, count)
             functions = self.functions.bind("b", self.index(task.b))
             whole = (count - (count / self.panel) * self.panel) == 0
             block = Block(task, functions, self.code.i64(0), task.rows, key, count, values)
@@ -76,27 +77,52 @@ class Decode(Forward):
         functions.prepare(self.score, self.mask, *self.expects)
         return functions
 
-    def scores_in_place(self, keys: Value, count: Value) -> None:
-        """query @ key.T: a vector of keys at a time, each lane's sum kept in a register of its own until the end."""
-        code, spec, stride = self.code, self.spec, self.argument("key_row")
+    def scores_in_place(self, keys: Value, values: Value, count: Value) -> None:
+        """query @ key.T: a vector of keys at a time, while the values that will be read next are fetched."""
+        code, spec = self.code, self.spec
+        rows, at_once = spec.group * spec.queries, max(1, self.lanes // 4)
 
         def group(j: Value) -> None:
-            # Past the last key, the last is read again; its lanes are masked later.
-            offsets = [code.minimum(j + i, count - 1) * stride for i in range(self.lanes)]
-
-            def row(r: Value) -> None:
-                query = code.at(self.scratch["queries"], r * self.query_width, self.number)
-                sums = [code.constant(self.type, 0.0)] * self.lanes
-                for start, length in tiles.columns(spec.head_dim, self.lanes):
-                    factor, valid = code.load(query, self.type, start), tiles.first_lanes(code, self.lanes, length)
-                    for i, offset in enumerate(offsets):
-                        numbers = tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid)
-                        sums[i] = code.fma(factor, numbers, sums[i])
-                code.store(self.scratch["tile"], tiles.across_rows(code, sums, Value.__add__), r * spec.tile_stride + j)
-
-            code.loop(0, spec.group * spec.queries, row)
+            self.fetch(
+                code.at(values, j * self.argument("value_row"), spec.storage),
+                self.argument("value_row"),
+                code.i64(self.lanes),
+                spec.value_dim,
+            )
+            done = 0
+            while done < rows:
+                step = next(n for n in (4, 2, 1) if n <= min(at_once, rows - done))
+                stop = done + (rows - done) // step * step
+                code.loop(done, stop, lambda r, step=step: self._some_scores(keys, count, j, r, step), step=step)
+                done = stop
 
         code.loop(0, count, group, step=self.lanes)
+
+    def _some_scores(self, keys: Value, count: Value, j: Value, row: Value, rows: int) -> None:
+        """Scores of a few rows and a vector of keys, a few keys at a time: each key that is loaded serves all rows.
+
+        Each lane's sum is kept in a register of its own until the end.
+        """
+        code, spec, stride, at_once = self.code, self.spec, self.argument("key_row"), self.lanes // rows
+        query = code.at(self.scratch["queries"], row * self.query_width, self.number)
+        tile = code.at(self.scratch["tile"], row * spec.tile_stride, self.number)
+
+        def some(key: Value) -> None:
+            # Past the last key, the last is read again; its lanes are masked later.
+            offsets = [code.minimum(key + i, count - 1) * stride for i in range(at_once)]
+            sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
+            for start, length in tiles.columns(spec.head_dim, self.lanes):
+                valid = tiles.first_lanes(code, self.lanes, length)
+                loaded = [tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets]
+                for r in range(rows):
+                    factor = code.load(query, self.type, r * self.query_width + start)
+                    sums[r] = [code.fma(factor, number, sum_) for number, sum_ in zip(loaded, sums[r], strict=True)]
+            flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
+            for r in range(rows):
+                own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
+                code.store(tile, own, key + r * spec.tile_stride)
+
+        code.loop(j, j + self.lanes, some, step=at_once)
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""
@@ -113,6 +139,13 @@ class Decode(Forward):
 
         def key(j: Value, *flat: Value) -> list[Value]:
             sums = list(flat)
+            if not rows.start and not vectors[0][0]:
+                self.fetch(
+                    code.at(self.next_keys, j * self.argument("key_row"), spec.storage),
+                    self.argument("key_row"),
+                    code.i64(1),
+                    spec.head_dim,
+                )
             for v, (start, length) in enumerate(vectors):
                 valid = tiles.first_lanes(code, self.lanes, length)
                 value = tiles.load_numbers(code, spec, block.values, j * stride + start, self.lanes, valid)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import I1, I32, I64, Value
+from pellucid.engines.cpu.builder import I32, I64, Value, vector
 from pellucid.engines.cpu.kernel import Block, Kernel, Task
 from pellucid.engines.cpu.program import Values
 from pellucid.language import SCORE
@@ -40,7 +40,7 @@ class Forward(Kernel):
                 code.store(self.scratch["top_scores"], lowest, i)
                 code.store(self.scratch["top_keys"], nobody, i)
 
-            code.loop(0, rows * spec.topk, empty)
+            code.loop(0, rows * spec.top_width, empty)
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""
@@ -171,35 +171,54 @@ class Forward(Kernel):
 
     def keep_largest(self, block: Block, row: Value) -> None:
         """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
-        code, scores, k = self.code, self.row_of_tile(row), self.spec.topk
-        top_scores = code.at(self.scratch["top_scores"], (block.row + row) * k, self.number)
-        top_keys = code.at(self.scratch["top_keys"], (block.row + row) * k, I32)
+        code, scores, width = self.code, self.row_of_tile(row), self.spec.top_width
+        top_scores = code.at(self.scratch["top_scores"], (block.row + row) * width, self.number)
+        top_keys = code.at(self.scratch["top_keys"], (block.row + row) * width, I32)
+        places = range(0, width, self.lanes)
+        key_type = vector(I32, self.lanes)
 
-        def vector(j: Value) -> None:
-            threshold = code.spread(code.load(top_scores, self.number, k - 1), self.lanes)
-            larger = code.load(scores, self.type, j) > threshold
-            with code.when(code.any(larger)):
-                code.loop(j, j + self.lanes, candidate)
+        def candidates(j: Value, *listed: Value) -> list[Value]:
+            larger = code.load(scores, self.type, j) > self._threshold(listed)
 
-        def candidate(j: Value) -> None:
-            score = code.load(scores, self.number, j)
-            with code.when(score > code.load(top_scores, self.number, k - 1)):
-                self._insert(top_scores, top_keys, score, (block.key + j).to(I32))
+            def candidate(_: Value, bits: Value, *listed: Value) -> list[Value]:
+                lane = code.lowest_bit(bits)
+                score, key = code.load(scores, self.number, j + lane), (block.key + j + lane).to(I32)
+                return [bits & (bits - 1), *self._inserted(listed, score, key)]
 
-        code.loop(0, block.count, vector, step=self.lanes)
+            bits = code.bitmask(larger)
+            return code.loop(0, code.count_bits(bits), candidate, [bits, *listed])[1:]
 
-    def _insert(self, top_scores: Value, top_keys: Value, score: Value, key: Value) -> None:
-        """Put a score before the first smaller one, and move the rest down: carried along, one place at a time."""
-        code = self.code
+        listed = [code.load(top_scores, self.type, place) for place in places]
+        listed += [code.load(top_keys, key_type, place) for place in places]
+        listed = code.loop(0, block.count, candidates, listed, step=self.lanes)
+        for place, own, keys in zip(places, listed, listed[len(places) :], strict=False):
+            code.store(top_scores, own, place)
+            code.store(top_keys, keys, place)
 
-        def place(i: Value, score: Value, key: Value, moving: Value) -> list[Value]:
-            here, its_key = code.load(top_scores, self.number, i), code.load(top_keys, I32, i)
-            moving = moving | (score > here)  # once one has moved, all after it move
-            code.store(top_scores, code.select(moving, score, here), i)
-            code.store(top_keys, code.select(moving, key, its_key), i)
-            return [code.select(moving, here, score), code.select(moving, its_key, key), moving]
+    def _threshold(self, listed: Sequence[Value]) -> Value:
+        """What a score must be larger than to be among the largest: the last of them, in every lane."""
+        last, lane = listed[(self.spec.topk - 1) // self.lanes], (self.spec.topk - 1) % self.lanes
+        return self.code.shuffle(last, last, [lane] * self.lanes) if self.lanes > 1 else last
 
-        code.loop(0, self.spec.topk, place, [score, key, code.constant(I1, 0)])
+    def _inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
+        """The sorted list, scores and then their keys, with one more before the first that is smaller."""
+        code, lanes, half = self.code, self.lanes, len(listed) // 2
+        scores, keys = listed[:half], listed[half:]
+        moved = range(lanes - 1, 2 * lanes - 1)  # every lane's left neighbour
+        left, left_key = code.constant(self.type, math.inf), keys[0]
+        result = []
+        for own, its_key in zip(scores, keys, strict=True):
+            before, key_before = code.shuffle(left, own, moved), code.shuffle(left_key, its_key, moved)
+            after = score > own  # places from the new one's on
+            beyond = score > before
+            result.append(
+                (
+                    code.select(after, code.select(beyond, before, score), own),
+                    code.select(after, code.select(beyond, key_before, key), its_key),
+                )
+            )
+            left, left_key = own, its_key
+        return [one for one, _ in result] + [one for _, one in result]
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""
@@ -259,8 +278,8 @@ class Forward(Kernel):
             code.store(self.pointer("state"), value, rows * i + place)
 
         def top(i: Value) -> None:
-            score = code.load(self.scratch["top_scores"], self.number, row * self.spec.topk + i)
-            key = code.load(self.scratch["top_keys"], I32, row * self.spec.topk + i)
+            score = code.load(self.scratch["top_scores"], self.number, row * self.spec.top_width + i)
+            key = code.load(self.scratch["top_keys"], I32, row * self.spec.top_width + i)
             code.store(self.pointer("top_scores"), score * self.unit, place * self.spec.topk + i)
             code.store(self.pointer("top_keys"), key.to(I64), place * self.spec.topk + i)
 

@@ -63,6 +63,11 @@ class Spec:
         return {"float16": F16, "bfloat16": I16, "float32": F32, "float64": F64}[self.dtype]
 
     @property
+    def storage_size(self) -> int:
+        """Bytes of an element in memory."""
+        return {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[self.dtype]
+
+    @property
     def output(self) -> ir.Type:
         """How an element of the output lies in memory."""
         return self.number if self.partial else self.storage
@@ -113,7 +118,7 @@ class Spec:
     @property
     def chunk(self) -> int:
         """Queries of a task at most, whole blocks."""
-        row = (self.value_width + len(self.accumulators) + 2 * self.topk) * self.size
+        row = (self.value_width + len(self.accumulators) + 2 * self.top_width) * self.size
         return min(CHUNK, KEPT // row) // self.block * self.block
 
     @property
@@ -143,6 +148,11 @@ class Spec:
         return KEYS // 2 + self.lanes
 
     @property
+    def top_width(self) -> int:
+        """Places kept for a row's largest scores: whole vectors."""
+        return -(-self.topk // self.lanes) * self.lanes
+
+    @property
     def accumulators(self) -> list[str]:
         """The names of what is kept for each row beside the output, the softmax's two first."""
         extra = (["entropy"] if self.entropy else []) + [f"expect{i}" for i in range(self.expects)]
@@ -163,9 +173,10 @@ class Spec:
             "drift": self.block if self.entropy else 0,
             "output": rows * self.value_width,
             "weights": self.block * self.pair_stride if self.pairs else 0,
+            "received": KEYS if self.received else 0,
             "bins": KEYS if self.pooled else 0,
-            "top_scores": rows * self.topk,
-            "top_keys": rows * self.topk,
+            "top_scores": rows * self.top_width,
+            "top_keys": rows * self.top_width,
         } | dict.fromkeys(self.accumulators, rows)
         places, end = {}, 0
         for name, numbers in parts.items():
