@@ -113,15 +113,16 @@ class Forward(Kernel):
         width = len(self.spec.accumulators) - 1
 
         def panel(j: Value, *sums: Value) -> list[Value]:
-            result = list(sums)
+            result, weights = list(sums), []
             for v in range(self.spec.vectors):
                 place = j + v * self.lanes
                 score = code.load(scores, self.type, place)
                 distance = score - shift if factor is None else code.fma(score, factor, -shift)
                 weight = self.power(distance)
-                self.products.store_weight(row, weight, place)
+                weights.append(weight)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
                     result[v * width + i] = term(result[v * width + i])
+            self.products.store_weights(row, weights, j)
             return result
 
         start = [code.constant(self.type, 0.0)] * (width * self.spec.vectors)

@@ -6,11 +6,14 @@ The instruction multiplies bfloat16 exactly and adds in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pellucid.engines.cpu.builder import BF16, F32, I16, I32, Code, Value, vector
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.tiles import Products, columns, first_lanes, rounded, zero_rows
 
 DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
+ROUND_TWO = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"  # the second operand's lanes come first
 
 
 class Pairs(Products):
@@ -90,11 +93,17 @@ class Pairs(Products):
         """What the scores of a tile are still to be multiplied by, never negative: queries were not scaled."""
         return self.code.unary("fabs", scale)
 
-    def store_weight(self, row: Value, weight: Value, place: Value) -> None:
-        """Keep a vector of weights, rounded to bfloat16."""
-        rounded_weight = Value(self.code, self.code.ir.fptrunc(weight.raw, vector(BF16, weight.lanes)))
-        bits = rounded_weight.bits(vector(I16, weight.lanes))
-        self.code.store(self.scratch["weights"], bits, row * (2 * self.spec.pair_stride) + place)
+    def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
+        """Keep some vectors of weights for `weigh`, rounded to bfloat16: two at a time, where there are two."""
+        code, lanes = self.code, self.spec.lanes
+        for v in range(0, len(weights), 2):
+            some = weights[v : v + 2]
+            if len(some) == 2:
+                rounded_weights = code.intrinsic(ROUND_TWO, vector(BF16, 2 * lanes), *some[::-1])
+            else:
+                rounded_weights = Value(code, code.ir.fptrunc(some[0].raw, vector(BF16, lanes)))
+            bits = rounded_weights.bits(vector(I16, lanes * len(some)))
+            code.store(self.scratch["weights"], bits, row * (2 * self.spec.pair_stride) + place + v * lanes)
 
     def weights(self, row: Value) -> tuple[Value, int]:
         """Where a row's weights begin, and how far it is to the next row's, in words."""

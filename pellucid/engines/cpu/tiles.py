@@ -203,9 +203,10 @@ class Products:
 
         code.loop(0, (count + (spec.panel - 1)) / spec.panel, panel)
 
-    def store_weight(self, row: Value, weight: Value, place: Value) -> None:
-        """Keep a vector of weights for `weigh`."""
-        self.code.store(self.scratch["tile"], weight, row * self.spec.tile_stride + place)
+    def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
+        """Keep some vectors of weights for `weigh`, one after another from a place in the row."""
+        for v, weight in enumerate(weights):
+            self.code.store(self.scratch["tile"], weight, row * self.spec.tile_stride + place + v * self.spec.lanes)
 
     def weights(self, row: Value) -> tuple[Value, int]:
         """Where a row's weights begin, and how far it is to the next row's, in words."""
