@@ -36,7 +36,12 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
     "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress"),
-    "transformers": ("watch.transformers_functions", "watch.transformers_models", "commands.models"),
+    "transformers": (
+        "watch.growing_cache",
+        "watch.transformers_functions",
+        "watch.transformers_models",
+        "commands.models",
+    ),
     "safetensors": ("demo.weights", "watch.tensor_file"),
     "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
     "babel": ("demo.cldr",),

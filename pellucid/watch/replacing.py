@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from pellucid.watch import transformers_models
+from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.torch_functions import Capture
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -20,9 +21,10 @@ _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary
 def accelerate(model: Model) -> Model:
     """The same model, whose attention from now on is computed by Pellucid; `pellucid.restore(model)` undoes it.
 
-    A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`; any
-    other has its calls of scaled_dot_product_attention and nn.MultiheadAttention led to Pellucid while its forward
-    runs. Its numbers stay the same up to rounding. To accelerate twice changes nothing.
+    A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`, and a
+    DynamicCache that it is given grows in place instead of being copied at each step. Any other model has its calls of
+    scaled_dot_product_attention and nn.MultiheadAttention led to Pellucid while its forward runs. The numbers stay the
+    same up to rounding. To accelerate twice changes nothing.
 
     Args:
         model: any module.
@@ -59,9 +61,15 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
         for config, setting in before:
             setattr(config, transformers_models.SETTING, setting)
 
+    growing = model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
+    undo = [set_back, growing.remove]
     if not any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before):
-        return [set_back]
-    return [set_back, *_during_forward(model, lambda: transformers_models.standing_in(model))]
+        return undo
+    return [*undo, *_during_forward(model, lambda: transformers_models.standing_in(model))]
+
+
+def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    grow_in_place(kwargs.get("past_key_values"))
 
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
