@@ -59,7 +59,7 @@ def _extended(memory: Tensor | None, held: Tensor | None, new: Tensor) -> tuple[
     end = length + new.shape[-2]
     if memory is None or held is None or not _lies_in(memory, held) or memory.shape[-2] < end or not _can_write(memory):
         memory = new.new_empty(*new.shape[:-2], end + max(LEAST_ROOM, end // ROOM), new.shape[-1])
-        if length:
+        if held is not None and length:
             memory[..., :length, :] = held
     memory[..., length:end, :] = new
     return memory, memory[..., :end, :]
