@@ -17,6 +17,7 @@ from pellucid.watch.manifest import NAME
 from pellucid.watch.store import RecordError, StoredRecord, open_record
 
 ENDING = ".attn"
+MOST_VERIFIED = 1 << 28  # bytes: what is compared with its checksums in a moment
 
 
 def record_path(options: argparse.Namespace) -> Path | None:
@@ -34,7 +35,7 @@ def record_path(options: argparse.Namespace) -> Path | None:
 def run(path: Path, options: argparse.Namespace) -> int:
     """Show the record."""
     try:
-        record = open_record(path)
+        record = open_record(path, verify=_size(path) <= MOST_VERIFIED)
         view = _view(record, options)
         picture = _picture(options.save) if options.save is not None else None
         if options.json:
@@ -48,6 +49,11 @@ def run(path: Path, options: argparse.Namespace) -> int:
     except RecordError as error:
         raise InputError(str(error)) from error
     return 0
+
+
+def _size(path: Path) -> int:
+    """Bytes of a record's files."""
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
 def _view(record: StoredRecord, options: argparse.Namespace) -> RecordView:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from pellucid.language import FALSE, INPUTS, TRUE, Expression, walk
+from pellucid.language.evaluate import TORCH
+from pellucid.language.expression import RANK
 
 Json = Any
+OPS = {"constant", "input", "load", "cast", *TORCH}
 
 
 class Captured:
@@ -69,6 +72,8 @@ def _value(node: Expression, captured: Captured) -> Json:
 
 
 def _node(op: str, kind: Any, args: tuple[Expression, ...], value: Json, tensors: Mapping[str, Tensor]) -> Expression:
+    if op not in OPS or kind not in RANK:
+        raise ValueError(f"there is no {op!r} of kind {kind!r}")
     if op == "input":
         return INPUTS[value]
     if op == "load":

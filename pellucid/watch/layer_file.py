@@ -55,7 +55,18 @@ def read_layer(folder: Path, entry: Json) -> Layer:
         layer.parts = [_part(part, tensors) for part in entry["parts"]]
     except KeyError as error:
         raise ValueError(f"holds no {error.args[0]!r}, which the manifest speaks of") from error
+    _check_sizes(layer)
     return layer
+
+
+def _check_sizes(layer: Layer) -> None:
+    """Raise ValueError unless the tensors have the sizes that the manifest says."""
+    rows, keys = (layer.batch, layer.heads, layer.q_len), (layer.batch, layer.k_len)
+    found = [(layer.readings["lse"], rows), (layer.padding.queries, (layer.batch, layer.q_len))]
+    found += [(layer.padding.keys, keys), *((part.query[..., 0], (*rows[:2], part.q_len)) for part in layer.parts)]
+    for tensor, shape in found:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"a tensor is {list(tensor.shape)} where the manifest says {list(shape)}")
 
 
 # Readings.

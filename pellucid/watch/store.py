@@ -43,6 +43,8 @@ def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) 
         RecordError: it cannot be written; the layers that were are a record that can be opened.
 
     """
+    if isinstance(record, StoredRecord) and record.path.resolve() == Path(path).resolve():
+        raise RecordError(f"{path}: is the record itself; save it under another name")
     writer = RecordWriter(path, record, overwrite=overwrite)
     for layer in record.values():
         writer.add(layer)

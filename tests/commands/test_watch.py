@@ -402,7 +402,9 @@ def test_records_that_cannot_be_shown(pellucid, run, tmp_path):
         assert err.startswith(f"pellucid: {message}"), err
         assert err.count("\n") == 1
     layer = run / "layer-0001.safetensors"
-    layer.write_bytes(layer.read_bytes()[:-5])
-    status, out, err = pellucid("show", run)
-    assert (status, out) == (1, "")
-    assert "layer-0001.safetensors, layer encoder.layer.1.attention.self, is damaged: it has" in err
+    whole = layer.read_bytes()
+    for content, reason in ((whole[:-5], "it has"), (whole[:-1] + b"\x55", "its checksum is another")):
+        layer.write_bytes(content)
+        status, out, err = pellucid("show", run)
+        assert (status, out) == (1, "")
+        assert f"layer-0001.safetensors, layer encoder.layer.1.attention.self, is damaged: {reason}" in err

@@ -217,6 +217,37 @@ def test_a_file_that_is_damaged_inside_says_so_when_it_is_opened(folder):
         open_record(folder)["b.layer"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 3}, r"a tensor is \[2, 3, 23\] where the manifest says \[3, 3, 23\]"),
+        ({"readings": {"lse": {"kind": "tensor"}, "none": {"kind": "tensor"}}}, "holds no 'reading/none'"),
+        ({"parts": [{}]}, "holds no 'start'"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_layers(folder, change, message):
+    content = json.loads((folder / "manifest.json").read_bytes().decode("utf-8", "surrogatepass"))
+    content["layers"][0] |= change
+    (folder / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=rf"layer a\.layer, is damaged: .*{message}"):
+        open_record(folder)["a.layer"]
+
+
+def test_a_function_that_cannot_be_read(folder):
+    content = (folder / "manifest.json").read_bytes().replace(b'"le"', b'"run"').replace(b'"ge"', b'"run"')
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(RecordError, match=r"holds a function that cannot be read .*there is no 'run' of kind 'bool'"):
+        open_record(folder)["a.layer"]
+
+
+def test_a_record_is_not_written_over_itself(folder):
+    opened = open_record(folder)
+    with pytest.raises(RecordError, match="is the record itself; save it under another name"):
+        opened.save(folder, overwrite=True)
+    copy = open_record(opened.save(folder.with_name("copy.attn")), verify=True)
+    assert_same(copy["b.layer"], opened["b.layer"])
+
+
 def test_there_is_no_such_record(tmp_path):
     with pytest.raises(RecordError, match="there is no such record"):
         open_record(tmp_path / "none.attn")
