@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pellucid.commands.errors import InputError
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+_STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set
 _UNLIMITED = 1_000_000  # a tokenizer without a limit says a very large one
 
 
@@ -86,9 +87,13 @@ class TextModel:
 
     def _shifted(self, written: Tensor) -> Tensor:
         """What the decoder is given: the start token, then what was written but for the last."""
-        start = self._config.get_text_config(decoder=True).decoder_start_token_id
-        if start is None:
-            start = self._config.pad_token_id or 0
+        known = (
+            getattr(self.model, "generation_config", None),
+            self._config.get_text_config(decoder=True),
+            self._config,
+        )
+        starts = (getattr(config, name, None) for name in _STARTS for config in known)
+        start = next((token for token in starts if isinstance(token, int)), 0)
         return torch.cat([torch.full_like(written[:, :1], start), written[:, :-1]], 1)
 
     def _tokens(self, ids: Tensor) -> list[str]:

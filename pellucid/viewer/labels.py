@@ -48,6 +48,14 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def cut_middle(name: str, limit: int) -> str:
+    """A module's dotted name in at most `limit` characters: its first part and its end, which tell it from others."""
+    if len(name) <= limit:
+        return name
+    first = name.split(".", 1)[0][: limit // 3]
+    return f"{first}…{name[len(name) - (limit - len(first) - 1) :]}"
+
+
 def fit(label: str, width: int, *, right: bool = False) -> str:
     """The label in exactly `width` columns of a terminal, cut with an ellipsis or filled with spaces."""
     if cell_len(label) > width:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.viewer.attention_map import AttentionMap
-from pellucid.viewer.labels import one_line, shorten
+from pellucid.viewer.labels import cut_middle, one_line, shorten
 from pellucid.viewer.record_map import axes_tokens, head_map, labels
 from pellucid.viewer.shades import viridis
 from pellucid.watch.record import Layer, Record
@@ -103,7 +103,7 @@ def _wall(summary: Summary) -> list[RenderableType]:
     width = min(max(map(cell_len, layers), default=0), LONGEST_NAME)
     lines: list[RenderableType] = [Text("heads, by what they do with the weight beyond the sink", style="bold")]
     for number, (name, rows) in enumerate(layers.items()):
-        line = Text(f"{number:>3} {_cut(name, width).ljust(width)} {rows[0].role.ljust(11)} ")
+        line = Text(f"{number:>3} {cut_middle(name, width).ljust(width)} {rows[0].role.ljust(11)} ")
         for row in rows:
             line.append(f" {LETTERS[row.kind_without_sink]}", _shade(row))
         lines.append(line)
@@ -121,11 +121,6 @@ def _legend(summary: Summary) -> Text:
 def _shade(row: HeadSummary) -> Style:
     red, green, blue = viridis(0.25 + 0.75 * (0.0 if isnan(row.sink) else row.sink))
     return Style(color=f"#{red:02x}{green:02x}{blue:02x}", bold=row.kind == "sink")
-
-
-def _cut(name: str, width: int) -> str:
-    """The end of a long name: its beginning is the same for all layers."""
-    return name if cell_len(name) <= width else f"…{name[len(name) - width + 1 :]}"
 
 
 # One layer.

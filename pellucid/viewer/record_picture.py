@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from pellucid.viewer.fonts import Lettering
-from pellucid.viewer.labels import one_line, shorten
+from pellucid.viewer.labels import cut_middle, one_line, shorten
 from pellucid.viewer.picture import check_path, save_figure
 from pellucid.viewer.record_map import all_maps
 from pellucid.watch.record import Record
@@ -99,8 +99,7 @@ class _Wall:
         return image
 
     def _name(self, name: str) -> str:
-        short = name if len(name) <= _LONGEST_NAME else f"…{name[len(name) - _LONGEST_NAME + 1 :]}"
-        return f"{short}\n{self.record[name].role}"
+        return f"{cut_middle(name, _LONGEST_NAME)}\n{self.record[name].role}"
 
     def _extent(self) -> str:
         lengths = {(self.record[name].q_len, self.record[name].k_len) for name in self.maps}

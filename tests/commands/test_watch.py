@@ -35,6 +35,9 @@ def models(tmp_path_factory):
             "bert": t.BertModel(t.BertConfig(**sizes, **more)),
             "llama": t.LlamaForCausalLM(t.LlamaConfig(**sizes, **more, num_key_value_heads=1)),
             "bart": t.BartForConditionalGeneration(bart),
+            "t5": t.T5ForConditionalGeneration(
+                t.T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+            ),
             "vit": t.ViTModel(t.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32)),
             "mamba": t.MambaForCausalLM(t.MambaConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1)),
         }
@@ -147,6 +150,27 @@ def test_an_encoder_decoder(watched, pellucid, tmp_path):
     assert "0 ◂" in out
     shown = out[out.index("encoder_attn, head 0") :]
     assert [line.split()[0] for line in shown.splitlines() if line.split()[:1] in (["</s>"], ["le"], ["chat"])]
+
+
+def test_an_encoder_decoder_of_relative_positions_takes_any_length(watched, models, tmp_path):
+    (tmp_path / "long.txt").write_text(" ".join([TEXT] * 5))
+    (tmp_path / "target.txt").write_text("le chat noir")
+    segments = ["--segment", "source.first=0:13", "--segment", "source.rest=13:", "--segment", "all=0:"]
+    status, _, err = watched("t5", "--target", tmp_path / "target.txt", *segments, text=tmp_path / "long.txt")
+    assert status == 0, err
+    record = open_record(tmp_path / "run.attn")
+    model = transformers.T5ForConditionalGeneration.from_pretrained(models / "t5", attn_implementation="eager").eval()
+    inputs = {"input_ids": torch.tensor([[WORDS.index(word) for word in record.source_tokens[0]]])}
+    inputs["decoder_input_ids"] = torch.tensor([[WORDS.index(word) for word in record.tokens[0]]])
+    with torch.no_grad():
+        eager = model(**inputs, output_attentions=True)
+    expected = (*eager.encoder_attentions, *eager.decoder_attentions, *eager.cross_attentions)
+    for layer, weights in zip(record.values(), expected, strict=True):
+        torch.testing.assert_close(layer.weights(), weights, rtol=0, atol=1e-5)
+    mass = record.segment_mass(2)
+    assert (mass.queries, mass.keys) == (("all",), ("source.first", "source.rest"))
+    exact = expected[2][0].mean(1)
+    torch.testing.assert_close(mass.mass[:, 0, 0].float(), exact[:, :13].sum(-1), rtol=0, atol=1e-5)
 
 
 def test_the_embedded_model(pellucid, reader, tmp_path):

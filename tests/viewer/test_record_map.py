@@ -5,6 +5,7 @@ import torch
 
 from pellucid.readouts import Pooled
 from pellucid.viewer import record_map
+from pellucid.viewer.labels import cut_middle
 from pellucid.viewer.record_map import all_maps, axes_tokens, head_map, labels
 from tests.watch.observed import observed_layer, observed_record
 
@@ -85,3 +86,9 @@ def test_axes_are_the_sequences_that_a_layer_attends_in():
     written, read = ["a", "b", "c"], list("vwxyz")
     assert [axes_tokens(record, layer) for layer in layers] == [(read, read), (written, written), (written, read)]
     assert axes_tokens(record, layers[0], sequence=1) == (None, None)
+
+
+def test_a_long_name_keeps_its_first_part_and_its_end():
+    assert cut_middle("decoder.block.10.layer.1.EncDecAttention", 36) == "decoder…k.10.layer.1.EncDecAttention"
+    assert cut_middle("encoder.layer.0", 36) == "encoder.layer.0"
+    assert len(cut_middle("a" * 90, 20)) == 20
