@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -201,6 +202,12 @@ class Session:
         ]
         if missing and len(layer.parts) == 1:
             layer.readings |= reading.of_part(layer.parts[0], missing, layer.padding.queries)
+
+    def salvage(self) -> None:
+        """Hand over what an interrupted run has so far, as long as it is taken: what ended the run is raised anyway."""
+        with suppress(Exception):
+            for layer in list(self.record.values()):
+                self.hand_over(layer)
 
     def finish(self) -> None:
         """Close the record: hand over what is left, and list what was missed."""

@@ -86,7 +86,11 @@ def watch(
         session.on_layer = _receiver(out, on_layer, record, stack)
         stack.enter_context(_captured(model, session))
         record.complete = False
-        yield record
+        try:
+            yield record
+        except BaseException:
+            session.salvage()
+            raise
         session.finish()
         record.complete = True
     _report(session, model)

@@ -239,3 +239,33 @@ def test_tokens_and_segments_go_with_the_record() -> None:
     assert (record.tokens, record.source_tokens, record.segments) == (tokens, source, segments)
     assert torch.equal(record.token_ids, inputs["decoder_input_ids"])
     assert record.model.startswith("T5ForConditionalGeneration")
+
+
+def test_an_interrupted_generation_is_on_disk_as_far_as_it_came(tmp_path: Any) -> None:
+    model, inputs = models.made("llama")
+    steps: list[int] = []
+
+    def interrupt(module: nn.Module, args: Any) -> None:
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+
+    hook = model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt), pellucid.watch(model, out=tmp_path / "run.attn"):
+        model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, pad_token_id=0)
+    hook.remove()
+    record = pellucid.open_record(tmp_path / "run.attn")
+    assert not record.complete
+    assert [(layer.calls, layer.q_len) for layer in record.values()] == [(4, 16), (3, 15)]
+
+
+def test_a_receiver_that_fails_ends_the_run_with_its_own_error() -> None:
+    model, inputs = models.made("llama")
+    before = state(model)
+
+    def full(layer: pellucid.Layer) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"), pellucid.watch(model, on_layer=full):
+        model(**inputs)
+    assert state(model) == before
