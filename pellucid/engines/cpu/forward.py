@@ -8,7 +8,7 @@ from functools import partial
 
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I32, I64, Value, vector
-from pellucid.engines.cpu.kernel import Block, Kernel, Task
+from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
 from pellucid.engines.cpu.program import Values
 from pellucid.language import SCORE
 
@@ -109,7 +109,8 @@ class Forward(Kernel):
         if self.spec.topk:
             self.keep_largest(block, row)
         shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
-        factor = code.spread(self.factor, self.lanes) if self.factor is not None and self.bare(masked) else None
+        factor = self._factor_of_scores(masked)
+        shift = shift if factor is None or self.bare(masked) else shift * LOG2E
         width = len(self.spec.accumulators) - 1
 
         def panel(j: Value, *sums: Value) -> list[Value]:
@@ -118,7 +119,7 @@ class Forward(Kernel):
                 place = j + v * self.lanes
                 score = code.load(scores, self.type, place)
                 distance = score - shift if factor is None else code.fma(score, factor, -shift)
-                weight = self.power(distance)
+                weight = self.power(distance) if factor is None else self.power_of_two(distance)
                 weights.append(weight)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
                     result[v * width + i] = term(result[v * width + i])
@@ -129,6 +130,13 @@ class Forward(Kernel):
         sums = code.loop(0, block.count, panel, start, step=self.panel)
         for i in range(width):
             self._keep_partial(i, row, _pairwise(Value.__add__, sums[i::width]))
+
+    def _factor_of_scores(self, masked: bool) -> Value | None:
+        """What makes a score a power of two, multiplied in with the difference; None if that is done afterwards."""
+        if self.factor is not None and self.bare(masked):
+            return self.code.spread(self.factor, self.lanes)
+        natural = self.unit != LN2 and not self.spec.entropy  # which adds up natural differences
+        return self.code.constant(self.type, LOG2E) if natural else None
 
     def merge_sums(self, block: Block, row: Value) -> None:
         """Add the tile's sums of some rows to their sums so far."""

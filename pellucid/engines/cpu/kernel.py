@@ -238,7 +238,10 @@ class Kernel(ABC):
 
     def power(self, distance: Value) -> Value:
         """e to the power of a difference of scores."""
-        distance = distance if self.unit == LN2 else distance * LOG2E
+        return self.power_of_two(distance if self.unit == LN2 else distance * LOG2E)
+
+    def power_of_two(self, distance: Value) -> Value:
+        """Two to the power of a difference that counts powers of two."""
         return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
 
     @abstractmethod
