@@ -25,7 +25,7 @@ from benchmarks.work import Race, Work
 from benchmarks.works import GROUPS
 
 ROUNDS, QUICK_ROUNDS = 15, 5
-WIDE = 180  # columns of the table where it is not printed to a terminal
+WIDE = 240  # columns of the table where it is not printed to a terminal
 SECONDS, QUICK_SECONDS = 15.0, 2.0  # of one race, after which five rounds are enough
 Chosen = list[tuple[str, Work]]
 
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS), QUICK_SECONDS if options.quick else SECONDS
     )
     missing = contenders.missing()
-    # A table that goes into a file is as wide as it needs to be.
-    out, progress_out = Console(width=None if sys.stdout.isatty() else WIDE), Console(stderr=True)
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    out, progress_out = Console(width=None if fits else WIDE), Console(stderr=True)
     for name, reason in missing.items():
         progress_out.print(f"{name} is left out: {reason}")
     with torch.no_grad():
