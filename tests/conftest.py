@@ -1,6 +1,7 @@
 """Settings that every test shares: hypothesis draws the same examples each time unless asked otherwise."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ settings.register_profile(
 )
 settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# A shell ignores Ctrl-C for what it runs in the background, and tests of interrupts would wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
