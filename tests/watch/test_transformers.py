@@ -194,16 +194,21 @@ def test_packed_rows_and_masks_of_ones_own() -> None:
         assert (record[1].weights() - outputs.attentions[1]).abs().max() < TOLERANCE
 
 
-def test_output_attentions_gives_observations_under_the_own_name() -> None:
-    for name in ("llama", "bert", "t5"):
-        model, inputs = models.made(name)
-        expected = eager_weights(model, inputs)
-        outputs = pellucid.accelerate(model)(**inputs, output_attentions=True)
-        for role, observations in models.weights_by_role(outputs).items():
-            for observation, weights in zip(observations, expected[role], strict=True):
-                assert isinstance(observation, pellucid.Observation)
-                rows = ~torch.isinf(observation.lse)
-                torch.testing.assert_close(observation.weights()[rows], weights[rows], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", ["llama", "bert", "t5"])
+def test_output_attentions_gives_observations_under_the_own_name(name: str) -> None:
+    model, inputs = models.made(name)
+    expected = eager_weights(model, inputs)
+    outputs = pellucid.accelerate(model)(**inputs, output_attentions=True)
+    found = models.weights_by_role(outputs)
+    assert found.keys() == expected.keys()
+    for role, observations in found.items():
+        for observation, weights in zip(observations, expected[role], strict=True):
+            assert isinstance(observation, pellucid.Observation)
+            rows = ~torch.isinf(observation.lse)
+            torch.testing.assert_close(observation.weights()[rows], weights[rows], atol=1e-5, rtol=0)
+
+
+def test_generation_gives_observations_under_the_own_name() -> None:
     generated = pellucid.accelerate(models.made("llama")[0]).generate(
         models.ids(), max_new_tokens=3, output_attentions=True, return_dict_in_generate=True, pad_token_id=0
     )
