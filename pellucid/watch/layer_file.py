@@ -31,7 +31,7 @@ def write_layer(folder: Path, file: str, layer: Layer) -> Json:
 
     """
     tensors: dict[str, Tensor] = {}
-    entry: Json = {name: getattr(layer, name) for name in _PLAIN}
+    entry: Json = {name: getattr(layer, name) for name in (*_PLAIN, "by_hand")}
     entry["readings"] = {name: _reading_entry(name, value, tensors) for name, value in layer.readings.items()}
     entry["padding"] = _padding_entry(layer.padding, tensors)
     entry["parts"] = _part_entries(layer.parts, tensors)
@@ -49,7 +49,7 @@ def read_layer(folder: Path, entry: Json) -> Layer:
     """
     tensors = read_tensors(folder / entry["file"])
     try:
-        layer = Layer(**{name: entry[name] for name in _PLAIN})
+        layer = Layer(**{name: entry[name] for name in _PLAIN}, by_hand=entry.get("by_hand", False))
         layer.readings = {name: _reading(name, one, tensors) for name, one in entry["readings"].items()}
         layer.padding = Padding(*(tensors.get(f"padding/{axis}") for axis in Padding._fields))
         layer.parts = [_part(part, tensors) for part in entry["parts"]]

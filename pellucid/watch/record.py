@@ -58,6 +58,8 @@ class Layer:
         start: position of the first query; above 0 where a cache was filled before watching.
         scale: what query · key is multiplied by.
         has_sink: whether a learned sink takes weight.
+        by_hand: whether the model computes its weights itself, by a softmax that it writes out. Its scores are then all
+            that is known: head_dim is 1, `query` and `key` are zeros, and where they are kept the scores are kept too.
         readings: what was read, by name; `lse` is always there.
         padding: which queries and keys are padding.
         parts: what exact weights are computed from, empty unless kept: one a call, or one for all calls where one
@@ -76,6 +78,7 @@ class Layer:
     value_dim: int
     scale: float
     has_sink: bool = False
+    by_hand: bool = False
     calls: int = 1
     start: int = 0
     head_numbers: list[int] = field(default_factory=list)
@@ -96,9 +99,10 @@ class Layer:
         return name in self.readings
 
     def __repr__(self) -> str:
-        kept = ", query and key kept" if self.parts else ""
+        kept = f", {'scores' if self.by_hand else 'query and key'} kept" if self.parts else ""
         lengths = f"{self.batch} x {self.heads} heads, {self.q_len} queries x {self.k_len} keys"
-        return f"Layer({self.name!r}, {self.role}, {lengths}: {', '.join(self.readings)}{kept})"
+        own = ", a softmax of the model's own" if self.by_hand else ""
+        return f"Layer({self.name!r}, {self.role}{own}, {lengths}: {', '.join(self.readings)}{kept})"
 
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)

@@ -14,11 +14,13 @@ from torch.overrides import TorchFunctionMode
 from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.watch.attending import attend, refuse, running_module
+from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
 from pellucid.watch.multihead import multi_head_attention_forward
 from pellucid.watch.session import Seen
 
 NOBODY = nn.Identity()  # attends where nobody watches
+BY_HAND = ByHand()  # one for all modes of a thread: each of them is told of the same calls
 
 
 class Capture(TorchFunctionMode):
@@ -39,8 +41,15 @@ class Capture(TorchFunctionMode):
         handler = HANDLERS.get(func)
         module = None if handler is None else running_module() or self._otherwise
         if handler is None or module is None:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            if self._otherwise is None:
+                BY_HAND.saw(func, args, kwargs or {}, result)
+            return result
         return handler(module, *args, **(kwargs or {}))
+
+    def __exit__(self, *exception: Any) -> None:
+        BY_HAND.forget_all()
+        super().__exit__(*exception)
 
 
 def scaled_dot_product_attention(

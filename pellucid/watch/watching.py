@@ -43,8 +43,8 @@ def watch(
 
     The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
     leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
-    flex_attention, nn.MultiheadAttention or pellucid.attention, and in pellucid.nn. Models that torch.compile has
-    compiled are not seen into.
+    flex_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes its products
+    and softmax itself. Models that torch.compile has compiled are not seen into.
 
     Args:
         model: any module.

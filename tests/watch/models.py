@@ -103,7 +103,6 @@ def gpt_oss() -> Model:
 
 
 def t5() -> Model:
-    needs((5, 15), "its T5 multiplies its matrices itself")
     config = transformers.T5Config(
         vocab_size=99, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4, decoder_start_token_id=0
     )
@@ -149,10 +148,26 @@ def deepseek_v32() -> Model:
     return transformers.DeepseekV32ForCausalLM(transformers.DeepseekV32Config(**LATENT, **index)), left_padded()
 
 
+def gptj() -> Model:
+    own = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+    return transformers.GPTJForCausalLM(transformers.GPTJConfig(vocab_size=99, **own)), left_padded()
+
+
+def bloom() -> Model:
+    config = transformers.BloomConfig(vocab_size=99, hidden_size=32, n_layer=2, n_head=4)
+    return transformers.BloomForCausalLM(config), left_padded()
+
+
+def xglm() -> Model:
+    own = {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 32}
+    return transformers.XGLMForCausalLM(transformers.XGLMConfig(vocab_size=99, **own)), left_padded()
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     maker.__name__: maker
     for maker in (
-        bert, llama, mistral, gemma2, gpt_oss, t5, bart, whisper, gpt2, vit, deepseek_v3, deepseek_v32,
+        bert, llama, mistral, gemma2, gpt_oss, t5, bart, whisper, gpt2, vit, deepseek_v3, deepseek_v32, gptj,
+        bloom, xglm,
     )
 }  # fmt: skip
 
@@ -162,6 +177,13 @@ def made(name: str) -> Model:
     torch.manual_seed(0)
     model, inputs = MODELS[name]()
     return model.eval().requires_grad_(False), inputs
+
+
+def swappable(name: str) -> Model:
+    """The same, of a model that asks the library for its attention, which then can be another."""
+    if name == "t5":
+        needs((5, 15), "its T5 multiplies its matrices itself")
+    return made(name)
 
 
 def settings(model: Any) -> list[str]:

@@ -31,7 +31,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5", "vit", "deepseek_v32"])
 def test_an_accelerated_model_computes_the_same_with_pellucid(name: str, computed: list[Any]) -> None:
-    model, inputs = models.made(name)
+    model, inputs = models.swappable(name)
     before, plain = models.settings(model), model(**inputs)[0]
     assert computed == []
     assert pellucid.accelerate(model) is model
