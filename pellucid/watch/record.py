@@ -55,6 +55,7 @@ class Layer:
         head_dim: width of a query and key.
         value_dim: width of a value.
         calls: how many calls of the module were joined.
+        complete: whether all of its calls came to an end; not where a generation was interrupted.
         start: position of the first query; above 0 where a cache was filled before watching.
         scale: what query · key is multiplied by.
         has_sink: whether a learned sink takes weight.
@@ -80,6 +81,7 @@ class Layer:
     has_sink: bool = False
     by_hand: bool = False
     calls: int = 1
+    complete: bool = True
     start: int = 0
     head_numbers: list[int] = field(default_factory=list)
     readings: dict[str, Any] = field(default_factory=dict)
@@ -196,6 +198,7 @@ class Record(Mapping[str, Layer]):
         source_tokens: the same of the sequence that cross-attention looks at.
         token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
         segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
+        readouts: what was asked to be read, in words.
         missed: the attention modules that ran and were not observed, each with the reason.
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
         complete: whether the `with` was left without an exception.
@@ -216,6 +219,7 @@ class Record(Mapping[str, Layer]):
         self.source_tokens = source_tokens
         self.token_ids: Tensor | None = None
         self.segments: dict[str, Span] = dict(segments or {})
+        self.readouts: list[str] = []
         self.missed: list[Missed] = []
         self.planned_bytes = 0
         self.complete = True

@@ -221,6 +221,7 @@ def test_a_record_is_overwritten_or_resumed_only_if_asked(watched, tmp_path, mon
     assert "holds a record of another run" in err
     status, _, err = watched("bert", "--resume")
     assert (status, "holds every layer already" in err) == (0, True)
+    assert open_record(tmp_path / "run.attn").complete
     assert watched("llama", "--overwrite")[0] == 0
     assert open_record(tmp_path / "run.attn")[0].role == "causal self"
 

@@ -112,7 +112,7 @@ def test_layers_and_heads_are_chosen() -> None:
             ValueError,
             "readouts: more than one is named entropy",
         ),
-        ({"out": "x.attn", "on_layer": print}, ValueError, "out, on_layer: only one of them"),
+        ({"resume": True}, ValueError, "resume: needs out, the record to go on with"),
     ],
 )
 def test_bad_choices_are_refused_before_the_model_runs(
