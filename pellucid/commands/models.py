@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -18,6 +18,7 @@ from pellucid.commands.errors import InputError
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set
+HUB_ANSWERS_IN = 5.0  # seconds, or it counts as not there
 _UNLIMITED = 1_000_000  # a tokenizer without a limit says a very large one
 
 
@@ -122,11 +123,11 @@ def load_model(name: str) -> TextModel:
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     _check_folder(name)
-    config = _loaded(name, "a model", lambda: transformers.AutoConfig.from_pretrained(name))
-    model = _loaded(name, "a model", lambda: _class_of(transformers, config).from_pretrained(name)).eval()
+    config = _loaded(name, "a model", transformers.AutoConfig.from_pretrained)
+    model = _loaded(name, "a model", _class_of(transformers, config).from_pretrained).eval()
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise InputError(f"--model {name}: it reads {model.main_input_name}, not text; watch it from Python")
-    tokenizer = _loaded(name, "a tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(name))
+    tokenizer = _loaded(name, "a tokenizer", transformers.AutoTokenizer.from_pretrained)
     return TextModel(name, model, tokenizer)
 
 
@@ -139,15 +140,50 @@ def _check_folder(name: str) -> None:
         raise InputError(f"--model {name}: is no model's folder: it holds no config.json")
 
 
-def _loaded(name: str, what: str, load: Any) -> Any:
+def _loaded(name: str, what: str, load: Callable[..., Any]) -> Any:
     """What `load` gives, its warnings kept from the screen; whatever it raises as one message."""
     try:
         with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
-            return load()
+            return _from_here_or_hub(name, load)
+    except InputError:
+        raise
     except Exception as error:  # the library raises of every kind: OSError, ValueError, KeyError, RuntimeError ...
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"--model {name}: no {what.split()[-1]} can be loaded from it: {reason}") from error
+
+
+def _from_here_or_hub(name: str, load: Callable[..., Any]) -> Any:
+    """What `load` gives from this machine alone, or if that lacks a file, from the hub."""
+    try:
+        return load(name, local_files_only=True)
+    except OSError:
+        if Path(name).is_dir():
+            raise
+    _ask_hub(name)
+    return load(name)
+
+
+def _ask_hub(name: str) -> None:
+    """Raise InputError unless the hub has a model: at once, where the library would try again for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    hub = HfApi()
+    try:
+        hub.model_info(name, timeout=HUB_ANSWERS_IN)
+    except (RepositoryNotFoundError, HFValidationError):
+        reason = f"{hub.endpoint} has no model of that name that you may read"
+    except HfHubHTTPError:  # the hub is there; what it has against the name the library tells
+        return
+    except Exception:  # of the HTTP client, which is another in each version; or it was told to stay offline
+        reason = f"{hub.endpoint} cannot be reached"
+    else:
+        return
+    raise InputError(
+        f"--model {name}: is no folder, was not downloaded before, and {reason}; "
+        "give a model's folder, or the name of a model on the hub or in its cache"
+    )
 
 
 def _class_of(transformers: Any, config: Any) -> Any:

@@ -52,27 +52,29 @@ def run(options: argparse.Namespace) -> int:
     record.segments = segments
     with _as_input_errors():
         writer = RecordWriter(options.out, record, overwrite=options.overwrite, resume=options.resume)
-    if not (layers := _layers(options, prepared, writer)):
+    if not options.layers and _holds_all(writer, prepared.model):
+        writer.finish(record)
         print(f"pellucid: {options.out} holds every layer already", file=sys.stderr)
         return 0
     with _closing(writer, record), _as_input_errors(), _warnings_told(), torch.inference_mode():
-        _watch(options, prepared, record, writer, layers)
+        _watch(options, prepared, record, writer)
     _report(options.out, writer)
     return 0
 
 
-def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: RecordWriter, layers: Any) -> None:
+def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: RecordWriter) -> None:
     longest = max(len(prepared.tokens), len(prepared.source_tokens or ()))
     keep = options.keep or (["all"] if longest <= KEPT_UP_TO else ["none"])
     watching = pellucid.watch(
         prepared.model,
-        layers=layers,
+        layers=options.layers or True,
         keep={"all": True, "none": False}.get(keep[0], keep),
         more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP)],
         tokens=record.tokens,
         source_tokens=record.source_tokens,
         segments=record.segments,
-        on_layer=lambda layer: writer.add(_with_largest(layer)),
+        out=writer,
+        on_layer=_with_largest,
         progress=sys.stderr.isatty(),
     )
     record.complete = False
@@ -168,13 +170,9 @@ def _check_segments(segments: dict[str, Span], prepared: Run) -> None:
             raise InputError(f"--segment {name}: begins at token {span.start}, and the text has {len(tokens)}")
 
 
-def _layers(options: argparse.Namespace, prepared: Run, writer: RecordWriter) -> Any:
-    """What of the model is watched: all that is not written yet, or what is asked for."""
-    if options.layers:
-        return options.layers
-    if not writer.written:
-        return True
-    return [name for name in Modules(prepared.model).expected if name not in writer.written]
+def _holds_all(writer: RecordWriter, model: nn.Module) -> bool:
+    """Whether a record that is resumed came to its end with every layer of the model."""
+    return writer.was_complete and set(Modules(model).expected) <= set(writer.written)
 
 
 def _as_batch(tokens: list[str] | None) -> list[list[str]] | None:

@@ -19,6 +19,7 @@ from pellucid.watch.session import Seen, Session, observation
 _active: dict[int, list[Session]] = {}
 _sessions: list[Session] = []
 _lock = threading.Lock()
+_here = threading.local()  # attending: whether this thread is computing a call
 
 
 @contextmanager
@@ -61,6 +62,19 @@ def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
         observe: whether an observation is wanted though nobody watches.
 
     """
+    _here.attending = True
+    try:
+        return _seen(module, call, observe)
+    finally:
+        _here.attending = False
+
+
+def is_attending() -> bool:
+    """Whether this thread is inside `attend`, where what an engine calls is no attention of the model's."""
+    return getattr(_here, "attending", False)
+
+
+def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
     sessions = sessions_of(module)
     if not sessions:
         return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
@@ -70,10 +84,21 @@ def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
     return _observed(call) if observe and seen.observation is None else seen
 
 
+def name_of(module: nn.Module) -> str:
+    """A module's name in the model watched last, else that of its class."""
+    names = (session.modules.name_of(module) for session in reversed(sessions_of(module)))
+    return next((name for name in names if name), type(module).__name__)
+
+
 def refuse(module: nn.Module, reason: str) -> None:
     """Note that a module's call was not observed."""
     for session in sessions_of(module):
         session.refused[session.modules.name_of(module) or type(module).__name__] = reason
+
+
+def was_refused(module: nn.Module) -> bool:
+    """Whether a call of a module was not observed, so that nothing that it does instead is."""
+    return any(name_of(module) in session.refused for session in sessions_of(module))
 
 
 def _observed(call: Call) -> Seen:

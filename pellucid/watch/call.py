@@ -15,7 +15,7 @@ from pellucid.problem import Problem, is_autocast
 from pellucid.watch.mask import MaskRule
 from pellucid.watch.shift import by_position
 
-FORBIDDING = -1e4  # a mask that is added to the scores forbids where it is at most this
+FORBIDDING = -9e3  # a mask that is added to the scores forbids where it, or the score with it, is at most this
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Call:
     is_cross: bool | None = None  # where the caller says whether keys come from another sequence
     padded_queries: Tensor | None = None  # bool [batch, q_len], True at padding
     padded_keys: Tensor | None = None  # bool [batch, k_len]
+    by_hand: bool = False  # whether the module computes its weights itself: `score` reads its scores, query is zeros
 
     @property
     def batch(self) -> int:

@@ -38,10 +38,12 @@ def _own(key: Tensor) -> Tensor:
 
 
 def kept_bytes(call: Call, heads: Tensor | None) -> int:
-    """Bytes that a call's query and key will take."""
+    """Bytes that a call's query and key will take, or its scores."""
     count = call.heads if heads is None else len(heads)
     kv_heads = call.key.shape[1] if heads is None else count
     numbers = count * call.q_len * call.query.shape[-1] + kv_heads * call.k_len * call.key.shape[-1]
+    if call.by_hand:  # its scores as they are, of all heads
+        numbers += call.heads * call.q_len * call.k_len
     return call.batch * numbers * call.problem.query.element_size()
 
 

@@ -21,6 +21,7 @@ _PLAIN = (
     "name", "role", "batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "value_dim", "scale", "has_sink",
     "calls", "start", "head_numbers",
 )  # fmt: skip
+_SINCE = ("by_hand", "complete")  # not in records of the first releases
 
 
 def write_layer(folder: Path, file: str, layer: Layer) -> Json:
@@ -31,7 +32,7 @@ def write_layer(folder: Path, file: str, layer: Layer) -> Json:
 
     """
     tensors: dict[str, Tensor] = {}
-    entry: Json = {name: getattr(layer, name) for name in _PLAIN}
+    entry: Json = {name: getattr(layer, name) for name in (*_PLAIN, *_SINCE)}
     entry["readings"] = {name: _reading_entry(name, value, tensors) for name, value in layer.readings.items()}
     entry["padding"] = _padding_entry(layer.padding, tensors)
     entry["parts"] = _part_entries(layer.parts, tensors)
@@ -49,7 +50,8 @@ def read_layer(folder: Path, entry: Json) -> Layer:
     """
     tensors = read_tensors(folder / entry["file"])
     try:
-        layer = Layer(**{name: entry[name] for name in _PLAIN})
+        since = {name: entry[name] for name in _SINCE if name in entry}
+        layer = Layer(**{name: entry[name] for name in _PLAIN}, **since)
         layer.readings = {name: _reading(name, one, tensors) for name, one in entry["readings"].items()}
         layer.padding = Padding(*(tensors.get(f"padding/{axis}") for axis in Padding._fields))
         layer.parts = [_part(part, tensors) for part in entry["parts"]]

@@ -50,6 +50,7 @@ def layer_of(
         value_dim=call.value.shape[-1],
         scale=call.scale,
         has_sink=call.sinks is not None,
+        by_hand=call.by_hand,
         start=place.start,
         head_numbers=numbers,
         readings=readings,

@@ -53,6 +53,7 @@ def header(record: Record) -> Json:
         "tokens": record.tokens,
         "source_tokens": record.source_tokens,
         "token_ids": None if record.token_ids is None else record.token_ids.tolist(),
+        "readouts": record.readouts,
         "segments": {name: _spans(span) for name, span in record.segments.items()},
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in record.missed],
         "exact": _EXACT,
@@ -69,6 +70,7 @@ def fill(record: Record, manifest: Json) -> None:
     ids = manifest["token_ids"]
     record.token_ids = None if ids is None else torch.tensor(ids, dtype=torch.int64)
     record.segments = {name: _slices(spans) for name, spans in manifest["segments"].items()}
+    record.readouts = manifest.get("readouts", [])
     record.missed = [Missed(missed["name"], missed["reason"]) for missed in manifest["missed"]]
     record.complete = manifest["complete"]
 

@@ -96,7 +96,7 @@ def _reason(module: nn.Module) -> str:
     if any(word in kind.lower() for word in NO_MATRIX):
         return f"{kind} is not softmax attention: it has no matrix of weights"
     if _was_set_to_eager(module):
-        return f"{kind} was set to eager attention while it was watched, as Whisper's return_token_timestamps does"
+        return f"{kind} was set to eager attention while it was watched, and changes its weights after their softmax"
     return f"{kind} computes its weights itself, without a function of attention that could be observed"
 
 

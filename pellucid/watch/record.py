@@ -55,9 +55,12 @@ class Layer:
         head_dim: width of a query and key.
         value_dim: width of a value.
         calls: how many calls of the module were joined.
+        complete: whether all of its calls came to an end; not where a generation was interrupted.
         start: position of the first query; above 0 where a cache was filled before watching.
         scale: what query · key is multiplied by.
         has_sink: whether a learned sink takes weight.
+        by_hand: whether the model computes its weights itself, by a softmax that it writes out. Its scores are then all
+            that is known: head_dim is 1, `query` and `key` are zeros, and where they are kept the scores are kept too.
         readings: what was read, by name; `lse` is always there.
         padding: which queries and keys are padding.
         parts: what exact weights are computed from, empty unless kept: one a call, or one for all calls where one
@@ -76,7 +79,9 @@ class Layer:
     value_dim: int
     scale: float
     has_sink: bool = False
+    by_hand: bool = False
     calls: int = 1
+    complete: bool = True
     start: int = 0
     head_numbers: list[int] = field(default_factory=list)
     readings: dict[str, Any] = field(default_factory=dict)
@@ -96,9 +101,10 @@ class Layer:
         return name in self.readings
 
     def __repr__(self) -> str:
-        kept = ", query and key kept" if self.parts else ""
+        kept = f", {'scores' if self.by_hand else 'query and key'} kept" if self.parts else ""
         lengths = f"{self.batch} x {self.heads} heads, {self.q_len} queries x {self.k_len} keys"
-        return f"Layer({self.name!r}, {self.role}, {lengths}: {', '.join(self.readings)}{kept})"
+        own = ", a softmax of the model's own" if self.by_hand else ""
+        return f"Layer({self.name!r}, {self.role}{own}, {lengths}: {', '.join(self.readings)}{kept})"
 
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)
@@ -192,6 +198,7 @@ class Record(Mapping[str, Layer]):
         source_tokens: the same of the sequence that cross-attention looks at.
         token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
         segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
+        readouts: what was asked to be read, in words.
         missed: the attention modules that ran and were not observed, each with the reason.
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
         complete: whether the `with` was left without an exception.
@@ -212,6 +219,7 @@ class Record(Mapping[str, Layer]):
         self.source_tokens = source_tokens
         self.token_ids: Tensor | None = None
         self.segments: dict[str, Span] = dict(segments or {})
+        self.readouts: list[str] = []
         self.missed: list[Missed] = []
         self.planned_bytes = 0
         self.complete = True

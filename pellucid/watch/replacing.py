@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from torch import nn
 
 from pellucid.watch import transformers_models
+from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.torch_functions import Capture
 
@@ -23,8 +24,8 @@ def accelerate(model: Model) -> Model:
 
     A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`, and a
     DynamicCache that it is given grows in place instead of being copied at each step. Any other model has its calls of
-    scaled_dot_product_attention and nn.MultiheadAttention led to Pellucid while its forward runs. The numbers stay the
-    same up to rounding. To accelerate twice changes nothing.
+    scaled_dot_product_attention, nn.MultiheadAttention and flex_attention led to Pellucid while its forward runs. The
+    numbers stay the same up to rounding. To accelerate twice changes nothing.
 
     Args:
         model: any module.
@@ -73,7 +74,8 @@ def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Non
 
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
-    return _during_forward(model, lambda: Capture(also_unwatched=True))
+    release = finalize(model, replace_flex(model))  # when it is called, or when the model leaves memory
+    return [*_during_forward(model, lambda: Capture(also_unwatched=True)), release]
 
 
 def _during_forward(model: nn.Module, context: Callable[[], Any]) -> list[Callable[[], Any]]:
@@ -96,8 +98,8 @@ def _during_forward(model: nn.Module, context: Callable[[], Any]) -> list[Callab
 def everywhere() -> Iterator[None]:
     """Let Pellucid compute all softmax attention inside the `with`, of whatever model or function.
 
-    Every call of scaled_dot_product_attention and nn.MultiheadAttention in this thread, and the "sdpa" of transformers
-    in every thread.
+    Every call of scaled_dot_product_attention, nn.MultiheadAttention and flex_attention in this thread, and the "sdpa"
+    of transformers in every thread.
 
     Example:
         >>> import torch, pellucid
@@ -109,5 +111,6 @@ def everywhere() -> Iterator[None]:
     with ExitStack() as stack:
         if "transformers" in sys.modules:
             stack.enter_context(transformers_models.standing_in(None))
+        stack.enter_context(flex_captured(None))
         stack.enter_context(Capture(also_unwatched=True))
         yield

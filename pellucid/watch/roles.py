@@ -32,7 +32,7 @@ def _is_cross(name: str, module: nn.Module | None, call: Call, is_new: bool) -> 
     if any(CROSS_NAME.search(part) for part in name.split(".")[-2:]):
         return True
     # A cache brings more keys than queries, but then it is known where the queries stand.
-    return is_new and call.q_len != call.k_len and call.start is None and not getattr(module, "is_causal", False)
+    return is_new and call.q_len != call.k_len and call.start is None and not _says_causal(module)
 
 
 def _is_causal(module: nn.Module | None, call: Call) -> bool:
@@ -41,9 +41,13 @@ def _is_causal(module: nn.Module | None, call: Call) -> bool:
     first = max(0, k_start - start - 1)
     pairs = min(call.q_len, call.k_len + k_start - start - 1) - first
     if pairs < 1:  # a single query at the end of its sequence: only the module says so
-        return bool(getattr(module, "is_causal", False))
+        return _says_causal(module)
     queries = torch.linspace(first, first + pairs - 1, min(pairs, PLACES)).round().to(torch.int64)
     return not bool(_allowed(call, queries, queries + start + 1 - k_start).any())
+
+
+def _says_causal(module: nn.Module | None) -> bool:
+    return bool(getattr(module, "is_causal", getattr(module, "is_decoder", False)))
 
 
 def _allowed(call: Call, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

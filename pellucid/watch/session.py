@@ -51,6 +51,7 @@ class Session:
     captured: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     generating: int = 0
+    stored: frozenset[str] = frozenset()  # layers that `on_layer` has from an earlier run: they are not read again
     _handed: set[str] = field(default_factory=set)
     _self: tuple[int, Call] | None = None  # the last self-attention: its start, and the call
     _default: tuple[Any, list[Readout]] | None = None
@@ -78,10 +79,19 @@ class Session:
         place = self._place(base, module, call)
         padded = self._padded(place, call)
         readouts = self._readouts(place, call)
+        if place.name in self.stored:
+            return self._only_counted(place, call, padded)
         self._plan(place, call, readouts)
         output, readings = reading.read(call, readouts, place.start, padded)
         self._enter(place, call, readings, readouts, padded)
         return Seen(output, observation(call, output, readings, readouts))
+
+    def _only_counted(self, place: Place, call: Call, padded: Tensor | None) -> Seen:
+        """The call's output; of its layer, which is stored, nothing but the sizes is entered."""
+        output = reading.run(call.problem).output
+        layer = layer_of(place, call, {}, padded, self.heads)
+        self._add(layer if place.continued is None else joined(place.continued, layer, {}), place)
+        return Seen(output, None)
 
     def _pass_over(self, base: str, module: nn.Module, call: Call) -> None:
         """Note where the queries stand: cross-attention, which may be observed, does not say it of its own."""
@@ -177,6 +187,9 @@ class Session:
             layer.parts = [part_of(call, place.start, self.heads)]
         if place.continued is not None:
             layer = joined(place.continued, layer, lookup)
+        self._add(layer, place)
+
+    def _add(self, layer: Layer, place: Place) -> None:
         self.record.add(layer)
         if place.role != "cross" and self.tokens.ids is not None:
             self.record.token_ids = self.tokens.ids
@@ -206,7 +219,8 @@ class Session:
     def salvage(self) -> None:
         """Hand over what an interrupted run has so far, as long as it is taken: what ended the run is raised anyway."""
         with suppress(Exception):
-            for layer in list(self.record.values()):
+            for layer in [layer for name, layer in self.record.items() if name not in self._handed | self.stored]:
+                layer.complete = False
                 self.hand_over(layer)
 
     def finish(self) -> None:

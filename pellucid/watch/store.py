@@ -17,7 +17,7 @@ from pellucid.watch import manifest as manifests
 from pellucid.watch.atomic import UNFINISHED
 from pellucid.watch.layer_file import read_layer, write_layer
 from pellucid.watch.manifest import Json, RecordError, described, layer_entries
-from pellucid.watch.record import Layer, Missed, OnLayer, Record
+from pellucid.watch.record import Layer, Missed, Record
 from pellucid.watch.tensor_file import checksum_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save", "writing"]
 
 LAYER_FILES = "layer-*.safetensors"
+_OTHER_RUN = "holds a record of another run"
+_SIZES = ("role", "batch", "heads", "head_numbers", "q_len", "k_len", "head_dim")
 
 
 def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
@@ -80,16 +82,16 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
 
 
 @contextmanager
-def writing(path: str | PathLike[str], record: Record) -> Iterator[OnLayer]:
-    """What takes a watched run's layers to the folder `path`; on leaving, however that is, the manifest is completed.
+def writing(path: str | PathLike[str], record: Record, *, resume: bool = False) -> Iterator[RecordWriter]:
+    """A writer of a watched run to the folder `path`; on leaving, however that is, the manifest is completed.
 
     Raises:
         RecordError: as RecordWriter.
 
     """
-    writer = RecordWriter(path, record)
+    writer = RecordWriter(path, record, resume=resume)
     try:
-        yield writer.add
+        yield writer
     except BaseException:
         with suppress(RecordError):  # what went wrong first is what is told
             writer.close(record)
@@ -106,6 +108,10 @@ class RecordWriter:
         overwrite: whether a record that is there already is replaced.
         resume: whether one that is there is continued: its layers are kept, and `add` passes over them.
 
+    Attributes:
+        folder: where.
+        was_complete: whether what is continued had come to its end, and is undamaged.
+
     Raises:
         RecordError: something is there already, or the folder cannot be made.
 
@@ -117,8 +123,11 @@ class RecordWriter:
         self.folder = Path(path)
         self._record = record
         self._manifest = manifests.header(record)
+        self.was_complete = False
         if resume and (self.folder / manifests.NAME).is_file():
-            self._manifest = _continued(self.folder, self._manifest)
+            found = manifests.read(self.folder)
+            self._manifest = _continued(self.folder, found, self._manifest)
+            self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
         else:
             _make_folder(self.folder, overwrite=overwrite)
         self._describe(record)
@@ -133,7 +142,7 @@ class RecordWriter:
         """Write one layer, and return it as it is on the disk, so that its memory can be freed.
 
         Raises:
-            RecordError: it cannot be written; those before it can be opened.
+            RecordError: it cannot be written; those before it can be opened. Or it is written already, of another run.
 
         """
         entries = layer_entries(self._manifest)
@@ -142,6 +151,8 @@ class RecordWriter:
             self._manifest["layers"].append(entry)
             self._describe(self._record)
             self._write_manifest()
+        elif difference := self._difference(layer, entries[layer.name]):
+            raise RecordError(f"{self.folder}: {_OTHER_RUN}: {difference}; overwrite it, or name another")
         return read_layer(self.folder, layer_entries(self._manifest)[layer.name])
 
     def finish(self, record: Record) -> None:
@@ -168,6 +179,18 @@ class RecordWriter:
         (self.folder / manifests.NAME).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _difference(self, layer: Layer, entry: Json) -> str | None:
+        """What tells a layer from the one of its name that was written before, if anything."""
+        for name in _SIZES:
+            if entry[name] != getattr(layer, name):
+                return f"{layer.name} has {name} {entry[name]}, not {getattr(layer, name)}"
+        known, ids = self._manifest["token_ids"], self._record.token_ids
+        if known is not None and ids is not None:
+            both = min(len(known[0]), ids.shape[1])
+            if [row[:both] for row in known] != ids[:, :both].tolist():
+                return "its text is another"
+        return None
 
     def _describe(self, record: Record) -> None:
         known = manifests.header(record)
@@ -240,13 +263,14 @@ class StoredRecord(Record):
             raise _damaged(self.path, entry, str(error)) from error
 
 
-def _continued(folder: Path, fresh: Json) -> Json:
+def _continued(folder: Path, found: Json, fresh: Json) -> Json:
     """The manifest of a record to go on with, its layers checked; those whose files are not whole are dropped."""
-    found = manifests.read(folder)
-    if found["model"] != fresh["model"] or found["tokens"] != fresh["tokens"]:
-        raise RecordError(f"{folder}: holds a record of another run ({found['model']}); overwrite it, or name another")
+    for name in ("model", "tokens", "source_tokens", "readouts", "segments"):
+        if found.get(name, fresh[name]) != fresh[name]:
+            told = f" ({found[name]})" if name in ("model", "readouts") else ""
+            raise RecordError(f"{folder}: {_OTHER_RUN}, with other {name}{told}; overwrite it, or name another")
     # A file's name is its number, so what comes after a damaged one is written again too.
-    whole = list(takewhile(lambda entry: _fault(folder, entry, verify=True) is None, found["layers"]))
+    whole = list(takewhile(lambda entry: _is_whole(folder, entry), found["layers"]))
     _remove_leftovers(folder, [entry["file"] for entry in whole])
     return found | {"layers": whole, "complete": False}
 
@@ -272,6 +296,10 @@ def _remove_leftovers(folder: Path, kept: list[str]) -> None:
     for file in [*folder.glob(LAYER_FILES), *folder.glob(f".*{UNFINISHED}")]:
         if file.name not in kept:
             file.unlink()
+
+
+def _is_whole(folder: Path, entry: Json) -> bool:
+    return entry.get("complete", True) and _fault(folder, entry, verify=True) is None
 
 
 def _fault(folder: Path, entry: Json, verify: bool) -> str | None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import AuxOutput, noop_mask
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
 from torch.overrides import TorchFunctionMode
 
 from pellucid import functional
 from pellucid.language import TraceError
-from pellucid.watch.attending import attend, refuse, running_module
+from pellucid.readouts import LogSumExp, MaxScore
+from pellucid.watch import flex
+from pellucid.watch.attending import attend, refuse, running_module, sessions_of
+from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
 from pellucid.watch.multihead import multi_head_attention_forward
-from pellucid.watch.session import Seen
 
 NOBODY = nn.Identity()  # attends where nobody watches
+BY_HAND = ByHand()  # one for all modes of a thread: each of them is told of the same calls
 
 
 class Capture(TorchFunctionMode):
@@ -39,8 +42,15 @@ class Capture(TorchFunctionMode):
         handler = HANDLERS.get(func)
         module = None if handler is None else running_module() or self._otherwise
         if handler is None or module is None:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            if self._otherwise is None:
+                BY_HAND.saw(func, args, kwargs or {}, result)
+            return result
         return handler(module, *args, **(kwargs or {}))
+
+    def __exit__(self, *exception: Any) -> None:
+        BY_HAND.forget_all()
+        super().__exit__(*exception)
 
 
 def scaled_dot_product_attention(
@@ -56,7 +66,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """What torch.nn.functional.scaled_dot_product_attention gives."""
     try:
-        return _attended(module, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)[0]
+        return _attended(module, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     except (TypeError, ValueError, TraceError) as error:
         refuse(module, f"its call is not one that Pellucid computes: {error}")
         return torch_sdpa(
@@ -67,7 +77,7 @@ def scaled_dot_product_attention(
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
     """What pellucid.attention gives."""
-    return _attended(module, *args, **arguments)[0]
+    return _attended(module, *args, **arguments)
 
 
 def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
@@ -90,16 +100,15 @@ def _attended(
     score_mod: Any = None,
     mask_mod: Any = None,
     sinks: Tensor | None = None,
-    observe: bool = False,
-) -> tuple[Tensor, Seen]:
+) -> Tensor:
     problem, shaped = functional.describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
     call = of_problem(problem)
     if attn_mask is not None:
         _note_padding(call, attn_mask)
-    seen = attend(module, call, observe=observe)
-    return shaped(seen.output.reshape(*problem.batch, *seen.output.shape[1:])), seen
+    output = attend(module, call).output
+    return shaped(output.reshape(*problem.batch, *output.shape[1:]))
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:
@@ -110,6 +119,7 @@ def _note_padding(call: Call, attn_mask: Tensor) -> None:
 
 
 def flex_attention(
+    module: nn.Module,
     original: Callable[..., Any],
     query: Tensor,
     key: Tensor,
@@ -123,28 +133,37 @@ def flex_attention(
     *,
     return_aux: Any = None,
 ) -> Any:
-    """What torch's flex_attention gives, seen by whoever watches the module that is running."""
-    module = running_module()
-    wants_lse = return_lse or bool(return_aux is not None and return_aux.lse)
-    wants_maximum = bool(return_aux is not None and return_aux.max_scores)
-    if module is None:
-        more = {"return_aux": return_aux} if return_aux is not None else {"return_lse": return_lse}
-        own = {name: value for name, value in more.items() if value}
-        return original(
-            query, key, value, score_mod, block_mask, scale, enable_gqa, kernel_options=kernel_options, **own
-        )
-    output, seen = _attended(
-        module, query, key, value, scale=scale, enable_gqa=enable_gqa, score_mod=score_mod,
-        mask_mod=None if block_mask is None else block_mask.mask_mod, observe=wants_lse or wants_maximum,
-    )  # fmt: skip
-    if not (wants_lse or wants_maximum):
-        return output
-    lse = seen.observation.lse if seen.observation is not None else None
-    if return_aux is None:
-        return output, lse
-    auxiliary = torch.nn.attention.flex_attention.AuxOutput
-    maximum = getattr(seen.observation, "max_scores", None) if wants_maximum else None
-    return output, auxiliary(lse=lse if wants_lse else None, max_scores=maximum)
+    """What torch's flex_attention gives."""
+    try:
+        if return_lse and return_aux is not None:
+            raise ValueError("return_lse and return_aux are one too many")
+        mask_mod = _mask_mod(query, key, value, block_mask)
+        plain = {"scale": scale, "enable_gqa": enable_gqa, "score_mod": score_mod, "mask_mod": mask_mod}
+        if not return_lse and return_aux is None:
+            return _attended(module, query, key, value, **plain)
+        if sessions_of(module):
+            _attended(module, query, key, value, **plain)
+        output, seen = functional.observe(query, key, value, **plain, readouts=(LogSumExp(), MaxScore()))
+    except (TypeError, ValueError, TraceError) as error:
+        refuse(module, f"its call is not one that Pellucid computes: {error}")
+        given = (query, key, value, score_mod, block_mask, scale, enable_gqa, return_lse, kernel_options)
+        return original(*given, return_aux=return_aux)
+    if return_lse:
+        return output, seen.lse
+    return output, AuxOutput(**{name: seen[name] for name in AuxOutput._fields if getattr(return_aux, name)})
+
+
+def _mask_mod(query: Tensor, key: Tensor, value: Tensor, block_mask: Any) -> Any:
+    """The function that says all of a block mask; ValueError where torch says more, or says no."""
+    if not query.ndim == key.ndim == value.ndim == 4 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        raise ValueError("query, key and value are not of four dimensions and one batch")
+    if block_mask is None:
+        return None
+    if tuple(block_mask.shape[-2:]) != (query.shape[-2], key.shape[-2]):
+        raise ValueError(f"block_mask is one of {block_mask.shape[-2:]} queries and keys")
+    if block_mask.mask_mod is noop_mask and block_mask.sparsity() > 0:
+        raise ValueError("block_mask masks whole blocks, which no function says")
+    return block_mask.mask_mod
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -152,4 +171,5 @@ HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch_multi_head: multi_head_attention_forward,
     functional.attention: attention,
     functional.observe: observe,
+    flex.flex_attention: flex_attention,
 }

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,9 +18,12 @@ from pellucid.watch.choice import Chosen, chooser
 from pellucid.watch.flex import flex_captured
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
-from pellucid.watch.record import OnLayer, Record, Span
+from pellucid.watch.record import Layer, OnLayer, Record, Span
 from pellucid.watch.session import Session
 from pellucid.watch.torch_functions import Capture
+
+if TYPE_CHECKING:
+    from pellucid.watch.store import RecordWriter
 
 
 @contextmanager
@@ -35,7 +38,8 @@ def watch(
     tokens: list[list[str]] | None = None,
     source_tokens: list[list[str]] | None = None,
     segments: Mapping[str, Span] | None = None,
-    out: str | Path | None = None,
+    out: str | Path | RecordWriter | None = None,
+    resume: bool = False,
     on_layer: OnLayer | None = None,
     progress: bool | Listener = False,
 ) -> Iterator[Record]:
@@ -43,8 +47,8 @@ def watch(
 
     The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
     leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
-    flex_attention, nn.MultiheadAttention or pellucid.attention, and in pellucid.nn. Models that torch.compile has
-    compiled are not seen into.
+    flex_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes its products
+    and softmax itself. Models that torch.compile has compiled are not seen into.
 
     Args:
         model: any module.
@@ -56,8 +60,11 @@ def watch(
         tokens: the tokens of each sequence of the batch, to be shown.
         source_tokens: the same for what cross-attention looks at.
         segments: named ranges of tokens: prompt, answer, source, image ...
-        out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory.
-        on_layer: called with each Layer once it is complete; what it returns takes the layer's place.
+        out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory. Or a
+            RecordWriter, which whoever made it closes.
+        resume: whether a record in `out` is gone on with: the layers that it has whole are not read again. It must be
+            of the same model, tokens and readouts.
+        on_layer: called with each Layer once it is complete; what it returns takes the layer's place, and is written.
         progress: True for a bar in the terminal, or a function that is called with a Progress for each layer.
 
     Yields:
@@ -76,14 +83,21 @@ def watch(
         (['self_attn'], torch.Size([1, 2, 5]), torch.Size([1, 2, 1, 5]))
 
     """
+    if resume and out is None:
+        raise ValueError("resume: needs out, the record to go on with")
     session = _session(model, readouts, layers, heads, keep)
     session.more = _checked(more) or ()
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
+    record.readouts = _told(session)
     with ExitStack() as stack:
         session.listener = _listener(progress, stack)
-        session.on_layer = _receiver(out, on_layer, record, stack)
+        session.on_layer = on_layer
+        if out is not None:
+            writer = _writer(out, resume, record, stack)
+            session.stored = frozenset(writer.written)
+            session.on_layer = _written(writer, on_layer, session.stored)
         stack.enter_context(_captured(model, session))
         record.complete = False
         try:
@@ -111,6 +125,14 @@ def _session(
         chooser("keep", keep, names, everything),
         _head_numbers(heads),
     )
+
+
+def _told(session: Session) -> list[str]:
+    """What is read, with the numbers that each readout has: "topk 8"."""
+    asked = (*(session.readouts or ()), *session.more)
+    numbers = [[value for value in vars(readout).values() if isinstance(value, int)] for readout in asked]
+    own = [" ".join(map(str, (readout.name, *its))) for readout, its in zip(asked, numbers, strict=True)]
+    return own if session.readouts is not None else ["summary", *own]
 
 
 def _described(model: nn.Module) -> str:
@@ -151,14 +173,20 @@ def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:
     return bar
 
 
-def _receiver(out: str | Path | None, on_layer: OnLayer | None, record: Record, stack: ExitStack) -> OnLayer | None:
-    if out is None:
-        return on_layer
-    if on_layer is not None:
-        raise ValueError("out, on_layer: only one of them can take the layers")
-    from pellucid.watch.store import writing
+def _writer(out: str | Path | RecordWriter, resume: bool, record: Record, stack: ExitStack) -> RecordWriter:
+    from pellucid.watch.store import RecordWriter, writing
 
-    return stack.enter_context(writing(out, record))
+    return out if isinstance(out, RecordWriter) else stack.enter_context(writing(out, record, resume=resume))
+
+
+def _written(writer: RecordWriter, on_layer: OnLayer | None, stored: frozenset[str]) -> OnLayer:
+    """What writes a layer, as `on_layer` gives it back. One that is stored is only compared."""
+
+    def write(layer: Layer) -> Layer:
+        changed = on_layer(layer) if on_layer is not None and layer.name not in stored else None
+        return writer.add(layer if changed is None else changed)
+
+    return write
 
 
 @contextmanager

@@ -2,7 +2,11 @@
 
 import json
 import resource
+import shutil
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -221,6 +225,7 @@ def test_a_record_is_overwritten_or_resumed_only_if_asked(watched, tmp_path, mon
     assert "holds a record of another run" in err
     status, _, err = watched("bert", "--resume")
     assert (status, "holds every layer already" in err) == (0, True)
+    assert open_record(tmp_path / "run.attn").complete
     assert watched("llama", "--overwrite")[0] == 0
     assert open_record(tmp_path / "run.attn")[0].role == "causal self"
 
@@ -288,6 +293,61 @@ def test_what_cannot_be_watched(watched, pellucid, models, text, tmp_path):
         assert err.startswith("pellucid: "), name
         assert err.count("\n") == 1, err
         assert not (tmp_path / "run.attn").exists(), name
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that has no model."""
+
+    def do_GET(self):
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A server without a model in the place of the hub, its cache empty; called, nobody is there any more."""
+    from huggingface_hub import constants
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield lambda: (server.shutdown(), server.server_close())
+        server.shutdown()
+
+
+def test_a_name_that_the_hub_does_not_know_or_that_nobody_can_be_asked_about(pellucid, hub, text, tmp_path):
+    def refused(name, reason):
+        started = time.monotonic()
+        status, out, err = pellucid("watch", "--model", name, "--text", text, "--out", tmp_path / "run.attn")
+        assert (status, out) == (1, "")
+        assert err.startswith(
+            f"pellucid: --model {name}: is no folder, was not downloaded before, and http://127.0.0.1:"
+        )
+        assert err.endswith(f" {reason}; give a model's folder, or the name of a model on the hub or in its cache\n")
+        assert time.monotonic() - started < 10  # the library alone asks for half a minute
+
+    refused("nobody/nothing", "has no model of that name that you may read")
+    refused("no name of one", "has no model of that name that you may read")
+    hub()
+    refused("nobody/nothing", "cannot be reached")
+
+
+def test_a_model_in_the_hubs_cache_needs_no_network(pellucid, hub, models, text, tmp_path):
+    hub()
+    cached = tmp_path / "cache" / "models--somebody--bert"
+    shutil.copytree(models / "bert", cached / "snapshots" / ("0" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    status, _, err = pellucid("watch", "--model", "somebody/bert", "--text", text, "--out", tmp_path / "run.attn")
+    assert status == 0, err
+    assert open_record(tmp_path / "run.attn").model == "BertModel somebody/bert"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor
@@ -52,6 +53,13 @@ LATENT = SIZES | {
 }
 
 Model = tuple[Any, dict[str, Tensor]]
+VERSION = tuple(int(number) for number in transformers.__version__.split(".")[:2])
+
+
+def needs(version: tuple[int, int], why: str) -> None:
+    """Skip the test that asks where transformers is older than it needs, and say why."""
+    if version > VERSION:
+        pytest.skip(f"transformers {transformers.__version__}: {why}")
 
 
 def ids(length: int = LENGTH, batch: int = BATCH) -> Tensor:
@@ -135,14 +143,31 @@ def deepseek_v3() -> Model:
 
 
 def deepseek_v32() -> Model:
+    needs((5, 15), "it has no DeepSeek-V3.2")
     index = {"index_topk": 4, "index_n_heads": 2, "index_head_dim": 8}
     return transformers.DeepseekV32ForCausalLM(transformers.DeepseekV32Config(**LATENT, **index)), left_padded()
+
+
+def gptj() -> Model:
+    own = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+    return transformers.GPTJForCausalLM(transformers.GPTJConfig(vocab_size=99, **own)), left_padded()
+
+
+def bloom() -> Model:
+    config = transformers.BloomConfig(vocab_size=99, hidden_size=32, n_layer=2, n_head=4)
+    return transformers.BloomForCausalLM(config), left_padded()
+
+
+def xglm() -> Model:
+    own = {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 32}
+    return transformers.XGLMForCausalLM(transformers.XGLMConfig(vocab_size=99, **own)), left_padded()
 
 
 MODELS: dict[str, Callable[[], Model]] = {
     maker.__name__: maker
     for maker in (
-        bert, llama, mistral, gemma2, gpt_oss, t5, bart, whisper, gpt2, vit, deepseek_v3, deepseek_v32,
+        bert, llama, mistral, gemma2, gpt_oss, t5, bart, whisper, gpt2, vit, deepseek_v3, deepseek_v32, gptj,
+        bloom, xglm,
     )
 }  # fmt: skip
 
@@ -154,6 +179,13 @@ def made(name: str) -> Model:
     return model.eval().requires_grad_(False), inputs
 
 
+def swappable(name: str) -> Model:
+    """The same, of a model that asks the library for its attention, which then can be another."""
+    if name == "t5":
+        needs((5, 15), "its T5 multiplies its matrices itself")
+    return made(name)
+
+
 def settings(model: Any) -> list[str]:
     """The implementation that each part of a model is set to."""
     configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
@@ -161,13 +193,17 @@ def settings(model: Any) -> list[str]:
 
 
 def eager(model: Any, call: Callable[[], Any]) -> Any:
-    """What `call` gives with the model's own eager attention."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    """What `call` gives with the model's own eager attention, set in each part: the library skips some."""
+    if isinstance(model, getattr(transformers, "DeepseekV32PreTrainedModel", ())):
+        needs((5, 23), "its DeepSeek-V3.2 chooses keys by a mask that it applies in eager attention alone")
+    before = {id(m.config): (m.config, m.config._attn_implementation) for m in model.modules() if hasattr(m, "config")}
+    for config, _ in before.values():
+        config._attn_implementation = "eager"
     try:
         return call()
     finally:
-        model.set_attn_implementation(before)
+        for config, implementation in before.values():
+            config._attn_implementation = implementation
 
 
 def weights_by_role(outputs: Any) -> dict[str, list[Any]]:

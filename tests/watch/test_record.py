@@ -61,7 +61,7 @@ def test_any_part_of_the_weights_is_that_of_the_whole(record: Record) -> None:
 
 
 def test_rows_of_several_parts_come_in_the_order_asked_for() -> None:
-    model, _ = models.made("t5")  # its position bias is another tensor at each step
+    model, _ = models.swappable("t5")  # its position bias is another tensor at each step
     with pellucid.watch(model, keep=True) as record:
         model.generate(models.ids(), max_new_tokens=4, min_new_tokens=4, do_sample=False)
     layer = next(layer for layer in record.values() if layer.role == "causal self")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import flex_attention as torch_flex
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 import pellucid
-from pellucid import engines
+from pellucid import engines, repeated
 from pellucid.watch import restore
 from tests.watch import models
 
@@ -26,12 +30,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return run(problem)
 
     monkeypatch.setattr(engines, "run", counted)
+    monkeypatch.setattr(repeated, "find", lambda known: None)  # no call runs the plan of one like it
     return problems
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5", "vit", "deepseek_v32"])
 def test_an_accelerated_model_computes_the_same_with_pellucid(name: str, computed: list[Any]) -> None:
-    model, inputs = models.made(name)
+    model, inputs = models.swappable(name)
     before, plain = models.settings(model), model(**inputs)[0]
     assert computed == []
     assert pellucid.accelerate(model) is model
@@ -111,6 +116,161 @@ def test_everywhere_means_every_model_and_function_inside_the_with(computed: lis
     functional.scaled_dot_product_attention(x, x, x)
     model(**inputs)
     assert len(computed) == before
+
+
+class Flexible(nn.Module):
+    """FlexAttention, called by the name that this file imported."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
+        return flex_attention(query, key, value, **self.options)
+
+
+def tilted(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    return score + 0.1 * h * (k - q)
+
+
+def windowed(length: int = 128) -> Any:
+    def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (q - k < 40)
+
+    return create_block_mask(mask_mod, None, None, length, length, device="cpu")
+
+
+def blocks_alone() -> Any:
+    """A mask of which torch knows only the blocks: each query sees the first half of the keys."""
+    counts, indices = torch.tensor([[[1, 1]]], dtype=torch.int32), torch.zeros(1, 1, 2, 2, dtype=torch.int32)
+    return BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=64)
+
+
+def qkv(heads: int = 4, length: int = 128) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(2, own, length, 16, generator=generator) for own in (4, heads, heads))
+
+
+@pytest.fixture
+def _not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own function as it is, not traced by torch.compile first, nor warning of it."""
+    monkeypatch.setattr(torch_flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, raising=False)
+    monkeypatch.setattr(torch_flex, "_warn_once", lambda *_, **__: None)
+
+
+@contextmanager
+def accelerated(model: Any) -> Iterator[None]:
+    pellucid.accelerate(model)
+    try:
+        yield
+    finally:
+        restore(model)
+
+
+HOW = {"accelerate": accelerated, "everywhere": lambda _: pellucid.everywhere(), "watch": pellucid.watch}
+LSE = AuxRequest(lse=True)
+
+
+@pytest.mark.usefixtures("_not_compiled")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": 0.3, "score_mod": tilted},
+        {"block_mask": windowed()},
+        {"block_mask": windowed(), "score_mod": tilted, "return_aux": LSE},
+        {"return_lse": True},
+        {"return_aux": AuxRequest()},
+        {"enable_gqa": True, "block_mask": windowed(), "return_aux": LSE},
+    ],
+)
+@pytest.mark.parametrize("how", HOW)
+def test_flex_attention_is_swapped(how: str, options: dict[str, Any], computed: list[Any]) -> None:
+    model, tensors = Flexible(**options), qkv(2 if "enable_gqa" in options else 4)
+    before, expected = flex_attention, model(*tensors)
+    assert computed == []
+    with HOW[how](model):
+        assert flex_attention is not before
+        output = model(*tensors)
+    assert computed
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+    assert flex_attention is torch_flex.flex_attention is before
+    computed.clear()
+    torch.testing.assert_close(model(*tensors), expected, rtol=0, atol=0)
+    assert computed == []
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_flex_attention_brings_what_torch_has_on_no_cpu(how: str) -> None:
+    """Gradients, and the largest scores."""
+
+    def dense(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        place = torch.arange(4)[:, None, None], torch.arange(128)[:, None], torch.arange(128)
+        scores = tilted(query @ key.mT / 4, torch.zeros(()), *place)
+        return scores.softmax(-1) @ value, scores.logsumexp(-1), scores.amax(-1)
+
+    def results(call: Any) -> list[Any]:
+        tensors = [t.requires_grad_() for t in qkv()]
+        output, lse, maximum = call(*tensors)
+        (output.sum() + lse.square().sum()).backward()
+        return [output, lse, maximum, *(t.grad for t in tensors)]
+
+    model = Flexible(score_mod=tilted, return_aux=AuxRequest(lse=True, max_scores=True))
+    with HOW[how](model):
+        found = results(lambda *tensors: (lambda output, aux: (output, *aux))(*model(*tensors)))
+    torch.testing.assert_close(found, results(dense), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("_not_compiled")
+@pytest.mark.parametrize(
+    ("options", "tensors"),
+    [
+        ({"score_mod": lambda score, b, h, q, k: torch.special.i0(score)}, qkv()),  # not in the score language
+        ({"block_mask": blocks_alone()}, qkv()),
+        ({}, (qkv()[0], *(t[:1] for t in qkv()[1:]))),
+        ({"block_mask": windowed()}, qkv(length=127)),
+        ({}, tuple(t[0] for t in qkv())),
+        ({"return_lse": True, "return_aux": LSE}, qkv()),
+    ],
+    ids=["function", "blocks", "batch", "length", "dimensions", "both"],
+)
+def test_what_flex_attention_means_or_refuses_otherwise_is_left_to_torch(
+    options: dict[str, Any], tensors: tuple[Tensor, ...], computed: list[Any]
+) -> None:
+    model = Flexible(**options)
+
+    def outcome() -> Any:
+        try:
+            return model(*tensors)
+        except Exception as error:
+            return type(error), str(error)
+
+    expected = outcome()
+    with pellucid.everywhere():
+        found = outcome()
+    assert computed == []
+    if not isinstance(expected, Tensor):
+        assert found == expected
+        return
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="Flexible: its call is not one that Pellucid computes"), pellucid.watch(model):
+        assert torch.equal(model(*tensors), expected)
+
+
+@pytest.mark.usefixtures("_not_compiled")
+def test_names_are_as_before_once_their_last_user_is_gone(computed: list[Any]) -> None:
+    before, tensors, one, other = flex_attention, qkv(), Flexible(), Flexible()
+    pellucid.accelerate(one)
+    with pellucid.everywhere():
+        pellucid.accelerate(other)
+        restore(one)
+    one(*tensors)
+    assert computed == []  # restored, though the name in its file is not torch's own yet
+    other(*tensors)
+    assert len(computed) == 1
+    assert flex_attention is not before
+    del other
+    assert flex_attention is before
 
 
 def test_what_is_no_module_is_refused() -> None:

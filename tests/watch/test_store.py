@@ -18,7 +18,9 @@ from safetensors import safe_open
 import pellucid
 from pellucid.readouts import Pooled, TopK
 from pellucid.watch.record import Missed
+from pellucid.watch.session import Session
 from pellucid.watch.store import RecordError, RecordWriter, open_record
+from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 
 IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))
@@ -326,6 +328,7 @@ def test_a_process_that_is_killed(tmp_path):
     """Killed in the middle of a layer's file."""
     code = f"""
 import os, signal
+from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 from pellucid.watch.store import RecordWriter
 record = observed_record(observed_layer("first"), observed_layer("second"))
@@ -441,6 +444,145 @@ def files_of_at_most(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the n-th call of a module."""
+
+    def __init__(self, module, n):
+        self.left = n
+        self.hook = module.register_forward_pre_hook(self)
+
+    def __call__(self, *_):
+        self.left -= 1
+        if self.left == 0:
+            self.hook.remove()
+            raise KeyboardInterrupt
+
+
+def interrupted(model, run, module, n, **options):
+    Interrupt(module, n)
+    with pytest.raises(KeyboardInterrupt), pellucid.watch(model, **options):
+        run()
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the modules whose calls are read, not only computed."""
+    names = []
+    enter = Session._enter
+    monkeypatch.setattr(
+        Session, "_enter", lambda self, place, *rest: names.append(place.name) or enter(self, place, *rest)
+    )
+    return names
+
+
+@torch.no_grad()
+def test_an_interrupted_run_is_gone_on_with(model, tmp_path, read):
+    x, path = torch.randn(1, 29, 16), tmp_path / "run.attn"
+    interrupted(model, lambda: model(x), model.layers[2], 1, keep=True, out=path)
+    before = {file.name: file.stat().st_mtime_ns for file in path.glob("layer-*")}
+    assert len(before) == 2
+    expected = model(x)
+    read.clear()
+    with pellucid.watch(model, keep=True, out=path, resume=True) as record:
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
+    assert read == ["layers.2.self_attn"]
+    assert {file.name: file.stat().st_mtime_ns for file in path.glob("layer-000[01]*")} == before
+    opened = open_record(path, verify=True)
+    assert (opened.complete, opened.layers) == (True, record.layers)
+    with pellucid.watch(model, keep=True) as whole:
+        model(x)
+    for name, layer in whole.items():
+        assert_same(opened[name], layer)
+        assert torch.equal(record[name].weights(), layer.weights())
+    read.clear()
+    with pellucid.watch(model, keep=True, out=path, resume=True):
+        model(x)
+    assert read == []
+    assert open_record(path).complete
+
+
+@torch.no_grad()
+def test_a_layer_that_runs_twice_is_gone_on_with(tmp_path, read):
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 16, batch_first=True).eval()
+    x, path = torch.randn(1, 7, 16), tmp_path / "run.attn"
+
+    def run():
+        layer(layer(layer(x)))
+
+    interrupted(layer, run, layer, 3, out=path)
+    read.clear()
+    with pellucid.watch(layer, out=path, resume=True):
+        run()
+    assert read == ["self_attn#3"]
+    assert open_record(path, verify=True).layers == ["self_attn", "self_attn#2", "self_attn#3"]
+
+
+@torch.no_grad()
+def test_an_interrupted_generation_is_gone_on_with(tmp_path, read, monkeypatch):
+    model, inputs = models.made("llama")
+    path = tmp_path / "run.attn"
+
+    def run():
+        model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+
+    interrupted(model, run, model.model.layers[1], 3, keep=True, out=path)
+    assert [(layer.calls, layer.complete) for layer in open_record(path).values()] == [(3, False), (2, False)]
+
+    def full(self, layer, add=RecordWriter.add):
+        if self.written:
+            raise RecordError("no space left")
+        return add(self, layer)
+
+    with monkeypatch.context() as patch:  # both layers are read anew, and the second cannot be written
+        patch.setattr(RecordWriter, "add", full)
+        with pytest.raises(RecordError, match="no space left"), pellucid.watch(model, keep=True, out=path, resume=True):
+            run()
+    assert [(layer.calls, layer.complete) for layer in open_record(path).values()] == [(4, True)]
+    read.clear()
+    with pellucid.watch(model, keep=True, out=path, resume=True):
+        run()
+    assert set(read) == {"model.layers.1.self_attn"}
+    with pellucid.watch(model, keep=True) as whole:
+        run()
+    opened = open_record(path, verify=True)
+    assert (opened.complete, opened.layers) == (True, whole.layers)
+    for name, layer in whole.items():
+        assert_same(opened[name], layer)
+        torch.testing.assert_close(opened[name].weights(), layer.weights(), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_what_is_not_the_same_run_is_not_gone_on_with(tmp_path):
+    model, inputs = models.made("bert")
+    path = tmp_path / "run.attn"
+    own = {"tokens": [["a"] * 13] * 2, "segments": {"first": slice(0, 3)}, "more": [TopK(3)]}
+    interrupted(model, lambda: model(**inputs), model.encoder.layer[1], 1, out=path, **own)
+    before = (path / "manifest.json").read_bytes()
+    other = torch.nn.TransformerEncoderLayer(16, 2, 16, batch_first=True).eval()
+    for watched, changed, message in (
+        (other, {}, r"with other model \(BertModel\)"),
+        (model, {"tokens": [["b"] * 13] * 2}, "with other tokens;"),
+        (model, {"segments": {}}, "with other segments;"),
+        (model, {"more": [TopK(4)]}, r"with other readouts \(\['summary', 'topk 3'\]\)"),
+        (model, {"readouts": [TopK(3)], "more": ()}, "with other readouts"),
+    ):
+        with (
+            pytest.raises(RecordError, match=f"run.attn: holds a record of another run, {message}"),
+            pellucid.watch(watched, out=path, resume=True, **own | changed),
+        ):
+            raise AssertionError("the body must not run")
+        assert (path / "manifest.json").read_bytes() == before
+    longer, another = models.ids(17), models.ids() + 1
+    for ids, message in (
+        (longer, "encoder.layer.0.attention.self has q_len 13, not 17"),
+        (another, "its text is another"),
+    ):
+        watching = pellucid.watch(model, out=path, resume=True, **own)
+        with pytest.raises(RecordError, match=f"holds a record of another run: {message}"), watching:
+            model(input_ids=ids)
+    assert open_record(path, verify=True).layers == ["encoder.layer.0.attention.self"]
 
 
 def test_where_nothing_attends_nothing_is_left(tmp_path):

@@ -111,7 +111,9 @@ def pooled(counted: Tensor, tokens: Tensor, bins: int) -> Tensor:
 
 
 @pytest.mark.parametrize("cache", [None, "static"])
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "t5", "whisper", "gpt2", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma2", "gpt_oss", "t5", "whisper", "gpt2", "deepseek_v3", "bloom", "xglm"]
+)
 def test_generation_is_one_map_a_layer(name: str, cache: str | None) -> None:
     model, inputs = models.made(name)
     inputs = {key: value for key, value in inputs.items() if key != "decoder_input_ids"}
@@ -194,16 +196,21 @@ def test_packed_rows_and_masks_of_ones_own() -> None:
         assert (record[1].weights() - outputs.attentions[1]).abs().max() < TOLERANCE
 
 
-def test_output_attentions_gives_observations_under_the_own_name() -> None:
-    for name in ("llama", "bert", "t5"):
-        model, inputs = models.made(name)
-        expected = eager_weights(model, inputs)
-        outputs = pellucid.accelerate(model)(**inputs, output_attentions=True)
-        for role, observations in models.weights_by_role(outputs).items():
-            for observation, weights in zip(observations, expected[role], strict=True):
-                assert isinstance(observation, pellucid.Observation)
-                rows = ~torch.isinf(observation.lse)
-                torch.testing.assert_close(observation.weights()[rows], weights[rows], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", ["llama", "bert", "t5"])
+def test_output_attentions_gives_observations_under_the_own_name(name: str) -> None:
+    model, inputs = models.swappable(name)
+    expected = eager_weights(model, inputs)
+    outputs = pellucid.accelerate(model)(**inputs, output_attentions=True)
+    found = models.weights_by_role(outputs)
+    assert found.keys() == expected.keys()
+    for role, observations in found.items():
+        for observation, weights in zip(observations, expected[role], strict=True):
+            assert isinstance(observation, pellucid.Observation)
+            rows = ~torch.isinf(observation.lse)
+            torch.testing.assert_close(observation.weights()[rows], weights[rows], atol=1e-5, rtol=0)
+
+
+def test_generation_gives_observations_under_the_own_name() -> None:
     generated = pellucid.accelerate(models.made("llama")[0]).generate(
         models.ids(), max_new_tokens=3, output_attentions=True, return_dict_in_generate=True, pad_token_id=0
     )
@@ -298,14 +305,33 @@ def test_precision_follows_autocast_and_inference_mode_is_no_obstacle() -> None:
     torch.testing.assert_close(record[0].weights()[1].sum(-1), torch.ones(4, 15))
 
 
-def test_a_model_that_turns_to_eager_meanwhile_says_so_and_is_restored() -> None:
+def test_a_model_that_turns_to_eager_meanwhile_is_seen_all_the_same_and_restored() -> None:
     model, inputs = models.made("whisper")
     model.generation_config.alignment_heads = [[0, 1], [1, 2]]
     model.generation_config.no_timestamps_token_id = 98
-    with pytest.raises(ValueError, match="WhisperAttention was set to eager attention while it was watched"):  # noqa: SIM117
-        with pellucid.watch(model):
-            model.generate(inputs["input_features"], max_new_tokens=2, return_token_timestamps=True)
+    with pellucid.watch(model, keep=True) as plain:
+        generated = model.generate(inputs["input_features"], max_new_tokens=4)
+    with pellucid.watch(model, keep=True) as record:
+        timed = model.generate(inputs["input_features"], max_new_tokens=4, return_token_timestamps=True)
     assert set(models.settings(model)) == {"sdpa"}
+    assert torch.equal(timed["sequences"], generated)
+    assert record.layers == plain.layers
+    for layer, expected in zip(record.values(), plain.values(), strict=True):
+        assert (layer.by_hand, expected.by_hand) == (True, False)
+        assert (layer.role, layer.calls) == (expected.role, expected.calls)
+        torch.testing.assert_close(layer.weights(), expected.weights(), atol=TOLERANCE, rtol=0)
+
+
+def test_eager_attention_that_cannot_be_seen_says_why() -> None:
+    model, inputs = models.made("gpt_oss")  # its weights are cut after the softmax: the sink's is taken off
+
+    def watched() -> None:
+        with pellucid.watch(model):
+            model.set_attn_implementation("eager")
+            model(**inputs)
+
+    with pytest.raises(ValueError, match="GptOssAttention was set to eager attention while it was watched"):
+        watched()
 
 
 def test_a_part_of_a_model_can_be_watched_alone() -> None:

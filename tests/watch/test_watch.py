@@ -112,7 +112,7 @@ def test_layers_and_heads_are_chosen() -> None:
             ValueError,
             "readouts: more than one is named entropy",
         ),
-        ({"out": "x.attn", "on_layer": print}, ValueError, "out, on_layer: only one of them"),
+        ({"resume": True}, ValueError, "resume: needs out, the record to go on with"),
     ],
 )
 def test_bad_choices_are_refused_before_the_model_runs(
@@ -136,21 +136,24 @@ def test_a_head_beyond_the_models_is_an_error_and_no_model_is_too() -> None:
         pass
 
 
-class SlowAttention(nn.Module):
-    """Attention by hand, which nobody can see."""
+class TiltedAttention(nn.Module):
+    """Attention by hand, whose weights are no longer those of the softmax when they meet the values."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x @ x.mT).softmax(-1) @ x
+        return ((x @ x.mT).softmax(-1) * torch.linspace(0, 1, x.shape[-2])) @ x
 
 
-class LinearAttention(SlowAttention):
-    """Attention in name."""
+class LinearAttention(nn.Module):
+    """Attention in name: its softmaxes are over features and over positions, none is over keys."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1) @ (x.softmax(-2).mT @ x)
 
 
 def test_nothing_found_is_an_error_and_never_an_empty_map() -> None:
     for model, reason in (
         (nn.Linear(4, 4), "watch: no softmax attention found in Linear$"),
-        (SlowAttention(), r"found in SlowAttention \(SlowAttention: SlowAttention computes its weights itself"),
+        (TiltedAttention(), r"found in TiltedAttention \(TiltedAttention: TiltedAttention computes its weights itself"),
         (nn.Sequential(LinearAttention()), "LinearAttention is not softmax attention: it has no matrix of weights"),
     ):
         with pytest.raises(ValueError, match=reason), pellucid.watch(model):
@@ -163,13 +166,13 @@ def test_nothing_found_is_an_error_and_never_an_empty_map() -> None:
 
 
 def test_what_ran_and_was_not_seen_is_listed_and_warned_of() -> None:
-    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, batch_first=True), SlowAttention()).eval()
-    with pytest.warns(UserWarning, match="watch: 1 attention modules were not observed. 1: SlowAttention computes"):  # noqa: SIM117
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, batch_first=True), TiltedAttention()).eval()
+    with pytest.warns(UserWarning, match="watch: 1 attention modules were not observed. 1: TiltedAttention computes"):  # noqa: SIM117
         with torch.no_grad(), pellucid.watch(model) as record:
             model(torch.rand(1, 5, 8))
     assert record.layers == ["0.self_attn"]
     assert [missed.name for missed in record.missed] == ["1"]
-    with pytest.raises(KeyError, match="'1' was not observed: SlowAttention computes its weights itself"):
+    with pytest.raises(KeyError, match="'1' was not observed: TiltedAttention computes its weights itself"):
         record["1"]
 
 
