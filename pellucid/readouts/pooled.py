@@ -34,6 +34,11 @@ class Pooled(ColumnReadout):
                 raise ValueError(f"{name}: Pooled takes a whole number of bins from 1, got {value!r}")
         self.queries, self.keys = queries, keys
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The bins."""
+        return self.queries, self.keys
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         q_len, k_len = dense.weights.shape[-2:]

@@ -18,6 +18,7 @@ from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
+from pellucid.engines.cpu.pools import POOLED_TASKS, most_pooled, pools_of
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -34,6 +35,7 @@ class Prepared:
     address: int
     numbers: bytes  # the arguments, with 0 for every address
     array: type[ctypes.Array[ctypes.c_int64]]
+    chunk: int  # queries of a task
     scratch: int  # bytes for each thread
     workers: int
     slots: tuple[Slot, ...]
@@ -79,8 +81,15 @@ def prepare(
         lambda module: emit(module, kernel, spec, program),
         spec.target,
     )
-    named = _sizes(problem, kernel, spec) | {
-        "scratch_size": spec.scratch["end"],
+    named = _sizes(problem, kernel, spec)
+    chunk = named["chunk"]
+    pools = pools_of(problem) if spec.pools else ()
+    scratch = spec.scratch["end"]
+    for pool in pools:
+        named |= pool.sizes(chunk) | {f"{pool.name}_memory": scratch}
+        scratch += pool.memory(chunk, spec)
+    named |= {
+        "scratch_size": scratch,
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
         "key_group": group_of(problem.heads, problem.key),
         "value_group": group_of(problem.heads, problem.value),
@@ -96,7 +105,7 @@ def prepare(
         numbers += _layout(tensor)
     array = ctypes.c_int64 * len(numbers)
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
-    return Prepared(address, bytes(array(*numbers)), array, spec.scratch["end"], workers, slots)
+    return Prepared(address, bytes(array(*numbers)), array, chunk, scratch, workers, slots)
 
 
 def call(
@@ -164,10 +173,12 @@ def _work(named: dict[str, int], spec: Spec) -> int:
 
 def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
     """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
-    wanted = TASKS_A_THREAD * torch.get_num_threads()
+    wanted, most = TASKS_A_THREAD * torch.get_num_threads(), spec.chunk
+    if spec.pools:
+        wanted, most = POOLED_TASKS, min(most, most_pooled(pools_of(problem), spec))
     per_head = -(-wanted // pairs)
     blocks = -(-problem.q_len // spec.block)
-    return min(spec.chunk, max(1, -(-blocks // per_head)) * spec.block)
+    return min(most, max(1, -(-blocks // per_head)) * spec.block)
 
 
 def _column_chunk(problem: Problem, spec: Spec) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I32, I64, Value, vector
 from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
+from pellucid.engines.cpu.pooling import Pooling
 from pellucid.engines.cpu.program import Values
 from pellucid.language import SCORE
 
@@ -24,6 +25,11 @@ class Forward(Kernel):
         self.start(task)
         self.over_keys(task)
         self.finish(task)
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        """The stage of the pooled readouts."""
+        return Pooling(self)
 
     def start(self, task: Task) -> None:
         """No key seen yet."""
@@ -41,6 +47,8 @@ class Forward(Kernel):
                 code.store(self.scratch["top_keys"], nobody, i)
 
             code.loop(0, rows * spec.top_width, empty)
+        if spec.pools:
+            self.pooling.start(task)
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""
@@ -58,10 +66,17 @@ class Forward(Kernel):
         is done once a row.
         """
         code = self.code
-        code.loop(0, block.rows, lambda row: self.row_scores(block, row, masked))
-        code.loop(0, block.rows, lambda row: self.merge_maxima(block, row, masked), step=self.lanes)
-        code.loop(0, block.rows, lambda row: self.row_weights(block, row, masked))
-        code.loop(0, block.rows, lambda row: self.merge_sums(block, row), step=self.lanes)
+
+        def some(row: Value) -> None:
+            stop = code.minimum(row + self.lanes, block.rows)
+            code.loop(row, stop, lambda own: self.row_scores(block, own, masked))
+            self.merge_maxima(block, row, masked)
+            code.loop(row, stop, lambda own: self.row_weights(block, own, masked))
+            self.merge_sums(block, row)
+            if self.spec.pools:
+                self.pooling.add(block, row)
+
+        code.loop(0, block.rows, some, step=self.lanes)
 
     def row_scores(self, block: Block, row: Value, masked: bool) -> None:
         """Apply score_mod and mask_mod to a row of the tile; keep its largest scores, lane by lane."""
@@ -124,6 +139,9 @@ class Forward(Kernel):
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
                     result[v * width + i] = term(result[v * width + i])
             self.products.store_weights(row, weights, j)
+            if self.spec.pools and self.spec.pairs:  # which keeps them elsewhere, and rounded
+                for v, weight in enumerate(weights):
+                    code.store(scores, weight, j + v * self.lanes)
             return result
 
         start = [code.constant(self.type, 0.0)] * (width * self.spec.vectors)
@@ -243,7 +261,7 @@ class Forward(Kernel):
             total = code.load(self.scratch["total"], self.number, i)
             if spec.rows_out:
                 self._write_state(task, i)
-            factor = code.spread(self._factor(self.head_of_row(task, i), maximum, total), self.lanes)
+            factor = code.spread(self.factor_of_rows(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
             output = self.output_of_row(task, i)
             for start, length in tiles.columns(spec.value_dim, self.lanes):
@@ -253,6 +271,8 @@ class Forward(Kernel):
                 tiles.store_numbers(code, spec, output, numbers, start, valid)
 
         code.loop(0, task.rows, row)
+        if self.spec.pools:
+            self.pooling.finish(task)
 
     def output_of_row(self, task: Task, row: Value) -> Value:
         """Where a row's output begins."""
@@ -266,8 +286,8 @@ class Forward(Kernel):
         """The row's index in [batch, heads, q_len]."""
         return task.pair * self.q_len + task.first + row
 
-    def _factor(self, head: Value, maximum: Value, total: Value) -> Value:
-        """What the row's sums are multiplied by."""
+    def factor_of_rows(self, head: Value, maximum: Value, total: Value) -> Value:
+        """What the sums of a row, or of one in each lane, are multiplied by."""
         code = self.code
         if not self.spec.sinks:
             return 1.0 / total

@@ -69,8 +69,8 @@ class Kernel(ABC):
         self.type = vector(spec.number, spec.lanes)
         self.q_len, self.k_len = self.argument("q_len"), self.argument("k_len")
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
-        base = Value(code, code.ir.inttoptr(memory.raw, POINTER))
-        self.scratch = {name: code.at(base, place) for name, place in spec.scratch.items() if name != "end"}
+        self.memory = Value(code, code.ir.inttoptr(memory.raw, POINTER))
+        self.scratch = {name: code.at(self.memory, place) for name, place in spec.scratch.items() if name != "end"}
         self.products = (amx.Tiles if spec.tiles else Pairs if spec.pairs else Products)(code, spec, self.scratch)
         self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}

@@ -18,6 +18,8 @@ CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
+POOLS = ("pooled", "pooled_max")
+
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
 ARGUMENTS = [
@@ -28,7 +30,7 @@ ARGUMENTS = [
     "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
+    *(f"{pool}{part}" for pool in POOLS for part in ("", "_bins", "_span", "_memory", "_keys", "_keep", "_queries")),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
@@ -53,7 +55,7 @@ class Spec:
     queries: int = 1  # of decode
     partial: bool = False  # whether the output is merged with others, and so kept in the precision of the computation
     received: bool = False
-    pooled: bool = False
+    pools: tuple[str, ...] = ()  # the readouts that join weights over bins, of POOLS
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
     tiles: bool = False  # whether pairs are multiplied on matrix tiles
 
@@ -167,14 +169,13 @@ class Spec:
             "values": self.packed_keys * self.value_width // self.pair,
             "queries": self.block * (self.key_words + self.lanes),
             "tile": self.block * self.tile_stride,
-            "partials": self.block * self.lanes * (len(self.accumulators) - 1),
+            "partials": self.block * self.lanes * (len(self.accumulators) - 1),  # at least a square of lanes
             "correction": self.block,
             "shift": self.block,
             "drift": self.block if self.entropy else 0,
             "output": rows * self.value_width,
             "weights": self.block * self.pair_stride if self.pairs else 0,
             "received": KEYS if self.received else 0,
-            "bins": KEYS if self.pooled else 0,
             "top_scores": rows * self.top_width,
             "top_keys": rows * self.top_width,
         } | dict.fromkeys(self.accumulators, rows)

@@ -19,6 +19,7 @@ from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place,
 from pellucid.engines.cpu.decode import Decode
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import asked, program_of, spec_of
 from pellucid.engines.cpu.state import RowState, merged
@@ -42,6 +43,14 @@ class Inputs(NamedTuple):
     captured: tuple[Tensor, ...]  # by the functions, in the order of `captured_by`
 
 
+class Written(NamedTuple):
+    """What a plan's kernel wrote."""
+
+    output: Tensor
+    state: RowState
+    pooled: dict[str, Tensor]  # by readout, [*batch, heads, query bins, key bins]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to run problems like one that was seen: a kernel, and the shapes of what it writes."""
@@ -53,10 +62,11 @@ class Plan:
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
     ranges: int  # of keys, each with an output of its own
+    pools: tuple[Pool, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
-    def run(self, inputs: Inputs, shape: tuple[int, ...]) -> tuple[Tensor, RowState]:
-        """The output, in `shape`, and what was kept of each row."""
+    def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
+        """The output, in `shape`, and what was read."""
         dtype = self.number if self.spec.partial else self.dtype
         output = torch.empty(shape if self.ranges == 1 else (self.ranges, *shape), dtype=dtype)
         state = RowState.empty(self.spec, self.rows, self.number, self.ranges)
@@ -65,8 +75,18 @@ class Plan:
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
+        pooled = self._pooled() if self.pools else {}
+        for pool in self.pools:
+            tensors |= {pool.name: pooled[pool.name]} | pool.tables(self.spec, self.number)
         self.prepared.run(tensors, inputs.captured)
-        return (output, state) if self.ranges == 1 else merged(output, state, inputs.sinks, self.dtype)
+        if self.ranges > 1:
+            output, state = merged(output, state, inputs.sinks, self.dtype)
+        joined = {pool.name: pool.joined(pooled[pool.name], self.prepared.chunk) for pool in self.pools}
+        return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
+
+    def _pooled(self) -> dict[str, Tensor]:
+        pairs, chunk = math.prod(self.rows[:-1]), self.prepared.chunk
+        return {pool.name: pool.written(pairs, chunk, self.number) for pool in self.pools}
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
         tensors = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
@@ -114,11 +134,13 @@ def _plan(problem: Problem, program: Program) -> Plan:
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, Decode if few else Forward, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, ranges, untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, ranges, pools_of(problem), untouched)
 
 
 def is_decode(problem: Problem) -> bool:
     """Whether so few rows share each key that packing keys would not pay."""
+    if pools_of(problem):  # which go through keys a tile at a time
+        return False
     group = group_of(problem.heads, problem.key)
     same = group == group_of(problem.heads, problem.value)
     return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS
