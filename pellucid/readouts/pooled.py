@@ -61,7 +61,7 @@ class Pooled(ColumnReadout):
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
         counts = torch.bincount(_bins(problem.q_len, self.queries), minlength=state.shape[-2])
-        return state / counts[:, None].to(state)
+        return state.div_(counts[:, None])
 
 
 def _count(length: int, bins: int) -> int:

@@ -86,7 +86,7 @@ def prepare(
     pools = pools_of(problem) if spec.pools else ()
     scratch = spec.scratch["end"]
     for pool in pools:
-        named |= pool.sizes(chunk) | {f"{pool.name}_memory": scratch}
+        named |= {f"{pool.name}_bins": pool.columns, f"{pool.name}_rows": pool.rows, f"{pool.name}_memory": scratch}
         scratch += pool.memory(chunk, spec)
     named |= {
         "scratch_size": scratch,

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import I32, I64, Value, vector
+from pellucid.engines.cpu.builder import I32, I64, Code, Value, vector
 from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
+from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.pooling import Pooling
-from pellucid.engines.cpu.program import Values
+from pellucid.engines.cpu.program import Values, always_finite, condition_of
 from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
@@ -105,7 +106,7 @@ class Forward(Kernel):
     def merge_maxima(self, block: Block, row: Value, masked: bool) -> None:
         """The largest scores so far of some rows, and what their sums so far must be multiplied by."""
         code, state, of_chunk = self.code, self.scratch, block.row + row
-        maximum = tiles.across_rows(code, self._partials(0, row), code.maximum)
+        maximum = self._maxima(row)
         if self.factor is not None and self.bare(masked):
             maximum = maximum * code.spread(self.factor, self.lanes)
         before = code.load(state["maximum"], self.type, of_chunk)
@@ -116,6 +117,15 @@ class Forward(Kernel):
         code.store(state["correction"], self.power(before - shift), row)
         if self.spec.entropy:  # its terms are relative to the maximum, which has moved
             code.store(state["drift"], code.select(before == -math.inf, 0.0, before - shift), row)
+
+    def _maxima(self, row: Value) -> Value:
+        """The largest scores of the tile of some rows, one row in each lane."""
+        code, k = self.code, self.spec.topk
+        if not 0 < k <= self.lanes:
+            return tiles.across_rows(code, self._partials(0, row), code.maximum)
+        largest = tiles.descending(code, tiles.transposed(code, self._partials(0, row)))
+        code.store(self.scratch["kth"], largest[k - 1], row)  # the k-th of all is no less
+        return largest[0]
 
     def row_weights(self, block: Block, row: Value, masked: bool) -> None:
         """Store a row's weights; keep the sums of them and of what each readout adds, lane by lane."""
@@ -191,10 +201,19 @@ class Forward(Kernel):
         if self.expects:
             functions, exists = functions.bind("k", self.keys(block, place)), self.exists(block, place)
         for expect in self.expects:
+            condition = condition_of(expect)
+            if condition is not None:
+                holds = code.spread(functions.value(condition, exists), self.lanes)
+                terms.append(partial(self._add_where, holds, weight))
+                continue
             value = code.spread(functions.value(expect, exists), self.lanes)
-            value = code.select(weight == 0.0, 0.0, value)  # a masked key's may be NaN
+            if not always_finite(expect):  # at a masked key
+                value = code.select(weight == 0.0, 0.0, value)
             terms.append(partial(code.fma, weight, value))
         return terms
+
+    def _add_where(self, condition: Value, weight: Value, total: Value) -> Value:
+        return self.code.select(condition, total + weight, total)
 
     def keep_largest(self, block: Block, row: Value) -> None:
         """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
@@ -202,25 +221,45 @@ class Forward(Kernel):
         top_scores = code.at(self.scratch["top_scores"], (block.row + row) * width, self.number)
         top_keys = code.at(self.scratch["top_keys"], (block.row + row) * width, I32)
         places = range(0, width, self.lanes)
-        key_type = vector(I32, self.lanes)
-
-        def candidates(j: Value, *listed: Value) -> list[Value]:
-            larger = code.load(scores, self.type, j) > self._threshold(listed)
-
-            def candidate(_: Value, bits: Value, *listed: Value) -> list[Value]:
-                lane = code.lowest_bit(bits)
-                score, key = code.load(scores, self.number, j + lane), (block.key + j + lane).to(I32)
-                return [bits & (bits - 1), *self._inserted(listed, score, key)]
-
-            bits = code.bitmask(larger)
-            return code.loop(0, code.count_bits(bits), candidate, [bits, *listed])[1:]
-
         listed = [code.load(top_scores, self.type, place) for place in places]
-        listed += [code.load(top_keys, key_type, place) for place in places]
-        listed = code.loop(0, block.count, candidates, listed, step=self.lanes)
+        words = self._candidates(block, row, self._threshold(listed))
+        listed += [code.load(top_keys, vector(I32, self.lanes), place) for place in places]
+
+        def candidate(_: Value, *carried: Value) -> list[Value]:
+            place, rest = _lowest_bit(code, carried[: len(words)])
+            score, key = code.load(scores, self.number, place), (block.key + place).to(I32)
+            return [*rest, *self._inserted(carried[len(words) :], score, key)]
+
+        count = sum((code.count_bits(word) for word in words[1:]), code.count_bits(words[0]))
+        # One loop over all of them, for a processor guesses wrongly where each loop ends.
+        listed = code.loop(0, count, candidate, [*words, *listed])[len(words) :]
         for place, own, keys in zip(places, listed, listed[len(places) :], strict=False):
             code.store(top_scores, own, place)
             code.store(top_keys, keys, place)
+
+    def _candidates(self, block: Block, row: Value, last: Value) -> list[Value]:
+        """The keys that may be among the row's largest, a bit for each: those larger than the last of the list."""
+        code, scores, words = self.code, self.row_of_tile(row), self.scratch["candidates"]
+        least = self._least(row)
+        for word in range(KEYS // 64):
+            code.store(words, code.i64(0), word)
+
+        def panel(j: Value) -> None:
+            bits = code.load(words, I64, j >> 6)
+            for v in range(self.spec.vectors):
+                some = code.load(scores, self.type, j + v * self.lanes)
+                larger = some > last if least is None else (some > last) & (some >= least)
+                bits = bits | (code.bitmask(larger) << ((j & 63) + v * self.lanes))
+            code.store(words, bits, j >> 6)
+
+        code.loop(0, block.count, panel, step=self.panel)
+        return [code.load(words, I64, word) for word in range(KEYS // 64)]
+
+    def _least(self, row: Value) -> Value | None:
+        """What a score must be at least to be among the row's largest in the tile, in every lane, if it is known."""
+        if self.spec.topk > self.lanes:
+            return None
+        return self.code.spread(self.code.load(self.scratch["kth"], self.number, row), self.lanes)
 
     def _threshold(self, listed: Sequence[Value]) -> Value:
         """What a score must be larger than to be among the largest: the last of them, in every lane."""
@@ -321,3 +360,13 @@ def _pairwise(combine: Callable[[Value, Value], Value], values: list[Value]) -> 
         pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
         values = [combine(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
     return values[0]
+
+
+def _lowest_bit(code: Code, words: Sequence[Value]) -> tuple[Value, list[Value]]:
+    """The place of the lowest bit that is set in some words, and the words without it."""
+    word, first = words[-1], code.i64(len(words) - 1)
+    for i in reversed(range(len(words) - 1)):
+        found = words[i] != 0
+        word, first = code.select(found, words[i], word), code.select(found, code.i64(i), first)
+    rest = word & (word - 1)
+    return first * 64 + code.lowest_bit(word), [code.select(first == i, rest, own) for i, own in enumerate(words)]

@@ -30,7 +30,7 @@ ARGUMENTS = [
     "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    *(f"{pool}{part}" for pool in POOLS for part in ("", "_bins", "_span", "_memory", "_keys", "_keep", "_queries")),
+    *(f"{pool}{part}" for pool in POOLS for part in ("", "_rows", "_bins", "_shared", "_memory", "_keys", "_keep", "_queries")),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
@@ -176,6 +176,8 @@ class Spec:
             "output": rows * self.value_width,
             "weights": self.block * self.pair_stride if self.pairs else 0,
             "received": KEYS if self.received else 0,
+            "kth": self.block if self.topk else 0,
+            "candidates": KEYS // 8 // self.size if self.topk else 0,  # a bit for each key
             "top_scores": rows * self.top_width,
             "top_keys": rows * self.top_width,
         } | dict.fromkeys(self.accumulators, rows)

@@ -76,17 +76,21 @@ class Plan:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
         pooled = self._pooled() if self.pools else {}
+        tensors |= pooled
         for pool in self.pools:
-            tensors |= {pool.name: pooled[pool.name]} | pool.tables(self.spec, self.number)
+            tensors |= pool.tables(self.spec, self.number)
         self.prepared.run(tensors, inputs.captured)
         if self.ranges > 1:
             output, state = merged(output, state, inputs.sinks, self.dtype)
-        joined = {pool.name: pool.joined(pooled[pool.name], self.prepared.chunk) for pool in self.pools}
+        joined = {pool.name: pool.joined(pooled, self.prepared.chunk) for pool in self.pools}
         return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
 
     def _pooled(self) -> dict[str, Tensor]:
         pairs, chunk = math.prod(self.rows[:-1]), self.prepared.chunk
-        return {pool.name: pool.written(pairs, chunk, self.number) for pool in self.pools}
+        written: dict[str, Tensor] = {}
+        for pool in self.pools:
+            written |= pool.written(pairs, chunk, self.number)
+        return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
         tensors = {"query": inputs.query, "key": inputs.key, "value": inputs.value}

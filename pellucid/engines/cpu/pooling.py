@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.engines.cpu.builder import I32, I64, Value
+from pellucid.engines.cpu.builder import I32, I64, POINTER, Value
 from pellucid.engines.cpu.tiles import rounded, transposed
 
 if TYPE_CHECKING:
@@ -109,12 +109,17 @@ class Pooling:
         code.masked_store(target, joined, exists)
 
     def _result(self, name: str, task: Task, row: Value) -> Value:
-        """Where the chunk's bin of queries lies that a row belongs to: [pairs, chunks, span, key bins]."""
-        argument, queries = self.forward.argument, self.forward.pointer(f"{name}_queries")
-        chunk = task.pair * argument("chunks") + task.first / argument("chunk")
-        own, first = (self.code.load(queries, I64, query) for query in (task.first + row, task.first))
-        place = (chunk * argument(f"{name}_span") + own - first) * argument(f"{name}_bins")
-        return self.code.at(self.forward.pointer(name), place, self.number)
+        """Where the bins of keys lie that a row is joined to: apart, if the chunk before has begun its bin of queries."""
+        code, argument, pair, first = self.code, self.forward.argument, task.pair, task.first
+        own, before = (self._bin_of_query(name, query) for query in (first + row, code.maximum(first - 1, 0)))
+        shared = (first > 0) & (own == before)
+        apart = pair * argument("chunks") + first / argument("chunk")
+        place = code.select(shared, apart, pair * argument(f"{name}_rows") + own) * argument(f"{name}_bins")
+        base = code.select(shared, argument(f"{name}_shared"), argument(name))
+        return code.at(Value(code, code.ir.inttoptr(base.raw, POINTER)), place, self.number)
+
+    def _bin_of_query(self, name: str, query: Value) -> Value:
+        return self.code.load(self.forward.pointer(f"{name}_queries"), I64, query)
 
     def _stride(self, name: str) -> Value:
         """Places that a row takes: its bins of keys, up to whole vectors."""

@@ -29,17 +29,15 @@ class Pool:
         """Bytes for the bins of a chunk of queries."""
         return chunk * -(-self.columns // spec.lanes) * spec.lanes * spec.size
 
-    def sizes(self, chunk: int) -> dict[str, int]:
-        """Numbers that the kernel is told, by argument."""
-        return {f"{self.name}_bins": self.columns, f"{self.name}_span": self.span(chunk)}
+    def written(self, pairs: int, chunk: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the kernel joins to, by argument.
 
-    def span(self, chunk: int) -> int:
-        """Bins that a chunk of queries reaches into, at most."""
-        return min(self.rows, chunk * self.rows // self.q_len + 2)
-
-    def written(self, pairs: int, chunk: int, dtype: torch.dtype) -> Tensor:
-        """What the kernel joins to, [pairs, chunks, span, columns]."""
-        return torch.zeros(pairs, -(-self.q_len // chunk), self.span(chunk), self.columns, dtype=dtype)
+        The bins, [pairs, rows, columns], and for each chunk of queries what it adds to a bin that the chunk before has
+        begun, [pairs, chunks, columns]: no two threads ever meet in one place.
+        """
+        chunks = -(-self.q_len // chunk)
+        shared = torch.zeros(pairs, chunks if chunks > 1 else 0, self.columns, dtype=dtype)
+        return {self.name: torch.zeros(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
 
     def tables(self, spec: Spec, dtype: torch.dtype) -> dict[str, Tensor]:
         """Where each key's bin lies and whether it goes on, and each query's bin, by argument."""
@@ -50,15 +48,11 @@ class Pool:
         queries = torch.arange(self.q_len) * self.rows // self.q_len
         return {f"{self.name}_keys": bins * spec.lanes, f"{self.name}_keep": keep, f"{self.name}_queries": queries}
 
-    def joined(self, written: Tensor, chunk: int) -> Tensor:
-        """What the chunks wrote as one, [pairs, rows, columns]."""
-        if written.shape[1] == 1:
-            return written[:, 0]
-        whole = written.new_zeros(len(written), self.rows, self.columns)
-        for number, part in enumerate(written.unbind(1)):
-            first = number * chunk * self.rows // self.q_len
-            own = whole[:, first : first + self.span(chunk)]
-            part = part[:, : own.shape[1]]
+    def joined(self, written: dict[str, Tensor], chunk: int) -> Tensor:
+        """The bins, [pairs, rows, columns], what was shared added."""
+        whole, shared = written[self.name], written[f"{self.name}_shared"]
+        for number in range(1, shared.shape[1]):
+            own, part = whole[:, number * chunk * self.rows // self.q_len], shared[:, number]
             torch.add(own, part, out=own) if self.name == Pooled.name else torch.maximum(own, part, out=own)
         return whole
 

@@ -12,7 +12,8 @@ from pellucid.engines.cpu.layout import Spec
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, LogSumExp, RowReadout, TopK, mass_on_first
 from pellucid.readouts.base import Rows
-from pellucid.softmax import Merge, Softmax
+from pellucid.readouts.topk import TopKeys
+from pellucid.softmax import Merge, Softmax, finite
 
 
 @dataclass
@@ -80,7 +81,8 @@ class RowState:
             elif isinstance(readout, Expect):
                 readings[readout.name] = readout.finish((next(expects),), rows)
             elif isinstance(readout, TopK):
-                readings[readout.name] = readout.finish((self.top_scores, self.top_keys), rows)
+                weights = (self.top_scores - finite(lse)[..., None]).exp_()
+                readings[readout.name] = TopKeys(weights, self.top_keys)  # -1 where there is none
             elif isinstance(readout, RowReadout):
                 readings[readout.name] = readout.finish((), rows)
         return readings

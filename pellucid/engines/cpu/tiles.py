@@ -305,3 +305,23 @@ def across_rows(code: Code, vectors: Sequence[Value], combine: Callable[[Value, 
         vectors = [combine(code.shuffle(a, b, low), code.shuffle(a, b, high)) for a, b in pairs]
         distance *= 2
     return vectors[0]
+
+
+def descending(code: Code, vectors: Sequence[Value]) -> list[Value]:
+    """The vectors' numbers sorted lane by lane, the largest first, by Batcher's odd-even merges (1968)."""
+    vectors, count = list(vectors), len(vectors)
+
+    def order(i: int, j: int) -> None:
+        vectors[i], vectors[j] = code.maximum(vectors[i], vectors[j]), code.minimum(vectors[i], vectors[j])
+
+    size = 1
+    while size < count:
+        distance = size
+        while distance:
+            for start in range(distance % size, count - distance, 2 * distance):
+                for i in range(start, min(start + distance, count - distance)):
+                    if i // (2 * size) == (i + distance) // (2 * size):
+                        order(i, i + distance)
+            distance //= 2
+        size *= 2
+    return vectors
