@@ -19,6 +19,7 @@ KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and rea
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 POOLS = ("pooled", "pooled_max")
+POOL = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
 
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
@@ -30,7 +31,7 @@ ARGUMENTS = [
     "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    *(f"{pool}{part}" for pool in POOLS for part in ("", "_rows", "_bins", "_shared", "_memory", "_keys", "_keep", "_queries")),
+    *(f"{pool}{part}" for pool in POOLS for part in POOL),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides

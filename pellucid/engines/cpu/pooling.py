@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pellucid.engines.cpu.builder import I32, I64, POINTER, Value
-from pellucid.engines.cpu.tiles import rounded, transposed
+from pellucid.engines.cpu.tiles import load_transposed, rounded, transposed
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.forward import Forward
@@ -63,8 +63,8 @@ class Pooling:
 
     def _turned(self, row: Value, j: Value) -> list[Value]:
         """The weights of some keys, each of a vector of rows."""
-        tile, stride = self.forward.row_of_tile(row), self.spec.tile_stride
-        return transposed(self.code, [self.code.load(tile, self.type, j + i * stride) for i in range(self.lanes)])
+        tile = self.code.at(self.forward.row_of_tile(row), j, self.number)
+        return load_transposed(self.code, self.type, tile, self.spec.tile_stride)
 
     def _add_keys(self, name: str, bins: Value, key: Value, weights: list[Value], joined: Value) -> Value:
         """Join some keys' weights to the last bin's; a key that begins a bin forgets the one before.
@@ -104,12 +104,13 @@ class Pooling:
         exists = code.spread((bins - first).to(I32), self.lanes) > code.ramp(I32, self.lanes)
         target = code.at(self._result(name, task, row), first, self.number)
         mine, so_far = code.load(turned, self.type, i * self.lanes), code.masked_load(target, self.type, exists)
+        so_far = code.select(self._begins_bin(name, task.first + row), 0.0, so_far)
         larger = (mine > so_far) | (mine != mine)  # NaN stays
         joined = so_far + mine if name == "pooled" else code.select(larger, mine, so_far)
         code.masked_store(target, joined, exists)
 
     def _result(self, name: str, task: Task, row: Value) -> Value:
-        """Where the bins of keys lie that a row is joined to: apart, if the chunk before has begun its bin of queries."""
+        """Where the bins lie that a row is joined to: apart, if the chunk before has begun its bin of queries."""
         code, argument, pair, first = self.code, self.forward.argument, task.pair, task.first
         own, before = (self._bin_of_query(name, query) for query in (first + row, code.maximum(first - 1, 0)))
         shared = (first > 0) & (own == before)
@@ -117,6 +118,10 @@ class Pooling:
         place = code.select(shared, apart, pair * argument(f"{name}_rows") + own) * argument(f"{name}_bins")
         base = code.select(shared, argument(f"{name}_shared"), argument(name))
         return code.at(Value(code, code.ir.inttoptr(base.raw, POINTER)), place, self.number)
+
+    def _begins_bin(self, name: str, query: Value) -> Value:
+        before = self._bin_of_query(name, self.code.maximum(query - 1, 0))
+        return (query == 0) | (self._bin_of_query(name, query) != before)
 
     def _bin_of_query(self, name: str, query: Value) -> Value:
         return self.code.load(self.forward.pointer(f"{name}_queries"), I64, query)

@@ -12,7 +12,7 @@ from pellucid.problem import Problem
 from pellucid.readouts import Pooled, PooledMax
 
 POOLED_BYTES = 2 << 20  # of a thread's memory at most for bins, if they need not be more for a single block of queries
-POOLED_TASKS = 16  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
+POOLED_TASKS = 8  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Pool:
         """
         chunks = -(-self.q_len // chunk)
         shared = torch.zeros(pairs, chunks if chunks > 1 else 0, self.columns, dtype=dtype)
-        return {self.name: torch.zeros(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
+        return {self.name: torch.empty(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
 
     def tables(self, spec: Spec, dtype: torch.dtype) -> dict[str, Tensor]:
         """Where each key's bin lies and whether it goes on, and each query's bin, by argument."""
