@@ -137,6 +137,7 @@ class Forward(Kernel):
         factor = self._factor_of_scores(masked)
         shift = shift if factor is None or self.bare(masked) else shift * LOG2E
         width = len(self.spec.accumulators) - 1
+        side = self.spec.vectors if width == 1 else 1  # sums side by side, as many as registers are left for
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             result, weights = list(sums), []
@@ -147,14 +148,14 @@ class Forward(Kernel):
                 weight = self.power(distance) if factor is None else self.power_of_two(distance)
                 weights.append(weight)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
-                    result[v * width + i] = term(result[v * width + i])
+                    result[v % side * width + i] = term(result[v % side * width + i])
             self.products.store_weights(row, weights, j)
             if self.spec.pools and self.spec.pairs:  # which keeps them elsewhere, and rounded
                 for v, weight in enumerate(weights):
                     code.store(scores, weight, j + v * self.lanes)
             return result
 
-        start = [code.constant(self.type, 0.0)] * (width * self.spec.vectors)
+        start = [code.constant(self.type, 0.0)] * (width * side)
         sums = code.loop(0, block.count, panel, start, step=self.panel)
         for i in range(width):
             self._keep_partial(i, row, _pairwise(Value.__add__, sums[i::width]))

@@ -170,7 +170,7 @@ class Spec:
             "values": self.packed_keys * self.value_width // self.pair,
             "queries": self.block * (self.key_words + self.lanes),
             "tile": self.block * self.tile_stride,
-            "partials": self.block * self.lanes * (len(self.accumulators) - 1),  # at least a square of lanes
+            "partials": self.block * self.lanes * (len(self.accumulators) - 1),
             "correction": self.block,
             "shift": self.block,
             "drift": self.block if self.entropy else 0,

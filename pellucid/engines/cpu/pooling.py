@@ -88,26 +88,34 @@ class Pooling:
         factor = code.select(total == 0.0, 0.0, forward.factor_of_rows(task.h, maximum, total))
         count = code.minimum(task.rows - row, self.lanes)
         for name in self.names:
-            bins, turned = self._bins(name, row), forward.scratch["partials"]
+            bins = self._bins(name, row)
 
-            def some(first: Value, name: str = name, bins: Value = bins, turned: Value = turned) -> None:
-                columns = [code.load(bins, self.type, (first + i) * self.lanes) * factor for i in range(self.lanes)]
+            def turn(first: Value, bins: Value = bins) -> None:
+                square = code.at(bins, first * self.lanes, self.number)
+                columns = [code.load(square, self.type, i * self.lanes) * factor for i in range(self.lanes)]
                 for i, vector in enumerate(transposed(code, columns)):
-                    code.store(turned, vector, i * self.lanes)
-                code.loop(0, count, lambda i: self._join(name, task, row + i, first, turned, i))
+                    code.store(square, vector, i * self.lanes)
 
-            code.loop(0, forward.argument(f"{name}_bins"), some, step=self.lanes)
+            def join(i: Value, name: str = name, bins: Value = bins) -> None:
+                self._join(name, task, row + i, code.at(bins, i * self.lanes, self.number))
 
-    def _join(self, name: str, task: Task, row: Value, first: Value, turned: Value, i: Value) -> None:
-        """Join a row's final values of some bins of keys to those of its bin of queries."""
+            code.loop(0, forward.argument(f"{name}_bins"), turn, step=self.lanes)
+            code.loop(0, count, join)
+
+    def _join(self, name: str, task: Task, row: Value, mine: Value) -> None:
+        """Join a row's bins of keys, a vector of them in each square of lanes, to those of its bin of queries."""
         code, bins = self.code, self.forward.argument(f"{name}_bins")
-        exists = code.spread((bins - first).to(I32), self.lanes) > code.ramp(I32, self.lanes)
-        target = code.at(self._result(name, task, row), first, self.number)
-        mine, so_far = code.load(turned, self.type, i * self.lanes), code.masked_load(target, self.type, exists)
-        so_far = code.select(self._begins_bin(name, task.first + row), 0.0, so_far)
-        larger = (mine > so_far) | (mine != mine)  # NaN stays
-        joined = so_far + mine if name == "pooled" else code.select(larger, mine, so_far)
-        code.masked_store(target, joined, exists)
+        result, begins = self._result(name, task, row), self._begins_bin(name, task.first + row)
+
+        def some(first: Value) -> None:
+            exists = code.spread((bins - first).to(I32), self.lanes) > code.ramp(I32, self.lanes)
+            own = code.load(mine, self.type, first * self.lanes)
+            so_far = code.select(begins, 0.0, code.masked_load(result, self.type, exists, first))
+            larger = (own > so_far) | (own != own)  # NaN stays
+            joined = so_far + own if name == "pooled" else code.select(larger, own, so_far)
+            code.masked_store(result, joined, exists, first)
+
+        code.loop(0, bins, some, step=self.lanes)
 
     def _result(self, name: str, task: Task, row: Value) -> Value:
         """Where the bins lie that a row is joined to: apart, if the chunk before has begun its bin of queries."""
