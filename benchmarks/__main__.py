@@ -97,8 +97,7 @@ def _publish(
 
 
 def _chosen(options: argparse.Namespace) -> Chosen:
-    works = [(group, work) for group in options.only for work in GROUPS[group]()]
-    return [(group, work) for group, work in works if not (options.quick and work.long)]
+    return [(group, work) for group in options.only for work in GROUPS[group]()]
 
 
 def _groups(text: str) -> list[str]:
@@ -127,7 +126,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", metavar="N", type=_positive, default=torch.get_num_threads())
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything, with machine and versions")
     parser.add_argument("--plots", metavar="DIRECTORY", type=Path, help="draw pictures")
-    parser.add_argument("--quick", action="store_true", help="few rounds, without what takes long")
+    parser.add_argument("--quick", action="store_true", help="few rounds")
     return parser.parse_args(arguments)
 
 

@@ -70,7 +70,7 @@ def _checked(entry: Entry, task: Task, exact: dict[int, Oracle], result: Raced) 
 def _notes(work: Race, limits: Limits) -> list[str]:
     """What must be known to read the shares: data that never leave a cache, units that only some contenders use."""
     if work.limit == DOT and TILES in limits.per_second:
-        return [f"peers may use the processor's tiles, which do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
+        return [f"the processor's tiles, which some use, do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
     if work.limit != MEMORY or not limits.fits(work.amount):
         return []
     at_size = limits.at_size(work.amount)

@@ -38,7 +38,6 @@ class Race:
     amount: float = 0.0
     unit: str = "FLOP"
     limit: str = ""
-    long: bool = False  # left out of a quick run
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class Measurement:
     name: str
     run: Callable[[], Mapping[str, float]]
     goals: tuple[Within, ...] = ()
-    long: bool = False
 
 
 Work = Race | Measurement

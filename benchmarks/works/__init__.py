@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from benchmarks.work import Work
 from benchmarks.works.decode import decode
+from benchmarks.works.dims import dims
 from benchmarks.works.masks import masks
 from benchmarks.works.memory import long, memory
 from benchmarks.works.observing import observing
@@ -22,6 +23,7 @@ GROUPS: dict[str, Callable[[], Iterable[Work]]] = {
         bfloat16,
         float16,
         float64,
+        dims,
         unusual,
         decode,
         masks,

@@ -23,16 +23,24 @@ from benchmarks.memory import MB, peak
 from benchmarks.process import in_a_process
 from benchmarks.task import Task, unmasked
 from benchmarks.work import Measurement
+from benchmarks.works.decode import step
 from benchmarks.works.observing import together
+from benchmarks.works.sparse import LENGTHS, WINDOW, window
 from benchmarks.works.unusual import mask_of_three_dimensions, smaller_value, three_dimensions
 from pellucid.readouts import MaxScore, Received
 from tests.cases import Call
 
-LENGTHS = (4096, 65_536)
 A_THREAD = "beside the results, MB a thread"
 PER_THREAD = 4  # MB
 SMALL = 512  # tokens of the call that warms up
-UNUSUAL = {
+AT_ANY_LENGTH: dict[str, Callable[[], Task]] = {
+    "1×2×4096×64": partial(unmasked, 1, 2, 4096, 64, torch.float32),
+    "1×2×65536×64": partial(unmasked, 1, 2, 65_536, 64, torch.float32),
+    "bfloat16 1×2×65536×64": partial(unmasked, 1, 2, 65_536, 64, torch.bfloat16),
+    f"window of {WINDOW}, {LENGTHS[0]} tokens": partial(window, LENGTHS[0], dense=False),
+    "decode bfloat16, 32/8 heads, 32768 keys × 128": partial(step, 32_768, torch.bfloat16),
+}
+UNUSUAL = {  # where torch stores a matrix
     "3-D input": three_dimensions,
     "mask of 3 dimensions": mask_of_three_dimensions,
     "value dim 64, head_dim 128": smaller_value,
@@ -40,35 +48,36 @@ UNUSUAL = {
 
 
 def memory() -> Iterator[Measurement]:
-    for length in LENGTHS:
-        name = f"scratch memory, 1×2×{length}×64"
-        yield Measurement(name, partial(in_a_process, scratch, length=length), _goal(), length > 16_384)
-    for name in UNUSUAL:
-        yield Measurement(f"scratch memory, {name}", partial(in_a_process, scratch_of, name=name), _goal())
+    for names, measure in ((AT_ANY_LENGTH, scratch), (UNUSUAL, scratch_beside_torch)):
+        for name in names:
+            yield Measurement(
+                f"scratch memory, {name}",
+                partial(in_a_process, measure, name=name),
+                (Within(A_THREAD, most=PER_THREAD),),
+            )
 
 
 def long() -> Iterator[Measurement]:
     yield Measurement(
-        "1 head of 131072 tokens × 64, every readout",
+        "1 head of 131072 tokens × 64, every compiled readout",
         partial(in_a_process, one_head, length=131_072),
         (Within("s", most=60), Within("above the inputs, MB", most=250)),
-        long=True,
     )
 
 
-def scratch(length: int) -> Mapping[str, float]:
-    """Of plain attention at a length."""
-    return _scratch(unmasked(1, 2, length, 64, torch.float32))
+def scratch(name: str) -> Mapping[str, float]:
+    """Of one of the calls at any length."""
+    return _scratch(AT_ANY_LENGTH[name]())
 
 
-def scratch_of(name: str) -> Mapping[str, float]:
+def scratch_beside_torch(name: str) -> Mapping[str, float]:
     """Of one of the unusual calls, and of torch's SDPA on it."""
     task = UNUSUAL[name]()
     return _scratch(task) | {"torch SDPA, MB a thread": _above(task, torch.nn.functional.scaled_dot_product_attention)}
 
 
 def one_head(length: int) -> Mapping[str, float]:
-    """Seconds and memory of a call that would have a matrix of 64 GB, and everything asked of it."""
+    """Seconds and memory of a call that would have a matrix of 64 GB, and all asked of it that the engine compiles."""
     readouts = [*together(), MaxScore(), Received()]
     task = unmasked(1, 1, length, 64, torch.float32)
     _warm_up(task, partial(pellucid.observe, readouts=readouts))
@@ -81,12 +90,8 @@ def one_head(length: int) -> Mapping[str, float]:
     return {"s": seconds, "above the inputs, MB": measured.added / MB}
 
 
-def _goal() -> tuple[Within, ...]:
-    return (Within(A_THREAD, most=PER_THREAD),)
-
-
 def _scratch(task: Task) -> dict[str, float]:
-    return {A_THREAD: _above(task, pellucid.attention)}
+    return {A_THREAD: _above(task, partial(pellucid.attention, mask_mod=task.mask_mod))}
 
 
 def _above(task: Task, attention: Callable[..., Any]) -> float:

@@ -57,5 +57,4 @@ def race(shape: Shape, dtype: torch.dtype, is_causal: bool, goals: tuple[Goal, .
         goals,
         4 * batch * heads * length**2 * dim / (2 if is_causal else 1),
         limit={torch.float64: limits.FLOAT64, torch.bfloat16: limits.DOT}.get(dtype, limits.FLOAT32),
-        long=length > LONG,
     )
