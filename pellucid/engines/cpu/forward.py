@@ -21,8 +21,14 @@ class Forward(Kernel):
     """Scores, the user's functions, softmax, weighted sum: the five lines, tile by tile."""
 
     def perform(self, pair: Value, part: Value) -> None:
-        """A chunk of queries; the last chunks come first, for under a causal mask they are the longest."""
-        task = self.task(pair, self.argument("chunks") - 1 - part)
+        """The chunks of a range of queries; the last come first, for under a causal mask they are the longest."""
+        size = self.argument("chunks_a_range")
+        first = (self.argument("tasks") / self.argument("pairs") - 1 - part) * size
+        stop = self.code.minimum(first + size, self.argument("chunks"))
+        self.code.loop(first, stop, lambda chunk: self.over_chunk(self.task(pair, chunk)))
+
+    def over_chunk(self, task: Task) -> None:
+        """A chunk of queries."""
         self.start(task)
         self.over_keys(task)
         self.finish(task)

@@ -82,14 +82,14 @@ class Plan:
         self.prepared.run(tensors, inputs.captured)
         if self.ranges > 1:
             output, state = merged(output, state, inputs.sinks, self.dtype)
-        joined = {pool.name: pool.joined(pooled, self.prepared.chunk) for pool in self.pools}
+        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
         return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
 
     def _pooled(self) -> dict[str, Tensor]:
-        pairs, chunk = math.prod(self.rows[:-1]), self.prepared.chunk
+        pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
         written: dict[str, Tensor] = {}
         for pool in self.pools:
-            written |= pool.written(pairs, chunk, self.number)
+            written |= pool.written(pairs, queries, self.number)
         return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:

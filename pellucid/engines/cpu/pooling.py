@@ -118,11 +118,14 @@ class Pooling:
         code.loop(0, bins, some, step=self.lanes)
 
     def _result(self, name: str, task: Task, row: Value) -> Value:
-        """Where the bins lie that a row is joined to: apart, if the chunk before has begun its bin of queries."""
-        code, argument, pair, first = self.code, self.forward.argument, task.pair, task.first
-        own, before = (self._bin_of_query(name, query) for query in (first + row, code.maximum(first - 1, 0)))
+        """Where the bins lie that a row is joined to: apart, if the range before has begun its bin of queries."""
+        code, argument, pair = self.code, self.forward.argument, task.pair
+        size = argument("chunks_a_range") * argument("chunk")
+        number = task.first / size
+        first = number * size
+        own, before = (self._bin_of_query(name, query) for query in (task.first + row, code.maximum(first - 1, 0)))
         shared = (first > 0) & (own == before)
-        apart = pair * argument("chunks") + first / argument("chunk")
+        apart = pair * (argument("tasks") / argument("pairs")) + number
         place = code.select(shared, apart, pair * argument(f"{name}_rows") + own) * argument(f"{name}_bins")
         base = code.select(shared, argument(f"{name}_shared"), argument(name))
         return code.at(Value(code, code.ir.inttoptr(base.raw, POINTER)), place, self.number)

@@ -13,6 +13,7 @@ from pellucid.readouts import Pooled, PooledMax
 
 POOLED_BYTES = 2 << 20  # of a thread's memory at most for bins, if they need not be more for a single block of queries
 POOLED_TASKS = 8  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
+POOLED_RANGES = 64  # of a head's queries, each with a row of bins of its own, if there are not more bins of queries
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Pool:
         """Bytes for the bins of a chunk of queries."""
         return chunk * -(-self.columns // spec.lanes) * spec.lanes * spec.size
 
-    def written(self, pairs: int, chunk: int, dtype: torch.dtype) -> dict[str, Tensor]:
-        """What the kernel joins to, by argument.
+    def written(self, pairs: int, queries: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the kernel joins to, by argument; `queries` are those of a task.
 
-        The bins, [pairs, rows, columns], and for each chunk of queries what it adds to a bin that the chunk before has
-        begun, [pairs, chunks, columns]: no two threads ever meet in one place.
+        The bins, [pairs, rows, columns], and for each range of queries what it adds to a bin that the range before has
+        begun, [pairs, ranges, columns]: no two threads ever meet in one place.
         """
-        chunks = -(-self.q_len // chunk)
-        shared = torch.zeros(pairs, chunks if chunks > 1 else 0, self.columns, dtype=dtype)
+        ranges = -(-self.q_len // queries)
+        shared = torch.zeros(pairs, ranges if ranges > 1 else 0, self.columns, dtype=dtype)
         return {self.name: torch.empty(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
 
     def tables(self, spec: Spec, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -48,19 +49,24 @@ class Pool:
         queries = torch.arange(self.q_len) * self.rows // self.q_len
         return {f"{self.name}_keys": bins * spec.lanes, f"{self.name}_keep": keep, f"{self.name}_queries": queries}
 
-    def joined(self, written: dict[str, Tensor], chunk: int) -> Tensor:
+    def joined(self, written: dict[str, Tensor], queries: int) -> Tensor:
         """The bins, [pairs, rows, columns], what was shared added."""
         whole, shared = written[self.name], written[f"{self.name}_shared"]
         for number in range(1, shared.shape[1]):
-            own, part = whole[:, number * chunk * self.rows // self.q_len], shared[:, number]
+            own, part = whole[:, number * queries * self.rows // self.q_len], shared[:, number]
             torch.add(own, part, out=own) if self.name == Pooled.name else torch.maximum(own, part, out=own)
         return whole
 
 
 def most_pooled(pools: tuple[Pool, ...], spec: Spec) -> int:
-    """Queries of a task at most, whole blocks."""
+    """Queries of a chunk at most, whole blocks."""
     block = sum(pool.memory(spec.block, spec) for pool in pools)
     return max(1, POOLED_BYTES // block) * spec.block
+
+
+def chunks_a_range(pools: tuple[Pool, ...], chunks: int) -> int:
+    """Chunks of a task: several where a row of bins for each would take too much, as with a bin for every key."""
+    return -(-chunks // max(POOLED_RANGES, *(pool.rows for pool in pools)))
 
 
 def pools_of(problem: Problem) -> tuple[Pool, ...]:

@@ -75,16 +75,22 @@ def every_readout(k_len: int) -> list[readouts.Readout]:
         readouts.MaxScore(),
         readouts.TopK(min(5, k_len)),
         readouts.Received(slice(-9, None, 2)),
-        readouts.Pooled(5, 7),
         readouts.mean_distance(),
         readouts.Expect(fn, "tanh"),
     ]
 
 
 def observed(engine: str, tensors: list[Tensor], call: Call) -> dict[str, Tensor]:
+    """What is found; where queries are few the bins are read by a second call, for with them none is decode."""
+    q_len, k_len = tensors[0].shape[-2], tensors[1].shape[-2]
+    most, bins = every_readout(k_len), [readouts.Pooled(5, 7), readouts.PooledMax(4, 9)]
     with engines.using(engine):
-        output, seen = pellucid.observe(*tensors, enable_gqa=True, readouts=every_readout(tensors[1].shape[-2]), **call)
-    found = {name: seen[name] for name in seen.readouts if name != "topk"}
+        first = most if q_len < 5 else [*most, *bins]
+        output, seen = pellucid.observe(*tensors, enable_gqa=True, readouts=first, **call)
+        found = {name: seen[name] for name in seen.readouts if name != "topk"}
+        if q_len < 5:
+            _, pooled = pellucid.observe(*tensors, enable_gqa=True, readouts=bins, **call)
+            found |= {name: pooled[name] for name in pooled.readouts}
     return found | {"output": output, "top weights": seen.topk.weights, "top keys": seen.topk.keys}
 
 

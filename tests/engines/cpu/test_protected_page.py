@@ -27,7 +27,7 @@ EDGES: dict[str, Edge] = {"end": at_the_edge, "start": after_the_edge}
 
 
 ROW_READOUTS = [readouts.LogSumExp(), readouts.Entropy(), readouts.TopK(1), readouts.mean_distance()]
-COLUMN_READOUTS = [readouts.Received(), readouts.Pooled(3, 5)]
+COLUMN_READOUTS = [readouts.Received(), readouts.Pooled(3, 5), readouts.PooledMax(5, 300)]
 
 
 def calls_of(edge: Edge, q_len: int, k_len: int, dtype: torch.dtype) -> list[dict[str, Any]]:
