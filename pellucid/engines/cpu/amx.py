@@ -101,6 +101,16 @@ class Tiles(Pairs):
 
         code.loop(0, words, step, step=SIDE)
 
+    def multiply(self, left: Value, left_bytes: Value, right: Value, words: int, target: Value) -> None:
+        """Store left @ right, 16 x 16; a row of `left` has so many words, and the next lies `left_bytes` on."""
+        register, code, number = SUMS[0][0], self.code, self.spec.number
+        self._call("tilezero", code.constant(I8, register))
+        for word in range(0, words, SIDE):
+            self._call("tileloadd64", code.constant(I8, LEFT[0]), code.at(left, word, number), left_bytes)
+            self._tile("tileloadd64", RIGHT[0], code.at(right, word * SIDE, number), SIDE)
+            self._call("tdpbf16ps", *(code.constant(I8, r) for r in (register, LEFT[0], RIGHT[0])))
+        self._tile("tilestored64", register, target, SIDE)
+
     def _clear(self) -> None:
         for row in SUMS:
             for register in row:
