@@ -48,9 +48,8 @@ class Decode(Forward):
         allowed = Bounds(self.code, self.program, self.functions.arguments, places).of(self.mask)
         with self.code.when(allowed.high):
             keys = self.code.at(task.key, key * self.argument("key_row"), self.spec.storage)
-            self.next_keys = self.code.at(task.key, (key + KEYS) * self.argument("key_row"), self.spec.storage)
             values = self.code.at(task.value, key * self.argument("value_row"), self.spec.storage)
-            self.products_in_place.score(keys, values, count)
+            self.products_in_place.score(keys, count)
             functions = self.functions.bind("b", self.index(task.b))
             whole = (count - (count / self.panel) * self.panel) == 0
             block = Block(task, functions, self.code.i64(0), task.rows, key, count, values)
@@ -66,7 +65,7 @@ class Decode(Forward):
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""
-        self.products_in_place.weigh(block.values, self.next_keys, block.count)
+        self.products_in_place.weigh(block.values, block.count)
 
     def output_of_row(self, task: Task, row: Value) -> Value:
         """Where a row's output begins: ranges of keys one after another."""

@@ -1,106 +1,83 @@
 """The two products of decode, which read keys and values where they lie, and ask for those that come next.
 
-Words are those of `Kernel.products`: numbers, or pairs of bfloat16. Rows are few: the queries of the heads that share a
-key head. A key or value that is loaded serves up to four of them.
+Rows are few: the queries of the heads that share a key head. What is read serves as many of them as possible, in small
+steps that hold both loads and arithmetic: memory rests wherever a processor finds no load for a few hundred
+instructions.
 """
 
 from __future__ import annotations
 
-from pellucid.engines.cpu import amx, tiles
-from pellucid.engines.cpu.builder import I16, I32, Value, element_of, vector
-from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import KEYS
+from collections.abc import Sequence
 
+from pellucid.engines.cpu import amx, tiles
+from pellucid.engines.cpu.builder import I16, I32, Value, vector
+from pellucid.engines.cpu.kernel import Kernel
+
+AHEAD = 8192  # bytes from what is read to what is asked for: half of it, or twice, costs up to a tenth
 ROWS_AT_ONCE = 4
+KEYS_AT_ONCE = 32  # of the weighted sum
 
 
 class Rows:
-    """Products by vectors of words."""
+    """Products of numbers, vector by vector: a key or value that is loaded serves up to four rows."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.code, self.spec = kernel, kernel.code, kernel.spec
-        self.products, self.scratch, self.lanes = kernel.products, kernel.scratch, kernel.lanes
+        self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
+        self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
         self.rows = self.spec.group * self.spec.queries
-        self.elements = self.lanes * self.spec.pair  # of a vector of words
-        self.width = -(-self.spec.head_dim // self.elements) * self.lanes  # words of a packed query
+
+    @property
+    def query_width(self) -> int:
+        """Numbers of a packed query: head_dim, filled up to whole vectors."""
+        return -(-self.spec.head_dim // self.lanes) * self.lanes
 
     def pack_queries(self, query: Value) -> None:
-        """Copy the queries of every head of the group, filled up to whole vectors."""
+        """Copy the queries of every head of the group, scaled."""
         code, spec = self.code, self.spec
         for member in range(spec.group):
-            target = code.at(self.scratch["queries"], member * spec.queries * self.width, spec.number)
+            source = code.at(query, self.kernel.argument("query_head") * member, spec.storage)
+            target = code.at(self.scratch["queries"], member * spec.queries * self.query_width, spec.number)
+            stride, count = self.kernel.argument("query_row"), code.i64(spec.queries)
+            scales = code.spread(self.kernel.scale(), self.lanes)
+            tiles.pack_rows(code, spec, source, stride, spec.head_dim, count, target, self.query_width, scales)
 
-            def row(i: Value, member: int = member, target: Value = target) -> None:
-                source = code.at(query, self.query_offset(member, i), spec.storage)
-                for start, length in tiles.columns(spec.head_dim, self.elements):
-                    words = self._scaled(self._load(source, code.i64(start), length))
-                    code.store(target, words, i * self.width + start // spec.pair)
-
-            code.loop(0, spec.queries, row)
-
-    def query_offset(self, member: int, row: Value) -> Value:
-        """Where a query of a head of the group begins, in elements."""
-        return self.kernel.argument("query_head") * member + row * self.kernel.argument("query_row")
-
-    def _scaled(self, words: Value) -> Value:
-        """Words of a query times the scale; pairs are only negated, for scaling would round them again."""
-        code, scale = self.code, self.kernel.scale()
-        if self.spec.pair == 1:
-            return words * code.spread(scale, self.lanes)
-        return words ^ self.sign()
-
-    def sign(self) -> Value:
-        """What negates both elements of a pair if the scale is negative."""
-        return self.code.select(self.kernel.scale() < 0.0, self.code.constant(I32, -0x7FFF8000), 0)
-
-    def _load(self, source: Value, offset: Value, length: int) -> Value:
-        """A vector of words, of which the first `length` elements exist; the others are 0 and not read."""
-        code, valid = self.code, tiles.first_lanes(self.code, self.elements, length)
-        if self.spec.pair == 1:
-            return tiles.load_numbers(code, self.spec, source, offset, self.lanes, valid)
-        return self._elements(source, offset, valid).bits(self.products.word)
-
-    def _elements(self, source: Value, offset: Value, valid: Value | None) -> Value:
-        code, type_ = self.code, vector(I16, self.elements)
-        return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
-
-    def score(self, keys: Value, values: Value, count: Value) -> None:
-        """query @ key.T into the tile of scores, while the values that will be read next are fetched."""
-        code, spec, at_once = self.code, self.spec, min(ROWS_AT_ONCE, max(1, self.lanes // 4))
+    def score(self, keys: Value, count: Value) -> None:
+        """query @ key.T into the tile of scores, a vector of keys at a time."""
+        code, at_once = self.code, min(ROWS_AT_ONCE, max(1, self.lanes // 4))
 
         def group(j: Value) -> None:
-            stride = self.kernel.argument("value_row")
-            source = code.at(values, j * stride, spec.storage)
-            self.kernel.fetch(source, stride, code.i64(self.lanes), spec.value_dim)
             done = 0
             while done < self.rows:
                 step = next(n for n in (4, 2, 1) if n <= min(at_once, self.rows - done))
                 stop = done + (self.rows - done) // step * step
-                code.loop(done, stop, lambda r, step=step: self._some_scores(keys, count, j, r, step), step=step)
+                some = (step, not done)
+                code.loop(done, stop, lambda r, some=some: self._some_scores(keys, count, j, r, *some), step=step)
                 done = stop
 
         code.loop(0, count, group, step=self.lanes)
 
-    def _some_scores(self, keys: Value, count: Value, j: Value, row: Value, rows: int) -> None:
+    def _some_scores(self, keys: Value, count: Value, j: Value, row: Value, rows: int, first: bool) -> None:
         """Scores of a few rows and a vector of keys, a few keys at a time: each key that is loaded serves all rows.
 
         Each lane's sum is kept in a register of its own until the end.
         """
         code, spec, at_once = self.code, self.spec, self.lanes // rows
-        stride, type_ = self.kernel.argument("key_row"), self.products.word
-        query = code.at(self.scratch["queries"], row * self.width, spec.number)
+        query = code.at(self.scratch["queries"], row * self.query_width, spec.number)
         tile = code.at(self.scratch["tile"], row * spec.tile_stride, spec.number)
 
         def some(key: Value) -> None:
             # Past the last key, the last is read again; its lanes are masked later.
-            offsets = [code.minimum(key + i, count - 1) * stride for i in range(at_once)]
-            sums = [[code.constant(self.kernel.type, 0.0)] * at_once for _ in range(rows)]
-            for start, length in tiles.columns(spec.head_dim, self.elements):
-                loaded = [self._load(keys, offset + start, length) for offset in offsets]
+            offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
+            sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
+            for start, length in tiles.columns(spec.head_dim, self.lanes):
+                valid = tiles.first_lanes(code, self.lanes, length)
+                loaded = [tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets]
+                for i in range(at_once if first else 0):
+                    self._fetch(keys, key + i, self.key_row, start, spec.head_dim)
                 for r in range(rows):
-                    factor = code.load(query, type_, r * self.width + start // spec.pair)
-                    pairs = zip(loaded, sums[r], strict=True)
-                    sums[r] = [self.products.multiply_add(factor, words, sum_) for words, sum_ in pairs]
+                    factor = code.load(query, self.type, r * self.query_width + start)
+                    sums[r] = [code.fma(factor, number, sum_) for number, sum_ in zip(loaded, sums[r], strict=True)]
             flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
@@ -108,124 +85,208 @@ class Rows:
 
         code.loop(j, j + self.lanes, some, step=at_once)
 
-    def weigh(self, values: Value, next_keys: Value, count: Value) -> None:
-        """output = output * correction + weights @ value, while the next tile's keys are fetched."""
-        columns = tiles.columns(self.spec.value_dim, self.elements)
-        at_once = max(1, self.spec.target.tile_vectors // self.spec.pair)
+    def weigh(self, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, a few values at a time through all rows and columns.
+
+        A tile's sum starts from zero: it is rounded to its own size, not to that of the sum over all keys.
+        """
+        code, spec, output = self.code, self.spec, self.scratch["output"]
+        self.clear_sums()
+        code.loop(0, count, lambda key: self.weigh_some(values, key, count), step=KEYS_AT_ONCE)
+        for row in range(self.rows):
+            correction = code.spread(code.load(self.scratch["correction"], spec.number, row), self.lanes)
+            for v, sum_ in enumerate(self.sums(row)):
+                place = row * spec.value_width + v * self.lanes
+                code.store(output, code.fma(code.load(output, self.type, place), correction, sum_), place)
+
+    def clear_sums(self) -> None:
+        """Start with zeros."""
+        tiles.zero_rows(
+            self.code,
+            self.spec,
+            self.scratch["values"],
+            self.code.i64(0),
+            self.code.i64(self.rows),
+            self.spec.value_width,
+        )
+
+    def sums(self, row: int) -> list[Value]:
+        """A row's sums over the keys of a tile."""
+        places = range(row * self.spec.value_width, (row + 1) * self.spec.value_width, self.lanes)
+        return [self.code.load(self.scratch["values"], self.type, place) for place in places]
+
+    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
+        """Add a few values, weighted, to the sums."""
+        columns, at_once = tiles.columns(self.spec.value_dim, self.lanes), self.spec.target.tile_vectors
+        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
         for begin in range(0, len(columns), at_once):
             for first in range(0, self.rows, ROWS_AT_ONCE):
                 rows = range(first, min(first + ROWS_AT_ONCE, self.rows))
-                self._weigh_some(values, next_keys, count, rows, columns[begin : begin + at_once])
+                self._weigh_block(values, key, stop, rows, columns[begin : begin + at_once])
 
-    def _weigh_some(
-        self, values: Value, next_keys: Value, count: Value, rows: range, columns: list[tuple[int, int]]
+    def _weigh_block(
+        self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
     ) -> None:
-        code, spec, pair = self.code, self.spec, self.spec.pair
-        fetching = not rows.start and not columns[0][0]
-        weights = [self.products.weights(code.i64(row))[0] for row in rows]
+        code, spec, kept = self.code, self.spec, self.scratch["values"]
 
-        def step(word: Value, *flat: Value) -> list[Value]:
-            sums, key = list(flat), word * pair
-            if fetching:
-                stride = self.kernel.argument("key_row")
-                source = code.at(next_keys, key * stride, spec.storage)
-                self.kernel.fetch(source, stride, code.i64(pair), spec.head_dim)
-            operands = [o for start, length in columns for o in self._operands(values, key, count, start, length)]
-            for r, row in enumerate(weights):
-                weight = code.spread(code.load(row, element_of(self.products.word), word), self.lanes)
-                for v, operand in enumerate(operands):
-                    place = r * len(operands) + v
-                    sums[place] = self.products.multiply_add(weight, operand, sums[place])
+        def step(key: Value, *flat: Value) -> list[Value]:
+            sums = list(flat)
+            for v, (start, length) in enumerate(columns):
+                valid = tiles.first_lanes(code, self.lanes, length)
+                value = tiles.load_numbers(code, spec, values, key * self.value_row + start, self.lanes, valid)
+                if not rows.start:
+                    self._fetch(values, key, self.value_row, start, spec.value_dim)
+                for r, row in enumerate(rows):
+                    weight = code.load(self.scratch["tile"], spec.number, key + row * spec.tile_stride)
+                    place = r * len(columns) + v
+                    sums[place] = code.fma(code.spread(weight, self.lanes), value, sums[place])
             return sums
 
-        # From zero: a tile's sum is rounded to its own size, not to that of the sum over all keys.
-        zeros = [code.constant(self.kernel.type, 0.0)] * (len(rows) * len(columns) * pair)
-        sums = code.loop(0, tiles.rounded(count, pair) / pair, step, zeros)
-        for r, row in enumerate(rows):
-            correction = code.spread(code.load(self.scratch["correction"], spec.number, row), self.lanes)
-            for c, (start, _) in enumerate(columns):
-                place = (r * len(columns) + c) * pair
-                for v, part in enumerate(self._in_order(sums[place : place + pair])):
-                    column = row * spec.value_width + start + v * self.lanes
-                    if start + v * self.lanes < spec.value_width:
-                        before = code.load(self.scratch["output"], self.kernel.type, column)
-                        code.store(self.scratch["output"], code.fma(before, correction, part), column)
+        places = [row * spec.value_width + start for row in rows for start, _ in columns]
+        sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places])
+        for place, sum_ in zip(places, sums, strict=True):
+            code.store(kept, sum_, place)
 
-    def _operands(self, values: Value, key: Value, count: Value, start: int, length: int) -> list[Value]:
-        """A vector of a value's columns; or of a pair of them, interleaved in the order that costs least."""
-        code, stride = self.code, self.kernel.argument("value_row")
-        first = key * stride + start
-        if self.spec.pair == 1:
-            return [self._load(values, first, length)]
-        valid = tiles.first_lanes(code, self.elements, length)
-        exists = code.spread(key + 1 < count, self.elements)
-        one = self._elements(values, first, valid)
-        other = self._elements(values, first + stride, exists if valid is None else exists & valid)
-        return [code.shuffle(one, other, self._halves(half)).bits(self.products.word) for half in (0, 1)]
-
-    def _halves(self, half: int) -> list[int]:
-        """The lower or upper halves of the eight elements that 16 bytes hold, of two vectors, interleaved."""
-        places = [eight + 4 * half + i for eight in range(0, self.elements, 8) for i in range(4)]
-        return [lane for place in places for lane in (place, self.elements + place)]
-
-    def _in_order(self, sums: list[Value]) -> list[Value]:
-        """The sums of `_operands`, in the columns' order."""
-        if self.spec.pair == 1:
-            return sums
-        places = [four + half * self.lanes + i for four in range(0, self.lanes, 4) for half in (0, 1) for i in range(4)]
-        return [self.code.shuffle(*sums, places[: self.lanes]), self.code.shuffle(*sums, places[self.lanes :])]
+    def _fetch(self, source: Value, row: Value, stride: Value, start: int, width: int) -> None:
+        """Ask for what will be read soon: a row some way ahead, which may lie beyond the last, from a column on."""
+        size = self.spec.storage_size
+        if start * size % 64 == 0:
+            ahead = max(1, AHEAD // (width * size))
+            self.code.prefetch(source, self.spec.storage, (row + ahead) * stride + start)
 
 
 class Tiles(Rows):
-    """Scores on matrix tiles: keys as the left operand just as they lie, 16 at a time, all rows as the right one."""
+    """Products on matrix tiles, of pairs of bfloat16, for all rows at once. What is multiplied is copied before.
+
+    Keys could be multiplied where they lie, which is no faster, and not where head_dim is no multiple of 32.
+    """
 
     products: amx.Tiles
 
-    def pack_queries(self, query: Value) -> None:
-        """Copy the queries of every head of the group, word by word, side by side."""
-        code, spec, target = self.code, self.spec, self.scratch["queries"]
-        for member in range(spec.group):
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        assert isinstance(kernel.products, amx.Tiles)
+        self.products = kernel.products
+        self.columns = tiles.columns(self.spec.value_dim, amx.DEPTH)
 
-            def row(i: Value, member: int = member) -> None:
-                place = self.query_offset(member, i)
+    def pack_queries(self, query: Value) -> None:
+        """Copy the queries of every head of the group side by side, word by word."""
+        code, spec, target = self.code, self.spec, self.scratch["queries"]
+        # Scaling would round them again: they are only negated if the scale is negative.
+        sign = code.select(self.kernel.scale() < 0.0, code.constant(I32, -0x7FFF8000), 0)
+        for member in range(spec.group):
+            head = self.kernel.argument("query_head") * member
+
+            def row(i: Value, member: int = member, head: Value = head) -> None:
+                place = head + i * self.kernel.argument("query_row")
 
                 def word(w: Value) -> None:
-                    bits = self.products.load_word(query, place, w) ^ self.sign()
+                    bits = self.products.load_word(query, place, w) ^ sign
                     code.store(target, bits, w * amx.SIDE + i + member * spec.queries)
 
                 code.loop(0, spec.words, word)
 
             code.loop(0, spec.queries, row)
+        tiles.zero_rows(code, spec, target, code.i64(spec.words), code.i64(spec.key_words), amx.SIDE)
 
-    def score(self, keys: Value, values: Value, count: Value) -> None:
-        """query @ key.T into the tile of scores, while the values that will be read next are fetched."""
-        code, spec, size = self.code, self.spec, self.spec.storage_size
-        key_row, value_row = self.kernel.argument("key_row"), self.kernel.argument("value_row")
-        ragged, product = self.scratch["keys"], self.scratch["values"]
+    def score(self, keys: Value, count: Value) -> None:
+        """query @ key.T into the tile of scores, 16 keys at a time, the next 16 being copied meanwhile."""
+        code, spec = self.code, self.spec
+
+        def copied(j: Value) -> Value:
+            return code.at(self.scratch["keys"], (j & amx.SIDE) * spec.key_words, spec.number)
 
         def some(j: Value) -> None:
-            self.kernel.fetch(code.at(values, j * value_row, spec.storage), value_row, code.i64(amx.SIDE), spec.value_dim)
-            first, whole = code.at(keys, j * key_row, spec.storage), j + amx.SIDE <= count
-            with code.when(~whole):
-                self._copy(first, key_row, count - j, ragged)
-            left = code.select(whole, first, ragged)
-            stride = code.select(whole, key_row, spec.head_dim) * size
-            self.products.multiply(left, stride, self.scratch["queries"], spec.words, product)
-            loaded = [code.load(product, self.kernel.type, i * amx.SIDE) for i in range(amx.SIDE)]
-            for row, scores in enumerate(tiles.transposed(code, loaded)[: self.rows]):
+            self._copy(keys, j + amx.SIDE, count, copied(j + amx.SIDE))
+            product = code.at(self.scratch["values"], (j & amx.SIDE) * amx.SIDE, spec.number)
+            self.products.store_product(copied(j), self.scratch["queries"], product)
+            turned = tiles.transposed(code, [code.load(product, self.type, i * amx.SIDE) for i in range(amx.SIDE)])
+            for row, scores in enumerate(turned[: self.rows]):
                 code.store(self.scratch["tile"], scores, j + row * spec.tile_stride)
 
+        self._copy(keys, code.i64(0), count, copied(code.i64(0)))
         code.loop(0, count, some, step=amx.SIDE)
 
-    def _copy(self, source: Value, stride: Value, count: Value, target: Value) -> None:
-        """Fewer keys than a tile's rows, where the rows that do not exist may be read; their scores are masked later."""
+    def _copy(self, keys: Value, first: Value, count: Value, target: Value) -> None:
+        """Copy 16 keys, each filled up with zeros. Scores of those that do not exist are masked later."""
+        code, spec = self.code, self.spec
 
-        def key(i: Value) -> None:
-            for start, length in tiles.columns(self.spec.head_dim, self.elements):
-                words = self._load(source, i * stride + start, length)
-                self.code.store(target, words, i * self.spec.words + start // self.spec.pair)
+        def key(j: Value) -> None:
+            for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
+                pairs = self._pairs(keys, j * self.key_row + start, tiles.first_lanes(code, amx.DEPTH, length))
+                self._fetch(keys, j, self.key_row, start, spec.head_dim)
+                code.store(target, pairs, (j - first) * (2 * spec.key_words) + start)
 
-        self.code.loop(0, count, key)
+        code.loop(first, code.minimum(first + amx.SIDE, count), key)
+
+    def _pairs(self, source: Value, offset: Value, valid: Value | None) -> Value:
+        """32 elements, where not `valid` 0 and not read."""
+        code, type_ = self.code, vector(I16, amx.DEPTH)
+        return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
+
+    def weigh(self, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, 32 values at a time, the next 32 being copied meanwhile."""
+        for group in self._groups():
+            self._interleave(values, self.code.i64(0), count, group)
+        super().weigh(values, count)
+
+    def _groups(self) -> list[range]:
+        """Which of `columns` are multiplied together: their sums fill four tiles, two for each."""
+        return [range(begin, min(begin + 2, len(self.columns))) for begin in range(0, len(self.columns), 2)]
+
+    def clear_sums(self) -> None:
+        """Start with zeros."""
+        blocks = self.code.i64(2 * len(self.columns))
+        tiles.zero_rows(self.code, self.spec, self.scratch["values"], self.code.i64(0), blocks, amx.SIDE**2)
+
+    def sums(self, row: int) -> list[Value]:
+        """A row's sums over the keys of a tile, in the columns' order."""
+        vectors: list[Value] = []
+        for c in range(len(self.columns)):
+            places = ((2 * c + half) * amx.SIDE + row for half in (0, 1))
+            lower, upper = (self.code.load(self.scratch["values"], self.type, place * amx.SIDE) for place in places)
+            vectors += (self.code.shuffle(lower, upper, ORDER[i : i + amx.SIDE]) for i in (0, amx.SIDE))
+        return vectors[: self.spec.value_width // self.lanes]
+
+    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
+        """Add 32 values, weighted, to the sums."""
+        code, spec = self.code, self.spec
+        weights, stride = self.products.weights(code.i64(0))
+        for group in self._groups():
+            sums = code.at(self.scratch["values"], group.start * (2 * amx.SIDE**2), spec.number)
+            left = code.at(weights, key / 2, spec.number)
+            self.products.add_product(left, stride, self._interleaved(group.start), sums, 2 * len(group))
+            self._interleave(values, key + amx.DEPTH, count, group)
+
+    def _interleaved(self, column: int) -> Value:
+        """Where 32 columns of 32 values are copied to: two blocks of 16 words of 16 pairs of values."""
+        return self.code.at(self.scratch["keys"], column * (2 * amx.SIDE**2), self.spec.number)
+
+    def _interleave(self, values: Value, first: Value, count: Value, group: Sequence[int]) -> None:
+        """Copy some columns of 32 values, two and two interleaved; those that do not exist are zeros."""
+        code = self.code
+
+        def pair(p: Value) -> None:
+            for column in group:
+                start, length = self.columns[column]
+                both = []
+                for key in (first + p * 2, first + p * 2 + 1):
+                    valid, exists = tiles.first_lanes(code, amx.DEPTH, length), code.spread(key < count, amx.DEPTH)
+                    mask = exists if valid is None else exists & valid
+                    both.append(self._pairs(values, key * self.value_row + start, mask))
+                    self._fetch(values, key, self.value_row, start, self.spec.value_dim)
+                for half in (0, 1):
+                    words = code.shuffle(both[0], both[1], HALVES[half])
+                    code.store(self._interleaved(column), words, (p + half * amx.SIDE) * amx.DEPTH)
+
+        code.loop(0, amx.SIDE, pair)
 
 
-assert KEYS % amx.SIDE == 0
+assert KEYS_AT_ONCE == amx.DEPTH
+# Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
+HALVES = [
+    [lane for eight in range(0, 32, 8) for i in range(4) for lane in (eight + start + i, 32 + eight + start + i)]
+    for start in (0, 4)
+]
+# How sums over such columns are put in order.
+ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]

@@ -132,8 +132,8 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]
     wanted = -(-DECODE_TASKS // pairs)
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    # Keys are read in place, and tiles have no room for a part of 32 dimensions.
-    spec = replace(spec, group=group, queries=problem.q_len, tiles=spec.tiles and spec.head_dim % 32 == 0)
+    # The dot product of pairs is no faster here than converting; matrix tiles are.
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=spec.tiles)
     if ranges > 1:  # the sink is merged with the whole, not with each part
         spec = replace(spec, partial=True, rows_out=True, sinks=False)
     rows = math.prod(problem.rows)
