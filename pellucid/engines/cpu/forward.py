@@ -180,11 +180,7 @@ class Forward(Kernel):
 
     def keep_largest(self, block: Block, row: Value) -> None:
         """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
-        code, scores, width = self.code, self.row_of_tile(row), self.spec.top_width
-        top_scores = code.at(self.scratch["top_scores"], (block.row + row) * width, self.number)
-        top_keys = code.at(self.scratch["top_keys"], (block.row + row) * width, I32)
-        places = range(0, width, self.lanes)
-        key_type = vector(I32, self.lanes)
+        code, scores, first = self.code, self.row_of_tile(row), (block.row + row) * self.spec.top_width
 
         def candidates(j: Value, *listed: Value) -> list[Value]:
             larger = code.load(scores, self.type, j) > self._threshold(listed)
@@ -192,24 +188,34 @@ class Forward(Kernel):
             def candidate(_: Value, bits: Value, *listed: Value) -> list[Value]:
                 lane = code.lowest_bit(bits)
                 score, key = code.load(scores, self.number, j + lane), (block.key + j + lane).to(I32)
-                return [bits & (bits - 1), *self._inserted(listed, score, key)]
+                return [bits & (bits - 1), *self.inserted(listed, score, key)]
 
             bits = code.bitmask(larger)
             return code.loop(0, code.count_bits(bits), candidate, [bits, *listed])[1:]
 
-        listed = [code.load(top_scores, self.type, place) for place in places]
-        listed += [code.load(top_keys, key_type, place) for place in places]
-        listed = code.loop(0, block.count, candidates, listed, step=self.lanes)
-        for place, own, keys in zip(places, listed, listed[len(places) :], strict=False):
-            code.store(top_scores, own, place)
-            code.store(top_keys, keys, place)
+        self.keep_listed(first, code.loop(0, block.count, candidates, self.listed(first), step=self.lanes))
+
+    def listed(self, first: Value) -> list[Value]:
+        """A row's list of the largest scores, and then their keys; `first` is its place."""
+        code, places = self.code, range(0, self.spec.top_width, self.lanes)
+        scores = [code.load(self.scratch["top_scores"], self.type, first + place) for place in places]
+        return scores + [
+            code.load(self.scratch["top_keys"], vector(I32, self.lanes), first + place) for place in places
+        ]
+
+    def keep_listed(self, first: Value, listed: Sequence[Value]) -> None:
+        """Put a row's list back."""
+        half = len(listed) // 2
+        for i, (scores, keys) in enumerate(zip(listed[:half], listed[half:], strict=True)):
+            self.code.store(self.scratch["top_scores"], scores, first + i * self.lanes)
+            self.code.store(self.scratch["top_keys"], keys, first + i * self.lanes)
 
     def _threshold(self, listed: Sequence[Value]) -> Value:
         """What a score must be larger than to be among the largest: the last of them, in every lane."""
         last, lane = listed[(self.spec.topk - 1) // self.lanes], (self.spec.topk - 1) % self.lanes
         return self.code.shuffle(last, last, [lane] * self.lanes) if self.lanes > 1 else last
 
-    def _inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
+    def inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
         """The sorted list, scores and then their keys, with one more before the first that is smaller."""
         code, lanes, half = self.code, self.lanes, len(listed) // 2
         scores, keys = listed[:half], listed[half:]
