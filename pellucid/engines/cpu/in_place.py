@@ -15,7 +15,14 @@ from pellucid.engines.cpu.kernel import Kernel
 
 AHEAD = 8192  # bytes from what is read to what is asked for: half of it, or twice, costs up to a tenth
 ROWS_AT_ONCE = 4
-KEYS_AT_ONCE = 32  # of the weighted sum
+KEYS_AT_ONCE = amx.DEPTH  # of the weighted sum
+# Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
+HALVES = [
+    [lane for eight in range(0, 32, 8) for i in range(4) for lane in (eight + start + i, 32 + eight + start + i)]
+    for start in (0, 4)
+]
+# How sums over such columns are put in order.
+ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]
 
 
 class Rows:
@@ -158,7 +165,8 @@ class Rows:
 class Tiles(Rows):
     """Products on matrix tiles, of pairs of bfloat16, for all rows at once. What is multiplied is copied before.
 
-    Keys could be multiplied where they lie, which is no faster, and not where head_dim is no multiple of 32.
+    Keys could be multiplied where they lie, if head_dim is a multiple of 32, but that is no faster. Rows of the tiles
+    beyond the queries hold anything, and so do rows of the products, which nobody reads.
     """
 
     products: amx.Tiles
@@ -280,13 +288,3 @@ class Tiles(Rows):
                     code.store(self._interleaved(column), words, (p + half * amx.SIDE) * amx.DEPTH)
 
         code.loop(0, amx.SIDE, pair)
-
-
-assert KEYS_AT_ONCE == amx.DEPTH
-# Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
-HALVES = [
-    [lane for eight in range(0, 32, 8) for i in range(4) for lane in (eight + start + i, 32 + eight + start + i)]
-    for start in (0, 4)
-]
-# How sums over such columns are put in order.
-ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]

@@ -27,7 +27,7 @@ ARGUMENTS = [
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
     "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
-    "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),
+    "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
     "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
