@@ -224,25 +224,34 @@ class Forward(Kernel):
 
     def keep_largest(self, block: Block, row: Value) -> None:
         """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
-        code, scores, width = self.code, self.row_of_tile(row), self.spec.top_width
-        top_scores = code.at(self.scratch["top_scores"], (block.row + row) * width, self.number)
-        top_keys = code.at(self.scratch["top_keys"], (block.row + row) * width, I32)
-        places = range(0, width, self.lanes)
-        listed = [code.load(top_scores, self.type, place) for place in places]
-        words = self._candidates(block, row, self._threshold(listed))
-        listed += [code.load(top_keys, vector(I32, self.lanes), place) for place in places]
+        code, scores = self.code, self.row_of_tile(row)
+        first = (block.row + row) * self.spec.top_width
+        listed = self.listed(first)
+        words = self._candidates(block, row, self._threshold(listed[: len(listed) // 2]))
 
         def candidate(_: Value, *carried: Value) -> list[Value]:
             place, rest = _lowest_bit(code, carried[: len(words)])
             score, key = code.load(scores, self.number, place), (block.key + place).to(I32)
-            return [*rest, *self._inserted(carried[len(words) :], score, key)]
+            return [*rest, *self.inserted(carried[len(words) :], score, key)]
 
         count = sum((code.count_bits(word) for word in words[1:]), code.count_bits(words[0]))
         # One loop over all of them, for a processor guesses wrongly where each loop ends.
-        listed = code.loop(0, count, candidate, [*words, *listed])[len(words) :]
-        for place, own, keys in zip(places, listed, listed[len(places) :], strict=False):
-            code.store(top_scores, own, place)
-            code.store(top_keys, keys, place)
+        self.keep_listed(first, code.loop(0, count, candidate, [*words, *listed])[len(words) :])
+
+    def listed(self, first: Value) -> list[Value]:
+        """A row's list of the largest scores, and then their keys; `first` is its place."""
+        code, places = self.code, range(0, self.spec.top_width, self.lanes)
+        scores = [code.load(self.scratch["top_scores"], self.type, first + place) for place in places]
+        return scores + [
+            code.load(self.scratch["top_keys"], vector(I32, self.lanes), first + place) for place in places
+        ]
+
+    def keep_listed(self, first: Value, listed: Sequence[Value]) -> None:
+        """Put a row's list back."""
+        half = len(listed) // 2
+        for i, (scores, keys) in enumerate(zip(listed[:half], listed[half:], strict=True)):
+            self.code.store(self.scratch["top_scores"], scores, first + i * self.lanes)
+            self.code.store(self.scratch["top_keys"], keys, first + i * self.lanes)
 
     def _candidates(self, block: Block, row: Value, last: Value) -> list[Value]:
         """The keys that may be among the row's largest, a bit for each: those larger than the last of the list."""
@@ -273,7 +282,7 @@ class Forward(Kernel):
         last, lane = listed[(self.spec.topk - 1) // self.lanes], (self.spec.topk - 1) % self.lanes
         return self.code.shuffle(last, last, [lane] * self.lanes) if self.lanes > 1 else last
 
-    def _inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
+    def inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
         """The sorted list, scores and then their keys, with one more before the first that is smaller."""
         code, lanes, half = self.code, self.lanes, len(listed) // 2
         scores, keys = listed[:half], listed[half:]

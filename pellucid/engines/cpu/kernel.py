@@ -156,16 +156,6 @@ class Kernel(ABC):
         body = lambda key: self.over_packed_keys(task, functions, key)  # noqa: E731
         self.code.loop(0, self.k_len, body, step=self.spec.packed_keys)
 
-    def fetch(self, source: Value, stride: Value, count: Value, width: int) -> None:
-        """Ask for rows of a tensor to be brought near, for reading soon; they may lie beyond its end."""
-        code, spec = self.code, self.spec
-
-        def row(i: Value) -> None:
-            for start in range(0, width, 64 // spec.storage_size):
-                code.prefetch(source, spec.storage, i * stride + start)
-
-        code.loop(0, count, row)
-
     # A few tiles of keys, packed.
 
     def over_packed_keys(self, task: Task, functions: Values, first_key: Value) -> None:

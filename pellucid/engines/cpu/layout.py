@@ -16,6 +16,7 @@ from pellucid.engines.cpu.target import Target
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
+DECODE_TASKS = 8  # of decode at least, where keys are shared out
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 POOLS = ("pooled", "pooled_max")
@@ -28,7 +29,8 @@ ARGUMENTS = [
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
-    "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
+    "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
+    "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
     *(f"{pool}{part}" for pool in POOLS for part in POOL),
@@ -54,7 +56,8 @@ class Spec:
     topk: int = 0
     group: int = 1  # of decode: query heads that share a key head
     queries: int = 1  # of decode
-    partial: bool = False  # whether the output is merged with others, and so kept in the precision of the computation
+    shared_out: bool = False  # of decode: whether a head's keys are read in several tasks
+    partial: bool = False  # whether the output is kept in the precision of the computation
     received: bool = False
     pools: tuple[str, ...] = ()  # the readouts that join weights over bins, of POOLS
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product

@@ -21,6 +21,7 @@ SHAPES = {  # batch, heads, kv_heads, q_len, k_len, head_dim, value_dim
     "many packed keys": (1, 1, 1, 50, 2311, 64, 64),
     "decode": (2, 8, 2, 1, 1153, 32, 32),
     "decode, ragged": (1, 6, 3, 3, 2309, 17, 29),
+    "decode, many rows": (1, 8, 1, 2, 331, 80, 150),
 }
 
 

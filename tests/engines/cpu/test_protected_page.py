@@ -92,6 +92,7 @@ def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge
         (49, 257, 17, 33, "float32"),
         (3, 131, 64, 16, "float32"),  # decode
         (5, 67, 31, 7, "bfloat16"),  # decode
+        (3, 283, 64, 80, "bfloat16"),  # decode
         (53, 259, 33, 47, "bfloat16"),
         (11, 17, 1, 1, "float16"),
         (2, 97, 9, 10, "float16"),  # decode
