@@ -18,10 +18,10 @@ from torch.nn import Parameter
 
 from pellucid import engines
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, LogSumExp, MaxScore, Pooled, Readout, Received, TopK
+from pellucid.readouts import Entropy, LogSumExp, MaxScore, Pooled, PooledMax, Readout, Received, TopK
 
 MOST = 512
-READOUTS = (LogSumExp, Entropy, MaxScore, TopK, Received, Pooled)
+READOUTS = (LogSumExp, Entropy, MaxScore, TopK, Received, Pooled, PooledMax)
 PLAIN = (Tensor, Parameter)
 _known: dict[Hashable, Known] = {}
 _lock = threading.Lock()
@@ -114,7 +114,7 @@ def _asked(readout: Readout) -> Hashable:
     """What a readout asks for, beside its name: not one of the user's, nor one with a function."""
     if readout.__class__ not in READOUTS:
         raise _UnusualError
-    return readout.__class__, readout.k if isinstance(readout, TopK) else 0
+    return readout.__class__, readout.size
 
 
 def _looked_on() -> bool:

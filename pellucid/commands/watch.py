@@ -18,10 +18,9 @@ import pellucid
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.vocabulary import START, encode_target
-from pellucid.watch.largest import pooled_max
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import in_words
-from pellucid.watch.record import Layer, Record, Span
+from pellucid.watch.record import Record, Span
 from pellucid.watch.store import RecordError, RecordWriter
 
 LARGEST_TEXT = 1 << 26  # bytes
@@ -69,25 +68,17 @@ def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: R
         prepared.model,
         layers=options.layers or True,
         keep={"all": True, "none": False}.get(keep[0], keep),
-        more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP)],
+        more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP), pellucid.PooledMax(MAP, MAP)],
         tokens=record.tokens,
         source_tokens=record.source_tokens,
         segments=record.segments,
         out=writer,
-        on_layer=_with_largest,
         progress=sys.stderr.isatty(),
     )
     record.complete = False
     with watching as seen:
         prepared.run()
     record.token_ids, record.missed, record.complete = seen.token_ids, seen.missed, True
-
-
-def _with_largest(layer: Layer) -> Layer:
-    """The layer with the largest weight of each part of its map, where that can be told."""
-    if layer.parts:
-        layer.readings = layer.readings | {"pooled_max": pooled_max(layer, MAP, MAP)}
-    return layer
 
 
 # The models.

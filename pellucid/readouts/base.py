@@ -11,7 +11,7 @@ A new readout is one new file here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,11 @@ class Readout(ABC):
     def expressions(self) -> tuple[Expression, ...]:
         """The traced functions that this readout computes, if any."""
         return ()
+
+    @property
+    def size(self) -> Hashable:
+        """What the size of the result depends on beside the problem: TopK's k, the bins of Pooled."""
+        return None
 
     def check(self, problem: Problem) -> None:  # noqa: B027 - most readouts fit every problem
         """Raise ValueError if `problem` cannot be read like this."""

@@ -34,6 +34,11 @@ class Pooled(ColumnReadout):
                 raise ValueError(f"{name}: Pooled takes a whole number of bins from 1, got {value!r}")
         self.queries, self.keys = queries, keys
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The bins."""
+        return self.queries, self.keys
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         q_len, k_len = dense.weights.shape[-2:]
@@ -56,7 +61,7 @@ class Pooled(ColumnReadout):
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
         counts = torch.bincount(_bins(problem.q_len, self.queries), minlength=state.shape[-2])
-        return state / counts[:, None].to(state)
+        return state.div_(counts[:, None])
 
 
 def _count(length: int, bins: int) -> int:

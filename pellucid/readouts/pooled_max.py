@@ -32,6 +32,11 @@ class PooledMax(ColumnReadout):
         self._bins = Pooled(queries, keys)  # which checks them
         self.queries, self.keys = queries, keys
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The bins."""
+        return self.queries, self.keys
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         weights = dense.weights.detach()

@@ -40,6 +40,11 @@ class TopK(RowReadout):
             raise ValueError(f"k: TopK takes a whole number of keys from 1, got {k!r}")
         self.k = k
 
+    @property
+    def size(self) -> int:
+        """How many."""
+        return self.k
+
     def check(self, problem: Problem) -> None:
         """Raise ValueError if there are fewer than k keys."""
         if self.k > problem.k_len:

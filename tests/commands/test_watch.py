@@ -129,6 +129,7 @@ def test_a_decoder_and_its_segments(watched, pellucid, tmp_path):
     record = open_record(tmp_path / "run.attn")
     assert {layer.role for layer in record.values()} == {"causal self"}
     assert not record[0].parts
+    assert record[0].pooled_max.shape == record[0].pooled.shape
     assert record.segments == {"prompt": slice(0, 5), "answer": slice(5, None)}
     _, out, _ = pellucid("show", tmp_path / "run.attn")
     lines = out.splitlines()

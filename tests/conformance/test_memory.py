@@ -27,7 +27,7 @@ def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 asked = [readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), readouts.TopK(8), readouts.Received(),
-         readouts.Pooled(32, 64), readouts.mean_distance()]
+         readouts.Pooled(32, 64), readouts.PooledMax(32, 64), readouts.mean_distance()]
 
 def run(query, key, value, backward):
     table = torch.zeros(32, query.shape[1], requires_grad=backward)

@@ -80,6 +80,7 @@ def test_readouts_are_those_of_the_eager_weights_without_padding(name: str) -> N
     model, inputs = models.made(name)
     outputs = models.eager(model, lambda: model(**inputs, output_attentions=True))
     readouts = [pellucid.Entropy(), pellucid.Received(), pellucid.readouts.mass_on_first(), pellucid.Pooled(3, 3)]
+    readouts.append(pellucid.PooledMax(1, 1000))
     with pellucid.watch(model, readouts) as record:
         model(**inputs)
     for role, expected in models.weights_by_role(outputs).items():
@@ -100,6 +101,7 @@ def test_readouts_are_those_of_the_eager_weights_without_padding(name: str) -> N
                 received = received.masked_fill(padded_keys[:, None], torch.nan)
             torch.testing.assert_close(layer.received, received, atol=1e-5, rtol=1e-5, equal_nan=True)
             torch.testing.assert_close(layer.pooled, pooled(counted, tokens, 3), atol=1e-5, rtol=1e-5, equal_nan=True)
+            torch.testing.assert_close(layer.pooled_max, counted.amax(-2, keepdim=True), atol=1e-5, rtol=1e-5)
 
 
 def pooled(counted: Tensor, tokens: Tensor, bins: int) -> Tensor:

@@ -220,17 +220,18 @@ def test_layers_are_handed_over_as_they_are_complete() -> None:
 
 def test_pooled_maps_of_a_generation_are_read_from_what_was_kept() -> None:
     model, inputs = models.made("llama")
-    readouts = [pellucid.Pooled(4, 4), pellucid.Received(), pellucid.TopK(3)]
+    readouts = [pellucid.Pooled(4, 4), pellucid.PooledMax(4, 4), pellucid.Received(), pellucid.TopK(3)]
     with pellucid.watch(model, readouts, keep=[0]) as record:
         generated = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=0)
     mask = torch.cat((inputs["attention_mask"], torch.ones(2, 4, dtype=torch.long)), 1)
     with pellucid.watch(model, readouts) as whole:
         model(input_ids=generated[:, :-1], attention_mask=mask)
-    for name in ("pooled", "received"):
+    for name in ("pooled", "pooled_max", "received"):
         mine, expected = record[0].readings[name], whole[0].readings[name]
         torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5, equal_nan=True)
     assert torch.equal(record[0].topk.keys, whole[0].topk.keys)
     assert "pooled" not in record[1]
+    assert "pooled_max" not in record[1]
 
 
 def test_tokens_and_segments_go_with_the_record() -> None:

@@ -12,6 +12,7 @@ from pellucid.engines.cpu.builder import I8, Value, vector
 from pellucid.engines.cpu.pairs import Pairs
 
 SIDE = 16  # rows of a tile, and words in one of its rows
+DEPTH = 2 * SIDE  # elements in one of its rows
 # Tile registers: two by two accumulators, two operands from the left and two from the right.
 SUMS, LEFT, RIGHT = ((0, 1), (2, 3)), (4, 5), (6, 7)
 
@@ -96,10 +97,34 @@ class Tiles(Pairs):
                 self._tile("tileloadd64", LEFT[r], code.at(left, place, spec.number), left_stride)
             for r in range(2):
                 for v in range(width):
-                    registers = (SUMS[r][v], LEFT[r], RIGHT[v])
-                    self._call("tdpbf16ps", *(code.constant(I8, register) for register in registers))
+                    self._add(SUMS[r][v], LEFT[r], RIGHT[v])
 
         code.loop(0, words, step, step=SIDE)
+
+    def store_product(self, left: Value, right: Value, target: Value) -> None:
+        """Store left @ right for 16 rows of `key_words` words and 16 columns."""
+        words = self.spec.key_words
+        self._call("tilezero", self.code.constant(I8, 0))
+        for word in range(0, words, SIDE):
+            self._tile("tileloadd64", LEFT[0], self.code.at(left, word, self.spec.number), words)
+            self._tile("tileloadd64", RIGHT[0], self._block(right, word // SIDE), SIDE)
+            self._add(0, LEFT[0], RIGHT[0])
+        self._tile("tilestored64", 0, target, SIDE)
+
+    def add_product(self, left: Value, left_stride: int, right: Value, target: Value, blocks: int) -> None:
+        """Add left @ right for 16 rows of 16 words and up to four blocks of 16 columns, which lie one after another."""
+        self._tile("tileloadd64", LEFT[0], left, left_stride)
+        for block in range(blocks):
+            self._tile("tileloadd64", block, self._block(target, block), SIDE)
+            self._tile("tileloadd64", RIGHT[block % 2], self._block(right, block), SIDE)
+            self._add(block, LEFT[0], RIGHT[block % 2])
+            self._tile("tilestored64", block, self._block(target, block), SIDE)
+
+    def _block(self, blocks: Value, index: int) -> Value:
+        return self.code.at(blocks, index * SIDE * SIDE, self.spec.number)
+
+    def _add(self, sums: int, left: int, right: int) -> None:
+        self._call("tdpbf16ps", *(self.code.constant(I8, register) for register in (sums, left, right)))
 
     def _clear(self) -> None:
         for row in SUMS:

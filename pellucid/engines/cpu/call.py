@@ -18,6 +18,7 @@ from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
+from pellucid.engines.cpu.pools import POOLED_TASKS, chunks_a_range, most_pooled, pools_of
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -34,6 +35,7 @@ class Prepared:
     address: int
     numbers: bytes  # the arguments, with 0 for every address
     array: type[ctypes.Array[ctypes.c_int64]]
+    queries: int  # of a task
     scratch: int  # bytes for each thread
     workers: int
     slots: tuple[Slot, ...]
@@ -79,8 +81,14 @@ def prepare(
         lambda module: emit(module, kernel, spec, program),
         spec.target,
     )
-    named = _sizes(problem, kernel, spec) | {
-        "scratch_size": spec.scratch["end"],
+    named = _sizes(problem, kernel, spec)
+    pools = pools_of(problem) if spec.pools else ()
+    scratch = spec.scratch["end"]
+    for pool in pools:
+        named |= {f"{pool.name}_bins": pool.columns, f"{pool.name}_rows": pool.rows, f"{pool.name}_memory": scratch}
+        scratch += pool.memory(named["chunk"], spec)
+    named |= {
+        "scratch_size": scratch,
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
         "key_group": group_of(problem.heads, problem.key),
         "value_group": group_of(problem.heads, problem.value),
@@ -96,7 +104,8 @@ def prepare(
         numbers += _layout(tensor)
     array = ctypes.c_int64 * len(numbers)
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
-    return Prepared(address, bytes(array(*numbers)), array, spec.scratch["end"], workers, slots)
+    queries = named["chunk"] * named["chunks_a_range"]
+    return Prepared(address, bytes(array(*numbers)), array, queries, scratch, workers, slots)
 
 
 def call(
@@ -140,10 +149,10 @@ def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]
     pairs = math.prod(problem.rows[:-1])
     chunk = _column_chunk(problem, spec) if kernel is Columns else _chunk(problem, pairs, spec)
     chunks = -(-problem.q_len // chunk)
-    per_range = -(-chunks // min(chunks, RANGES))
+    per_range = _per_range(problem, kernel, spec, chunks)
     rows = pairs * problem.q_len
     return {
-        "tasks": pairs * (-(-chunks // per_range) if kernel is Columns else chunks),
+        "tasks": pairs * -(-chunks // per_range),
         "pairs": pairs,
         "rows": rows,
         "state_rows": rows,
@@ -157,17 +166,26 @@ def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]
     }
 
 
+def _per_range(problem: Problem, kernel: type[Kernel], spec: Spec, chunks: int) -> int:
+    """Chunks of a task: more than one where each task has sums of its own, of which there should not be many."""
+    if kernel is Columns:
+        return -(-chunks // min(chunks, RANGES))
+    return chunks_a_range(pools_of(problem), chunks) if spec.pools else 1
+
+
 def _work(named: dict[str, int], spec: Spec) -> int:
     """Multiplications of the two products."""
     return named["rows"] * named["k_len"] * (spec.head_dim + spec.value_dim)
 
 
 def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
-    """Queries a task: as many as keys are packed for, but enough tasks for every thread."""
-    wanted = TASKS_A_THREAD * torch.get_num_threads()
+    """Queries a chunk: as many as keys are packed for, but enough tasks for every thread."""
+    wanted, most = TASKS_A_THREAD * torch.get_num_threads(), spec.chunk
+    if spec.pools:
+        wanted, most = POOLED_TASKS, min(most, most_pooled(pools_of(problem), spec))
     per_head = -(-wanted // pairs)
     blocks = -(-problem.q_len // spec.block)
-    return min(spec.chunk, max(1, -(-blocks // per_head)) * spec.block)
+    return min(most, max(1, -(-blocks // per_head)) * spec.block)
 
 
 def _column_chunk(problem: Problem, spec: Spec) -> int:

@@ -9,7 +9,17 @@ from pellucid.engines.cpu.program import STORED
 from pellucid.engines.cpu.specify import dtype_name
 from pellucid.engines.cpu.target import host
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, Readout, Received, TopK
+from pellucid.readouts import (
+    Entropy,
+    Expect,
+    LogSumExp,
+    MaxScore,
+    Pooled,
+    PooledMax,
+    Readout,
+    Received,
+    TopK,
+)
 
 MOST_DIM = 256
 MOST_SLOT_DIMS = 4
@@ -37,7 +47,7 @@ def covers(problem: Problem) -> bool:
 def _readable(readout: Readout) -> bool:
     if isinstance(readout, TopK):
         return readout.k <= MOST_TOP
-    return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled)
+    return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax)
 
 
 def _storable(tensor: Tensor) -> bool:

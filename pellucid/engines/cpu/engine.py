@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pellucid.engines.cpu.plan import Inputs, Plan, plan_of
-from pellucid.engines.cpu.sums import column_sums
+from pellucid.engines.cpu.sums import received_by
 from pellucid.problem import Problem
+from pellucid.readouts import Pooled, PooledMax
 from pellucid.result import Result
 
 
@@ -32,7 +33,7 @@ class Repeat(NamedTuple):
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
     ) -> Tensor:
         """The output alone."""
-        return self.plan.run(Inputs(query, key, value, sinks, captured), self.shape)[0]
+        return self.plan.run(Inputs(query, key, value, sinks, captured), self.shape).output
 
     def result(self, problem: Problem) -> Result:
         """The whole result; `problem`'s functions capture nothing."""
@@ -40,10 +41,13 @@ class Repeat(NamedTuple):
 
 
 def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
-    output, state = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
+    output, state, pooled = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
     if not problem.readouts:
         return Result(output, output.new_empty(0), {})
     rows = state.rows(problem.sinks)
     lse = rows.whole.lse
-    readings = state.readings(problem, rows, lse) | column_sums(problem, lse)
+    readings = state.readings(problem, rows, lse) | received_by(problem, lse)
+    readings |= {
+        r.name: r.finish(pooled[r.name], problem) for r in problem.readouts if isinstance(r, Pooled | PooledMax)
+    }
     return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})

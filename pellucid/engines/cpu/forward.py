@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import I32, I64, Value, vector
+from pellucid.engines.cpu.builder import I32, I64, Code, Value, vector
 from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
-from pellucid.engines.cpu.program import Values
+from pellucid.engines.cpu.layout import KEYS
+from pellucid.engines.cpu.pooling import Pooling
+from pellucid.engines.cpu.program import Values, always_finite, condition_of
 from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
@@ -19,11 +21,22 @@ class Forward(Kernel):
     """Scores, the user's functions, softmax, weighted sum: the five lines, tile by tile."""
 
     def perform(self, pair: Value, part: Value) -> None:
-        """A chunk of queries; the last chunks come first, for under a causal mask they are the longest."""
-        task = self.task(pair, self.argument("chunks") - 1 - part)
+        """The chunks of a range of queries; the last come first, for under a causal mask they are the longest."""
+        size = self.argument("chunks_a_range")
+        first = (self.argument("tasks") / self.argument("pairs") - 1 - part) * size
+        stop = self.code.minimum(first + size, self.argument("chunks"))
+        self.code.loop(first, stop, lambda chunk: self.over_chunk(self.task(pair, chunk)))
+
+    def over_chunk(self, task: Task) -> None:
+        """A chunk of queries."""
         self.start(task)
         self.over_keys(task)
         self.finish(task)
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        """The stage of the pooled readouts."""
+        return Pooling(self)
 
     def start(self, task: Task) -> None:
         """No key seen yet."""
@@ -41,6 +54,8 @@ class Forward(Kernel):
                 code.store(self.scratch["top_keys"], nobody, i)
 
             code.loop(0, rows * spec.top_width, empty)
+        if spec.pools:
+            self.pooling.start(task)
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""
@@ -58,10 +73,17 @@ class Forward(Kernel):
         is done once a row.
         """
         code = self.code
-        code.loop(0, block.rows, lambda row: self.row_scores(block, row, masked))
-        code.loop(0, block.rows, lambda row: self.merge_maxima(block, row, masked), step=self.lanes)
-        code.loop(0, block.rows, lambda row: self.row_weights(block, row, masked))
-        code.loop(0, block.rows, lambda row: self.merge_sums(block, row), step=self.lanes)
+
+        def some(row: Value) -> None:
+            stop = code.minimum(row + self.lanes, block.rows)
+            code.loop(row, stop, lambda own: self.row_scores(block, own, masked))
+            self.merge_maxima(block, row, masked)
+            code.loop(row, stop, lambda own: self.row_weights(block, own, masked))
+            self.merge_sums(block, row)
+            if self.spec.pools:
+                self.pooling.add(block, row)
+
+        code.loop(0, block.rows, some, step=self.lanes)
 
     def row_scores(self, block: Block, row: Value, masked: bool) -> None:
         """Apply score_mod and mask_mod to a row of the tile; keep its largest scores, lane by lane."""
@@ -90,7 +112,7 @@ class Forward(Kernel):
     def merge_maxima(self, block: Block, row: Value, masked: bool) -> None:
         """The largest scores so far of some rows, and what their sums so far must be multiplied by."""
         code, state, of_chunk = self.code, self.scratch, block.row + row
-        maximum = tiles.across_rows(code, self._partials(0, row), code.maximum)
+        maximum = self._maxima(row)
         if self.factor is not None and self.bare(masked):
             maximum = maximum * code.spread(self.factor, self.lanes)
         before = code.load(state["maximum"], self.type, of_chunk)
@@ -102,6 +124,15 @@ class Forward(Kernel):
         if self.spec.entropy:  # its terms are relative to the maximum, which has moved
             code.store(state["drift"], code.select(before == -math.inf, 0.0, before - shift), row)
 
+    def _maxima(self, row: Value) -> Value:
+        """The largest scores of the tile of some rows, one row in each lane."""
+        code, k = self.code, self.spec.topk
+        if not 0 < k <= self.lanes:
+            return tiles.across_rows(code, self._partials(0, row), code.maximum)
+        largest = tiles.descending(code, tiles.transposed(code, self._partials(0, row)))
+        code.store(self.scratch["kth"], largest[k - 1], row)  # the k-th of all is no less
+        return largest[0]
+
     def row_weights(self, block: Block, row: Value, masked: bool) -> None:
         """Store a row's weights; keep the sums of them and of what each readout adds, lane by lane."""
         code, scores = self.code, self.row_of_tile(row)
@@ -112,6 +143,7 @@ class Forward(Kernel):
         factor = self._factor_of_scores(masked)
         shift = shift if factor is None or self.bare(masked) else shift * LOG2E
         width = len(self.spec.accumulators) - 1
+        side = self.spec.vectors if width == 1 else 1  # sums side by side, as many as registers are left for
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             result, weights = list(sums), []
@@ -122,11 +154,14 @@ class Forward(Kernel):
                 weight = self.power(distance) if factor is None else self.power_of_two(distance)
                 weights.append(weight)
                 for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
-                    result[v * width + i] = term(result[v * width + i])
+                    result[v % side * width + i] = term(result[v % side * width + i])
             self.products.store_weights(row, weights, j)
+            if self.spec.pools and self.spec.pairs:  # which keeps them elsewhere, and rounded
+                for v, weight in enumerate(weights):
+                    code.store(scores, weight, j + v * self.lanes)
             return result
 
-        start = [code.constant(self.type, 0.0)] * (width * self.spec.vectors)
+        start = [code.constant(self.type, 0.0)] * (width * side)
         sums = code.loop(0, block.count, panel, start, step=self.panel)
         for i in range(width):
             self._keep_partial(i, row, _pairwise(Value.__add__, sums[i::width]))
@@ -173,43 +208,81 @@ class Forward(Kernel):
         if self.expects:
             functions, exists = functions.bind("k", self.keys(block, place)), self.exists(block, place)
         for expect in self.expects:
+            condition = condition_of(expect)
+            if condition is not None:
+                holds = code.spread(functions.value(condition, exists), self.lanes)
+                terms.append(partial(self._add_where, holds, weight))
+                continue
             value = code.spread(functions.value(expect, exists), self.lanes)
-            value = code.select(weight == 0.0, 0.0, value)  # a masked key's may be NaN
+            if not always_finite(expect):  # at a masked key
+                value = code.select(weight == 0.0, 0.0, value)
             terms.append(partial(code.fma, weight, value))
         return terms
 
+    def _add_where(self, condition: Value, weight: Value, total: Value) -> Value:
+        return self.code.select(condition, total + weight, total)
+
     def keep_largest(self, block: Block, row: Value) -> None:
         """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
-        code, scores, width = self.code, self.row_of_tile(row), self.spec.top_width
-        top_scores = code.at(self.scratch["top_scores"], (block.row + row) * width, self.number)
-        top_keys = code.at(self.scratch["top_keys"], (block.row + row) * width, I32)
-        places = range(0, width, self.lanes)
-        key_type = vector(I32, self.lanes)
+        code, scores = self.code, self.row_of_tile(row)
+        first = (block.row + row) * self.spec.top_width
+        listed = self.listed(first)
+        words = self._candidates(block, row, self._threshold(listed[: len(listed) // 2]))
 
-        def candidates(j: Value, *listed: Value) -> list[Value]:
-            larger = code.load(scores, self.type, j) > self._threshold(listed)
+        def candidate(_: Value, *carried: Value) -> list[Value]:
+            place, rest = _lowest_bit(code, carried[: len(words)])
+            score, key = code.load(scores, self.number, place), (block.key + place).to(I32)
+            return [*rest, *self.inserted(carried[len(words) :], score, key)]
 
-            def candidate(_: Value, bits: Value, *listed: Value) -> list[Value]:
-                lane = code.lowest_bit(bits)
-                score, key = code.load(scores, self.number, j + lane), (block.key + j + lane).to(I32)
-                return [bits & (bits - 1), *self._inserted(listed, score, key)]
+        count = sum((code.count_bits(word) for word in words[1:]), code.count_bits(words[0]))
+        # One loop over all of them, for a processor guesses wrongly where each loop ends.
+        self.keep_listed(first, code.loop(0, count, candidate, [*words, *listed])[len(words) :])
 
-            bits = code.bitmask(larger)
-            return code.loop(0, code.count_bits(bits), candidate, [bits, *listed])[1:]
+    def listed(self, first: Value) -> list[Value]:
+        """A row's list of the largest scores, and then their keys; `first` is its place."""
+        code, places = self.code, range(0, self.spec.top_width, self.lanes)
+        scores = [code.load(self.scratch["top_scores"], self.type, first + place) for place in places]
+        return scores + [
+            code.load(self.scratch["top_keys"], vector(I32, self.lanes), first + place) for place in places
+        ]
 
-        listed = [code.load(top_scores, self.type, place) for place in places]
-        listed += [code.load(top_keys, key_type, place) for place in places]
-        listed = code.loop(0, block.count, candidates, listed, step=self.lanes)
-        for place, own, keys in zip(places, listed, listed[len(places) :], strict=False):
-            code.store(top_scores, own, place)
-            code.store(top_keys, keys, place)
+    def keep_listed(self, first: Value, listed: Sequence[Value]) -> None:
+        """Put a row's list back."""
+        half = len(listed) // 2
+        for i, (scores, keys) in enumerate(zip(listed[:half], listed[half:], strict=True)):
+            self.code.store(self.scratch["top_scores"], scores, first + i * self.lanes)
+            self.code.store(self.scratch["top_keys"], keys, first + i * self.lanes)
+
+    def _candidates(self, block: Block, row: Value, last: Value) -> list[Value]:
+        """The keys that may be among the row's largest, a bit for each: those larger than the last of the list."""
+        code, scores, words = self.code, self.row_of_tile(row), self.scratch["candidates"]
+        least = self._least(row)
+        for word in range(KEYS // 64):
+            code.store(words, code.i64(0), word)
+
+        def panel(j: Value) -> None:
+            bits = code.load(words, I64, j >> 6)
+            for v in range(self.spec.vectors):
+                some = code.load(scores, self.type, j + v * self.lanes)
+                larger = some > last if least is None else (some > last) & (some >= least)
+                bits = bits | (code.bitmask(larger) << ((j & 63) + v * self.lanes))
+            code.store(words, bits, j >> 6)
+
+        code.loop(0, block.count, panel, step=self.panel)
+        return [code.load(words, I64, word) for word in range(KEYS // 64)]
+
+    def _least(self, row: Value) -> Value | None:
+        """What a score must be at least to be among the row's largest in the tile, in every lane, if it is known."""
+        if self.spec.topk > self.lanes:
+            return None
+        return self.code.spread(self.code.load(self.scratch["kth"], self.number, row), self.lanes)
 
     def _threshold(self, listed: Sequence[Value]) -> Value:
         """What a score must be larger than to be among the largest: the last of them, in every lane."""
         last, lane = listed[(self.spec.topk - 1) // self.lanes], (self.spec.topk - 1) % self.lanes
         return self.code.shuffle(last, last, [lane] * self.lanes) if self.lanes > 1 else last
 
-    def _inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
+    def inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
         """The sorted list, scores and then their keys, with one more before the first that is smaller."""
         code, lanes, half = self.code, self.lanes, len(listed) // 2
         scores, keys = listed[:half], listed[half:]
@@ -243,7 +316,7 @@ class Forward(Kernel):
             total = code.load(self.scratch["total"], self.number, i)
             if spec.rows_out:
                 self._write_state(task, i)
-            factor = code.spread(self._factor(self.head_of_row(task, i), maximum, total), self.lanes)
+            factor = code.spread(self.factor_of_rows(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
             output = self.output_of_row(task, i)
             for start, length in tiles.columns(spec.value_dim, self.lanes):
@@ -253,6 +326,8 @@ class Forward(Kernel):
                 tiles.store_numbers(code, spec, output, numbers, start, valid)
 
         code.loop(0, task.rows, row)
+        if self.spec.pools:
+            self.pooling.finish(task)
 
     def output_of_row(self, task: Task, row: Value) -> Value:
         """Where a row's output begins."""
@@ -266,8 +341,8 @@ class Forward(Kernel):
         """The row's index in [batch, heads, q_len]."""
         return task.pair * self.q_len + task.first + row
 
-    def _factor(self, head: Value, maximum: Value, total: Value) -> Value:
-        """What the row's sums are multiplied by."""
+    def factor_of_rows(self, head: Value, maximum: Value, total: Value) -> Value:
+        """What the sums of a row, or of one in each lane, are multiplied by."""
         code = self.code
         if not self.spec.sinks:
             return 1.0 / total
@@ -301,3 +376,13 @@ def _pairwise(combine: Callable[[Value, Value], Value], values: list[Value]) -> 
         pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
         values = [combine(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
     return values[0]
+
+
+def _lowest_bit(code: Code, words: Sequence[Value]) -> tuple[Value, list[Value]]:
+    """The place of the lowest bit that is set in some words, and the words without it."""
+    word, first = words[-1], code.i64(len(words) - 1)
+    for i in reversed(range(len(words) - 1)):
+        found = words[i] != 0
+        word, first = code.select(found, words[i], word), code.select(found, code.i64(i), first)
+    rest = word & (word - 1)
+    return first * 64 + code.lowest_bit(word), [code.select(first == i, rest, own) for i, own in enumerate(words)]

@@ -69,8 +69,8 @@ class Kernel(ABC):
         self.type = vector(spec.number, spec.lanes)
         self.q_len, self.k_len = self.argument("q_len"), self.argument("k_len")
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
-        base = Value(code, code.ir.inttoptr(memory.raw, POINTER))
-        self.scratch = {name: code.at(base, place) for name, place in spec.scratch.items() if name != "end"}
+        self.memory = Value(code, code.ir.inttoptr(memory.raw, POINTER))
+        self.scratch = {name: code.at(self.memory, place) for name, place in spec.scratch.items() if name != "end"}
         self.products = (amx.Tiles if spec.tiles else Pairs if spec.pairs else Products)(code, spec, self.scratch)
         self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
@@ -155,16 +155,6 @@ class Kernel(ABC):
         functions.prepare(self.score, self.mask, *self.expects)
         body = lambda key: self.over_packed_keys(task, functions, key)  # noqa: E731
         self.code.loop(0, self.k_len, body, step=self.spec.packed_keys)
-
-    def fetch(self, source: Value, stride: Value, count: Value, width: int) -> None:
-        """Ask for rows of a tensor to be brought near, for reading soon; they may lie beyond its end."""
-        code, spec = self.code, self.spec
-
-        def row(i: Value) -> None:
-            for start in range(0, width, 64 // spec.storage_size):
-                code.prefetch(source, spec.storage, i * stride + start)
-
-        code.loop(0, count, row)
 
     # A few tiles of keys, packed.
 

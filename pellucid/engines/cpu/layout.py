@@ -16,7 +16,11 @@ from pellucid.engines.cpu.target import Target
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
+DECODE_TASKS = 8  # of decode at least, where keys are shared out
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
+
+POOLS = ("pooled", "pooled_max")
+POOL = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
 
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
@@ -25,10 +29,11 @@ ARGUMENTS = [
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
-    "rows", "state_rows", "keys_a_range", "output_range", "chunks_a_range", "lse",
+    "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
+    "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    "pooled", "query_bin", "key_bin", "query_bins", "key_bins",
+    *(f"{pool}{part}" for pool in POOLS for part in POOL),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
@@ -51,9 +56,10 @@ class Spec:
     topk: int = 0
     group: int = 1  # of decode: query heads that share a key head
     queries: int = 1  # of decode
-    partial: bool = False  # whether the output is merged with others, and so kept in the precision of the computation
+    shared_out: bool = False  # of decode: whether a head's keys are read in several tasks
+    partial: bool = False  # whether the output is kept in the precision of the computation
     received: bool = False
-    pooled: bool = False
+    pools: tuple[str, ...] = ()  # the readouts that join weights over bins, of POOLS
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
     tiles: bool = False  # whether pairs are multiplied on matrix tiles
 
@@ -174,7 +180,8 @@ class Spec:
             "output": rows * self.value_width,
             "weights": self.block * self.pair_stride if self.pairs else 0,
             "received": KEYS if self.received else 0,
-            "bins": KEYS if self.pooled else 0,
+            "kth": self.block if self.topk else 0,
+            "candidates": KEYS // 8 // self.size if self.topk else 0,  # a bit for each key
             "top_scores": rows * self.top_width,
             "top_keys": rows * self.top_width,
         } | dict.fromkeys(self.accumulators, rows)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place, prepare, sinks_in
-from pellucid.engines.cpu.decode import Decode
+from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
-from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
+from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import asked, program_of, spec_of
-from pellucid.engines.cpu.state import RowState, merged
+from pellucid.engines.cpu.state import RowState
 from pellucid.language import SCORE, TRUE
 from pellucid.problem import Problem
 
@@ -29,7 +30,6 @@ MOST_PLANS = 512
 MOST_DECODE_ROWS = 16
 LEAST_DECODE_KEYS = 64
 LEAST_DECODE_RANGE = 1024
-DECODE_TASKS = 8
 
 
 class Inputs(NamedTuple):
@@ -42,6 +42,14 @@ class Inputs(NamedTuple):
     captured: tuple[Tensor, ...]  # by the functions, in the order of `captured_by`
 
 
+class Written(NamedTuple):
+    """What a plan's kernel wrote."""
+
+    output: Tensor
+    state: RowState
+    pooled: dict[str, Tensor]  # by readout, [*batch, heads, query bins, key bins]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to run problems like one that was seen: a kernel, and the shapes of what it writes."""
@@ -52,21 +60,35 @@ class Plan:
     dtype: torch.dtype  # of the result
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
-    ranges: int  # of keys, each with an output of its own
+    parts: int  # numbers that are kept of ranges of keys until they are merged
+    pools: tuple[Pool, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
-    def run(self, inputs: Inputs, shape: tuple[int, ...]) -> tuple[Tensor, RowState]:
-        """The output, in `shape`, and what was kept of each row."""
-        dtype = self.number if self.spec.partial else self.dtype
-        output = torch.empty(shape if self.ranges == 1 else (self.ranges, *shape), dtype=dtype)
-        state = RowState.empty(self.spec, self.rows, self.number, self.ranges)
+    def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
+        """The output, in `shape`, and what was read."""
+        output = torch.empty(shape, dtype=self.dtype)
+        state = RowState.empty(self.spec, self.rows, self.number)
         tensors = self._readable(inputs) | state.tensors
         tensors["output"] = output
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
+        if self.parts:
+            tensors["parts"] = torch.empty(self.parts, dtype=self.number)
+        pooled = self._pooled() if self.pools else {}
+        tensors |= pooled
+        for pool in self.pools:
+            tensors |= pool.tables(self.spec, self.number)
         self.prepared.run(tensors, inputs.captured)
-        return (output, state) if self.ranges == 1 else merged(output, state, inputs.sinks, self.dtype)
+        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
+        return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
+
+    def _pooled(self) -> dict[str, Tensor]:
+        pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
+        written: dict[str, Tensor] = {}
+        for pool in self.pools:
+            written |= pool.written(pairs, queries, self.number)
+        return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
         tensors = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
@@ -107,35 +129,34 @@ def _plan(problem: Problem, program: Program) -> Plan:
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
-    spec, ranges = spec_of(problem, program), 1
+    spec, parts = spec_of(problem, program), 0
     own: dict[str, int] = {}
     if few := is_decode(problem):
-        spec, own, ranges = for_decode(problem, spec)
+        spec, own = for_decode(problem, spec)
+        parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, Decode if few else Forward, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, ranges, untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, pools_of(problem), untouched)
 
 
 def is_decode(problem: Problem) -> bool:
     """Whether so few rows share each key that packing keys would not pay."""
+    if pools_of(problem):  # which go through keys a tile at a time
+        return False
     group = group_of(problem.heads, problem.key)
     same = group == group_of(problem.heads, problem.value)
     return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS
 
 
-def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int], int]:
-    """The specification, arguments and number of ranges of keys: these are shared out where there are few heads."""
+def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
+    """The specification and arguments: keys are shared out where there are few heads."""
     group = group_of(problem.heads, problem.key)
     pairs = math.prod(problem.rows[:-1]) // group
     # Not by the number of threads: it would change the last bits of the result.
     wanted = -(-DECODE_TASKS // pairs)
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    # Pairs want packing, and reading is the cost.
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=False, tiles=False)
-    if ranges > 1:  # the sink is merged with the whole, not with each part
-        spec = replace(spec, partial=True, rows_out=True, sinks=False)
-    rows = math.prod(problem.rows)
-    own = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys, "state_rows": rows * ranges}
-    return spec, own | {"output_range": rows * spec.value_dim}, ranges
+    # The dot product of pairs is no faster here than converting; matrix tiles are.
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=spec.tiles)
+    return replace(spec, shared_out=ranges > 1), {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}

@@ -16,8 +16,9 @@ from llvmlite import ir
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
-from pellucid.language import Expression, walk
+from pellucid.language import Expression, Interval, bounds, walk
 
+MOST_FINITE = 1e30
 STORED: dict[str, ir.Type] = {
     "bool": I8, "uint8": I8, "int8": I8, "int16": I16, "int32": I32, "int64": I64,
     "float16": F16, "bfloat16": I16, "float32": F32, "float64": F64,
@@ -219,6 +220,22 @@ BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
     "or": lambda code, a, b: a | b,
     "xor": lambda code, a, b: a ^ b,
 }
+
+
+# What is known of a function wherever it is evaluated, whatever tensors hold.
+
+
+def condition_of(root: Expression) -> Expression | None:
+    """The condition that a function is 1 or 0 for, if it is that."""
+    return root.args[0] if root.op == "cast" and root.args[0].kind == "bool" else None
+
+
+def always_finite(root: Expression) -> bool:
+    """Whether a function of the place is never NaN or infinite."""
+    if any(node.op == "load" for node in walk(root)):
+        return False
+    found = bounds(root, dict.fromkeys("bhqk", Interval(0, 1 << 31)))
+    return found is not None and max(abs(found.low), abs(found.high)) < MOST_FINITE
 
 
 # Bounds over a tile, compiled: the same rules as language/interval.py, for what masks are made of.

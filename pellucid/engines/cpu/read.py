@@ -27,7 +27,7 @@ from pellucid.engines.cpu.sums import for_columns
 from pellucid.engines.cpu.target import Target, host
 from pellucid.engines.cpu.weights import Weights
 from pellucid.problem import Problem
-from pellucid.readouts import ColumnReadout, Readout
+from pellucid.readouts import Readout, Received
 
 Source = tuple[type[Kernel], Spec, Program]
 
@@ -126,6 +126,6 @@ def _sources(problem: Problem, target: Target) -> dict[str, Source]:
         found = {"decode": (Decode, for_decode(problem, spec)[0], program)}
     else:
         found = {"forward": (Forward, spec, program)}
-    if any(isinstance(readout, ColumnReadout) for readout in problem.readouts):
+    if any(isinstance(readout, Received) for readout in problem.readouts):
         found["columns"] = (Columns, *for_columns(problem, target))
     return found | {"weights": (Weights, *for_weights(replace(problem, readouts=()), target))}

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.layout import KEYS, POOLS, Spec
 from pellucid.engines.cpu.program import Program, Slot
 from pellucid.engines.cpu.target import Target, host
 from pellucid.language import Expression, Interval, bounds, walk
@@ -48,13 +48,14 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         expects=len(program.roots) - 2,
         pairs=problem.query.dtype == torch.bfloat16 and target.bf16_dot,
         tiles=tiles,
+        pools=tuple(r.name for r in problem.readouts if r.name in POOLS),
         topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
     )
 
 
 def asked(readouts: tuple[Readout, ...]) -> Hashable:
     """What a kernel is asked to read, beside the functions of Expect."""
-    return tuple((type(r), r.k if isinstance(r, TopK) else 0) for r in readouts)
+    return tuple((type(r), r.size) for r in readouts)
 
 
 def _slots(problem: Problem) -> dict[int, Slot]:

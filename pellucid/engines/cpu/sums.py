@@ -1,11 +1,9 @@
-"""The column readouts' results: sums over the queries, from a second sweep with the final lse."""
+"""What the keys received: sums over the queries, from a second sweep with the final lse."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call import RANGES, call
@@ -15,41 +13,28 @@ from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
 from pellucid.engines.cpu.target import Target
 from pellucid.problem import Problem
-from pellucid.readouts import ColumnReadout, Pooled, Received
+from pellucid.readouts import Received
 
 
-def column_sums(problem: Problem, lse: Tensor) -> dict[str, Any]:
-    """The results of the problem's column readouts by name; `lse` is [*batch, heads, q_len]."""
-    wanted = [readout for readout in problem.readouts if isinstance(readout, ColumnReadout)]
+def received_by(problem: Problem, lse: Tensor) -> dict[str, Tensor]:
+    """The result of Received by its name, if it is asked for; `lse` is [*batch, heads, q_len]."""
+    wanted = [readout for readout in problem.readouts if isinstance(readout, Received)]
     if not wanted:
         return {}
+    (readout,) = wanted
     spec, program = for_columns(problem)
-    received = next((r for r in wanted if isinstance(r, Received)), None)
-    pooled = next((r for r in wanted if isinstance(r, Pooled)), None)
-    sums = {readout.name: readout.start(problem) for readout in wanted}
-    partial = {name: total.new_zeros(RANGES, *total.shape) for name, total in sums.items()}
-    own = {"lse": lse.data_ptr()} | {name: tensor.data_ptr() for name, tensor in partial.items()}
-    if received is not None:
-        chosen = range(problem.q_len)[received.queries]
-        own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
-    if pooled is not None:
-        rows, columns = sums[pooled.name].shape[-2:]
-        query_bin, key_bin = _bins(problem.q_len, rows), _bins(problem.k_len, columns)
-        own |= {"query_bin": query_bin.data_ptr(), "key_bin": key_bin.data_ptr()}
-        own |= {"query_bins": rows, "key_bins": columns}
+    sums = readout.start(problem)
+    partial = sums.new_zeros(RANGES, *sums.shape)
+    chosen = range(problem.q_len)[readout.queries]
+    own = {"lse": lse.data_ptr(), "received": partial.data_ptr()}
+    own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
     output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
     call(problem, Columns, program, spec, own, output)
-    return {readout.name: readout.finish(partial[readout.name].sum(0), problem) for readout in wanted}
+    return {readout.name: readout.finish(partial.sum(0), problem)}
 
 
 def for_columns(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:
     """What the columns kernel is compiled for."""
-    wanted = tuple(readout for readout in problem.readouts if isinstance(readout, ColumnReadout))
-    problem = replace(problem, readouts=wanted)
+    problem = replace(problem, readouts=())
     program = program_of(problem)
-    received, pooled = (any(isinstance(r, kind) for r in wanted) for kind in (Received, Pooled))
-    return replace(spec_of(problem, program, target), rows_out=False, received=received, pooled=pooled), program
-
-
-def _bins(length: int, bins: int) -> Tensor:
-    return (torch.arange(length) * bins // length).to(torch.int32)
+    return replace(spec_of(problem, program, target), received=True), program

@@ -21,6 +21,7 @@ SHAPES = {  # batch, heads, kv_heads, q_len, k_len, head_dim, value_dim
     "many packed keys": (1, 1, 1, 50, 2311, 64, 64),
     "decode": (2, 8, 2, 1, 1153, 32, 32),
     "decode, ragged": (1, 6, 3, 3, 2309, 17, 29),
+    "decode, many rows": (1, 8, 1, 2, 331, 80, 150),
 }
 
 
@@ -75,16 +76,22 @@ def every_readout(k_len: int) -> list[readouts.Readout]:
         readouts.MaxScore(),
         readouts.TopK(min(5, k_len)),
         readouts.Received(slice(-9, None, 2)),
-        readouts.Pooled(5, 7),
         readouts.mean_distance(),
         readouts.Expect(fn, "tanh"),
     ]
 
 
 def observed(engine: str, tensors: list[Tensor], call: Call) -> dict[str, Tensor]:
+    """What is found; where queries are few the bins are read by a second call, for with them none is decode."""
+    q_len, k_len = tensors[0].shape[-2], tensors[1].shape[-2]
+    most, bins = every_readout(k_len), [readouts.Pooled(5, 7), readouts.PooledMax(4, 9)]
     with engines.using(engine):
-        output, seen = pellucid.observe(*tensors, enable_gqa=True, readouts=every_readout(tensors[1].shape[-2]), **call)
-    found = {name: seen[name] for name in seen.readouts if name != "topk"}
+        first = most if q_len < 5 else [*most, *bins]
+        output, seen = pellucid.observe(*tensors, enable_gqa=True, readouts=first, **call)
+        found = {name: seen[name] for name in seen.readouts if name != "topk"}
+        if q_len < 5:
+            _, pooled = pellucid.observe(*tensors, enable_gqa=True, readouts=bins, **call)
+            found |= {name: pooled[name] for name in pooled.readouts}
     return found | {"output": output, "top weights": seen.topk.weights, "top keys": seen.topk.keys}
 
 

@@ -48,13 +48,14 @@ CASES += [("decode", "causal, tanh", torch.bfloat16)]
 def test_an_emulated_processor_computes_the_same(shape: str, name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     heads, kv_heads, q_len, k_len, head_dim, value_dim = SHAPES[shape]
     part = {"queries": slice(0, None, 2), "keys": [k_len - 1, 0, 5, 5], "heads": heads - 1}
+    pooled = [] if shape == "decode" else [pellucid.Pooled(2, 5), pellucid.PooledMax(3, 2)]  # with which none is decode
 
     def observed(tensors: list[torch.Tensor], call: dict[str, Any]) -> list[torch.Tensor]:
-        every = [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(2, 5)]
+        every = [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), readouts.mean_distance(), *pooled]
         call = call | {"sinks": call["sinks"][:heads].to(tensors[0].dtype)} if "sinks" in call else call
         with torch.no_grad():
-            output, seen = observe(*tensors, readouts=[*every, readouts.mean_distance()], **call)
-        names = ("lse", "entropy", "received", "pooled", "mean_distance")
+            output, seen = observe(*tensors, readouts=every, **call)
+        names = ("lse", "entropy", "received", "mean_distance", *(readout.name for readout in pooled))
         return [output, seen.topk.weights, *(seen[name] for name in names), seen.weights(**part)]
 
     with emulated(tmp_path) as machine, engines.using("cpu"):
@@ -81,14 +82,15 @@ def test_an_emulated_processor_computes_the_same(shape: str, name: str, dtype: t
 )
 def test_the_code_calls_nothing_but_what_every_c_library_has(triple: str, cpu: str) -> None:
     """No helper for atomics, which only some compilers' libraries bring, and no mathematics."""
-    listed, everything = Listed(), [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(2, 5)]
+    listed, most = Listed(), [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received()]
+    everything = [*most, pellucid.Pooled(2, 5), pellucid.PooledMax(3, 2)]
     x = torch.randn(1, 2, 70, 24)
     call = {"score_mod": lambda s, b, h, q, k: torch.tanh(s) + torch.exp(s * 0.1) + torch.sigmoid(s) + s // 3 + q % 5}
     with exchanged(describe(triple, cpu, ""), listed), engines.using("cpu"), torch.no_grad():
         for dtype in (torch.float32, torch.float16):
             tensor = x.to(dtype)
             pellucid.observe(tensor, tensor, tensor, is_causal=True, readouts=everything, **call)[1].weights()
-            pellucid.observe(tensor[:, :, :2], tensor, tensor, readouts=everything, **call)
+            pellucid.observe(tensor[:, :, :2], tensor, tensor, readouts=most, **call)
             assert set(listed.assembly) == {"forward", "columns", "weights", "decode"}
             called = set(re.findall(CALLED, "\n".join(listed.assembly.values()), re.MULTILINE))
             assert {name.strip("_").removesuffix("@PLT") for name in called} <= {

@@ -27,7 +27,7 @@ EDGES: dict[str, Edge] = {"end": at_the_edge, "start": after_the_edge}
 
 
 ROW_READOUTS = [readouts.LogSumExp(), readouts.Entropy(), readouts.TopK(1), readouts.mean_distance()]
-COLUMN_READOUTS = [readouts.Received(), readouts.Pooled(3, 5)]
+COLUMN_READOUTS = [readouts.Received(), readouts.Pooled(3, 5), readouts.PooledMax(5, 300)]
 
 
 def calls_of(edge: Edge, q_len: int, k_len: int, dtype: torch.dtype) -> list[dict[str, Any]]:
@@ -92,6 +92,7 @@ def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge
         (49, 257, 17, 33, "float32"),
         (3, 131, 64, 16, "float32"),  # decode
         (5, 67, 31, 7, "bfloat16"),  # decode
+        (3, 283, 64, 80, "bfloat16"),  # decode
         (53, 259, 33, 47, "bfloat16"),
         (11, 17, 1, 1, "float16"),
         (2, 97, 9, 10, "float16"),  # decode

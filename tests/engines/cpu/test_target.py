@@ -23,13 +23,14 @@ torch.manual_seed(0)
 for dtype in (torch.float32, torch.float64, torch.bfloat16, *([torch.float16] if host().half else [])):
     query, key, value = (torch.randn(2, 3, 71, 24, dtype=torch.float64).to(dtype) for _ in range(3))
     call = dict(is_causal=True, score_mod=lambda s, b, h, q, k: torch.tanh(s) + (q - k) % 5)
-    every = lambda: [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(4, 4)]
+    every = lambda: [pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(4, 4),
+                     pellucid.PooledMax(3, 17)]
     found = pellucid.observe(query, key, value, readouts=every(), **call)
     with engines.using("reference"):
         exact = pellucid.observe(query.double(), key.double(), value.double(), readouts=every(), **call)
     limit = 8 * torch.finfo(dtype).eps
     torch.testing.assert_close(found[0].double(), exact[0], rtol=limit, atol=limit)
-    for name in ("entropy", "received", "pooled"):
+    for name in ("entropy", "received", "pooled", "pooled_max"):
         torch.testing.assert_close(found[1][name].double(), exact[1][name], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1].weights().double(), exact[1].weights(), rtol=1e-4, atol=1e-6)
     one = pellucid.attention(query[:, :, :1], key, value)

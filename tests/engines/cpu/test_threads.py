@@ -39,11 +39,12 @@ def everything(seed: int = 0) -> list[Tensor]:
         pellucid.TopK(5),
         pellucid.Received(),
         pellucid.Pooled(7, 9),
+        pellucid.PooledMax(9, 7),
         readouts.mean_distance(),
     ]
     output, seen = pellucid.observe(query, key, value, is_causal=True, readouts=read)
     few, of_few = pellucid.observe(query[:1, :2, :3], long_key, long_value, readouts=[pellucid.TopK(5)])
-    names = ("lse", "entropy", "received", "pooled", "mean_distance")
+    names = ("lse", "entropy", "received", "pooled", "pooled_max", "mean_distance")
     return [output, few, of_few.lse, *seen.topk, *of_few.topk, *(seen[name] for name in names), seen.weights()]
 
 

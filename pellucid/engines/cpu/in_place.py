@@ -1,0 +1,290 @@
+"""The two products of decode, which read keys and values where they lie, and ask for those that come next.
+
+Rows are few: the queries of the heads that share a key head. What is read serves as many of them as possible, in small
+steps that hold both loads and arithmetic: memory rests wherever a processor finds no load for a few hundred
+instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pellucid.engines.cpu import amx, tiles
+from pellucid.engines.cpu.builder import I16, I32, Value, vector
+from pellucid.engines.cpu.kernel import Kernel
+
+AHEAD = 8192  # bytes from what is read to what is asked for: half of it, or twice, costs up to a tenth
+ROWS_AT_ONCE = 4
+KEYS_AT_ONCE = amx.DEPTH  # of the weighted sum
+# Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
+HALVES = [
+    [lane for eight in range(0, 32, 8) for i in range(4) for lane in (eight + start + i, 32 + eight + start + i)]
+    for start in (0, 4)
+]
+# How sums over such columns are put in order.
+ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]
+
+
+class Rows:
+    """Products of numbers, vector by vector: a key or value that is loaded serves up to four rows."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.code, self.spec = kernel, kernel.code, kernel.spec
+        self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
+        self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
+        self.rows = self.spec.group * self.spec.queries
+
+    @property
+    def query_width(self) -> int:
+        """Numbers of a packed query: head_dim, filled up to whole vectors."""
+        return -(-self.spec.head_dim // self.lanes) * self.lanes
+
+    def pack_queries(self, query: Value) -> None:
+        """Copy the queries of every head of the group, scaled."""
+        code, spec = self.code, self.spec
+        for member in range(spec.group):
+            source = code.at(query, self.kernel.argument("query_head") * member, spec.storage)
+            target = code.at(self.scratch["queries"], member * spec.queries * self.query_width, spec.number)
+            stride, count = self.kernel.argument("query_row"), code.i64(spec.queries)
+            scales = code.spread(self.kernel.scale(), self.lanes)
+            tiles.pack_rows(code, spec, source, stride, spec.head_dim, count, target, self.query_width, scales)
+
+    def score(self, keys: Value, count: Value) -> None:
+        """query @ key.T into the tile of scores, a vector of keys at a time."""
+        code, at_once = self.code, min(ROWS_AT_ONCE, max(1, self.lanes // 4))
+
+        def group(j: Value) -> None:
+            done = 0
+            while done < self.rows:
+                step = next(n for n in (4, 2, 1) if n <= min(at_once, self.rows - done))
+                stop = done + (self.rows - done) // step * step
+                some = (step, not done)
+                code.loop(done, stop, lambda r, some=some: self._some_scores(keys, count, j, r, *some), step=step)
+                done = stop
+
+        code.loop(0, count, group, step=self.lanes)
+
+    def _some_scores(self, keys: Value, count: Value, j: Value, row: Value, rows: int, first: bool) -> None:
+        """Scores of a few rows and a vector of keys, a few keys at a time: each key that is loaded serves all rows.
+
+        Each lane's sum is kept in a register of its own until the end.
+        """
+        code, spec, at_once = self.code, self.spec, self.lanes // rows
+        query = code.at(self.scratch["queries"], row * self.query_width, spec.number)
+        tile = code.at(self.scratch["tile"], row * spec.tile_stride, spec.number)
+
+        def some(key: Value) -> None:
+            # Past the last key, the last is read again; its lanes are masked later.
+            offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
+            sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
+            for start, length in tiles.columns(spec.head_dim, self.lanes):
+                valid = tiles.first_lanes(code, self.lanes, length)
+                loaded = [tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets]
+                for i in range(at_once if first else 0):
+                    self._fetch(keys, key + i, self.key_row, start, spec.head_dim)
+                for r in range(rows):
+                    factor = code.load(query, self.type, r * self.query_width + start)
+                    sums[r] = [code.fma(factor, number, sum_) for number, sum_ in zip(loaded, sums[r], strict=True)]
+            flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
+            for r in range(rows):
+                own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
+                code.store(tile, own, key + r * spec.tile_stride)
+
+        code.loop(j, j + self.lanes, some, step=at_once)
+
+    def weigh(self, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, a few values at a time through all rows and columns.
+
+        A tile's sum starts from zero: it is rounded to its own size, not to that of the sum over all keys.
+        """
+        code, spec, output = self.code, self.spec, self.scratch["output"]
+        self.clear_sums()
+        code.loop(0, count, lambda key: self.weigh_some(values, key, count), step=KEYS_AT_ONCE)
+        for row in range(self.rows):
+            correction = code.spread(code.load(self.scratch["correction"], spec.number, row), self.lanes)
+            for v, sum_ in enumerate(self.sums(row)):
+                place = row * spec.value_width + v * self.lanes
+                code.store(output, code.fma(code.load(output, self.type, place), correction, sum_), place)
+
+    def clear_sums(self) -> None:
+        """Start with zeros."""
+        tiles.zero_rows(
+            self.code,
+            self.spec,
+            self.scratch["values"],
+            self.code.i64(0),
+            self.code.i64(self.rows),
+            self.spec.value_width,
+        )
+
+    def sums(self, row: int) -> list[Value]:
+        """A row's sums over the keys of a tile."""
+        places = range(row * self.spec.value_width, (row + 1) * self.spec.value_width, self.lanes)
+        return [self.code.load(self.scratch["values"], self.type, place) for place in places]
+
+    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
+        """Add a few values, weighted, to the sums."""
+        columns, at_once = tiles.columns(self.spec.value_dim, self.lanes), self.spec.target.tile_vectors
+        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
+        for begin in range(0, len(columns), at_once):
+            for first in range(0, self.rows, ROWS_AT_ONCE):
+                rows = range(first, min(first + ROWS_AT_ONCE, self.rows))
+                self._weigh_block(values, key, stop, rows, columns[begin : begin + at_once])
+
+    def _weigh_block(
+        self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
+    ) -> None:
+        code, spec, kept = self.code, self.spec, self.scratch["values"]
+
+        def step(key: Value, *flat: Value) -> list[Value]:
+            sums = list(flat)
+            for v, (start, length) in enumerate(columns):
+                valid = tiles.first_lanes(code, self.lanes, length)
+                value = tiles.load_numbers(code, spec, values, key * self.value_row + start, self.lanes, valid)
+                if not rows.start:
+                    self._fetch(values, key, self.value_row, start, spec.value_dim)
+                for r, row in enumerate(rows):
+                    weight = code.load(self.scratch["tile"], spec.number, key + row * spec.tile_stride)
+                    place = r * len(columns) + v
+                    sums[place] = code.fma(code.spread(weight, self.lanes), value, sums[place])
+            return sums
+
+        places = [row * spec.value_width + start for row in rows for start, _ in columns]
+        sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places])
+        for place, sum_ in zip(places, sums, strict=True):
+            code.store(kept, sum_, place)
+
+    def _fetch(self, source: Value, row: Value, stride: Value, start: int, width: int) -> None:
+        """Ask for what will be read soon: a row some way ahead, which may lie beyond the last, from a column on."""
+        size = self.spec.storage_size
+        if start * size % 64 == 0:
+            ahead = max(1, AHEAD // (width * size))
+            self.code.prefetch(source, self.spec.storage, (row + ahead) * stride + start)
+
+
+class Tiles(Rows):
+    """Products on matrix tiles, of pairs of bfloat16, for all rows at once. What is multiplied is copied before.
+
+    Keys could be multiplied where they lie, if head_dim is a multiple of 32, but that is no faster. Rows of the tiles
+    beyond the queries hold anything, and so do rows of the products, which nobody reads.
+    """
+
+    products: amx.Tiles
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        assert isinstance(kernel.products, amx.Tiles)
+        self.products = kernel.products
+        self.columns = tiles.columns(self.spec.value_dim, amx.DEPTH)
+
+    def pack_queries(self, query: Value) -> None:
+        """Copy the queries of every head of the group side by side, word by word."""
+        code, spec, target = self.code, self.spec, self.scratch["queries"]
+        # Scaling would round them again: they are only negated if the scale is negative.
+        sign = code.select(self.kernel.scale() < 0.0, code.constant(I32, -0x7FFF8000), 0)
+        for member in range(spec.group):
+            head = self.kernel.argument("query_head") * member
+
+            def row(i: Value, member: int = member, head: Value = head) -> None:
+                place = head + i * self.kernel.argument("query_row")
+
+                def word(w: Value) -> None:
+                    bits = self.products.load_word(query, place, w) ^ sign
+                    code.store(target, bits, w * amx.SIDE + i + member * spec.queries)
+
+                code.loop(0, spec.words, word)
+
+            code.loop(0, spec.queries, row)
+        tiles.zero_rows(code, spec, target, code.i64(spec.words), code.i64(spec.key_words), amx.SIDE)
+
+    def score(self, keys: Value, count: Value) -> None:
+        """query @ key.T into the tile of scores, 16 keys at a time, the next 16 being copied meanwhile."""
+        code, spec = self.code, self.spec
+
+        def copied(j: Value) -> Value:
+            return code.at(self.scratch["keys"], (j & amx.SIDE) * spec.key_words, spec.number)
+
+        def some(j: Value) -> None:
+            self._copy(keys, j + amx.SIDE, count, copied(j + amx.SIDE))
+            product = code.at(self.scratch["values"], (j & amx.SIDE) * amx.SIDE, spec.number)
+            self.products.store_product(copied(j), self.scratch["queries"], product)
+            turned = tiles.transposed(code, [code.load(product, self.type, i * amx.SIDE) for i in range(amx.SIDE)])
+            for row, scores in enumerate(turned[: self.rows]):
+                code.store(self.scratch["tile"], scores, j + row * spec.tile_stride)
+
+        self._copy(keys, code.i64(0), count, copied(code.i64(0)))
+        code.loop(0, count, some, step=amx.SIDE)
+
+    def _copy(self, keys: Value, first: Value, count: Value, target: Value) -> None:
+        """Copy 16 keys, each filled up with zeros. Scores of those that do not exist are masked later."""
+        code, spec = self.code, self.spec
+
+        def key(j: Value) -> None:
+            for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
+                pairs = self._pairs(keys, j * self.key_row + start, tiles.first_lanes(code, amx.DEPTH, length))
+                self._fetch(keys, j, self.key_row, start, spec.head_dim)
+                code.store(target, pairs, (j - first) * (2 * spec.key_words) + start)
+
+        code.loop(first, code.minimum(first + amx.SIDE, count), key)
+
+    def _pairs(self, source: Value, offset: Value, valid: Value | None) -> Value:
+        """32 elements, where not `valid` 0 and not read."""
+        code, type_ = self.code, vector(I16, amx.DEPTH)
+        return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
+
+    def weigh(self, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, 32 values at a time, the next 32 being copied meanwhile."""
+        for group in self._groups():
+            self._interleave(values, self.code.i64(0), count, group)
+        super().weigh(values, count)
+
+    def _groups(self) -> list[range]:
+        """Which of `columns` are multiplied together: their sums fill four tiles, two for each."""
+        return [range(begin, min(begin + 2, len(self.columns))) for begin in range(0, len(self.columns), 2)]
+
+    def clear_sums(self) -> None:
+        """Start with zeros."""
+        blocks = self.code.i64(2 * len(self.columns))
+        tiles.zero_rows(self.code, self.spec, self.scratch["values"], self.code.i64(0), blocks, amx.SIDE**2)
+
+    def sums(self, row: int) -> list[Value]:
+        """A row's sums over the keys of a tile, in the columns' order."""
+        vectors: list[Value] = []
+        for c in range(len(self.columns)):
+            places = ((2 * c + half) * amx.SIDE + row for half in (0, 1))
+            lower, upper = (self.code.load(self.scratch["values"], self.type, place * amx.SIDE) for place in places)
+            vectors += (self.code.shuffle(lower, upper, ORDER[i : i + amx.SIDE]) for i in (0, amx.SIDE))
+        return vectors[: self.spec.value_width // self.lanes]
+
+    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
+        """Add 32 values, weighted, to the sums."""
+        code, spec = self.code, self.spec
+        weights, stride = self.products.weights(code.i64(0))
+        for group in self._groups():
+            sums = code.at(self.scratch["values"], group.start * (2 * amx.SIDE**2), spec.number)
+            left = code.at(weights, key / 2, spec.number)
+            self.products.add_product(left, stride, self._interleaved(group.start), sums, 2 * len(group))
+            self._interleave(values, key + amx.DEPTH, count, group)
+
+    def _interleaved(self, column: int) -> Value:
+        """Where 32 columns of 32 values are copied to: two blocks of 16 words of 16 pairs of values."""
+        return self.code.at(self.scratch["keys"], column * (2 * amx.SIDE**2), self.spec.number)
+
+    def _interleave(self, values: Value, first: Value, count: Value, group: Sequence[int]) -> None:
+        """Copy some columns of 32 values, two and two interleaved; those that do not exist are zeros."""
+        code = self.code
+
+        def pair(p: Value) -> None:
+            for column in group:
+                start, length = self.columns[column]
+                both = []
+                for key in (first + p * 2, first + p * 2 + 1):
+                    valid, exists = tiles.first_lanes(code, amx.DEPTH, length), code.spread(key < count, amx.DEPTH)
+                    mask = exists if valid is None else exists & valid
+                    both.append(self._pairs(values, key * self.value_row + start, mask))
+                    self._fetch(values, key, self.value_row, start, self.spec.value_dim)
+                for half in (0, 1):
+                    words = code.shuffle(both[0], both[1], HALVES[half])
+                    code.store(self._interleaved(column), words, (p + half * amx.SIDE) * amx.DEPTH)
+
+        code.loop(0, amx.SIDE, pair)

@@ -1,0 +1,78 @@
+"""The pooled readouts' part in a call: their arguments, and their results from what the chunks of queries wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.problem import Problem
+from pellucid.readouts import Pooled, PooledMax
+
+POOLED_BYTES = 2 << 20  # of a thread's memory at most for bins, if they need not be more for a single block of queries
+POOLED_TASKS = 8  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
+POOLED_RANGES = 64  # of a head's queries, each with a row of bins of its own, if there are not more bins of queries
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pooled readout of a call."""
+
+    name: str
+    rows: int  # bins of queries
+    columns: int  # bins of keys
+    q_len: int
+    k_len: int
+
+    def memory(self, chunk: int, spec: Spec) -> int:
+        """Bytes for the bins of a chunk of queries."""
+        return chunk * -(-self.columns // spec.lanes) * spec.lanes * spec.size
+
+    def written(self, pairs: int, queries: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the kernel joins to, by argument; `queries` are those of a task.
+
+        The bins, [pairs, rows, columns], and for each range of queries what it adds to a bin that the range before has
+        begun, [pairs, ranges, columns]: no two threads ever meet in one place.
+        """
+        ranges = -(-self.q_len // queries)
+        shared = torch.zeros(pairs, ranges if ranges > 1 else 0, self.columns, dtype=dtype)
+        return {self.name: torch.empty(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
+
+    def tables(self, spec: Spec, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Where each key's bin lies and whether it goes on, and each query's bin, by argument."""
+        padded = -(-self.k_len // KEYS) * KEYS
+        bins = torch.arange(padded).clamp_(max=self.k_len - 1) * self.columns // self.k_len
+        keep = torch.zeros(padded, dtype=dtype)
+        torch.eq(bins[1:], bins[:-1], out=keep[1:])
+        queries = torch.arange(self.q_len) * self.rows // self.q_len
+        return {f"{self.name}_keys": bins * spec.lanes, f"{self.name}_keep": keep, f"{self.name}_queries": queries}
+
+    def joined(self, written: dict[str, Tensor], queries: int) -> Tensor:
+        """The bins, [pairs, rows, columns], what was shared added."""
+        whole, shared = written[self.name], written[f"{self.name}_shared"]
+        for number in range(1, shared.shape[1]):
+            own, part = whole[:, number * queries * self.rows // self.q_len], shared[:, number]
+            torch.add(own, part, out=own) if self.name == Pooled.name else torch.maximum(own, part, out=own)
+        return whole
+
+
+def most_pooled(pools: tuple[Pool, ...], spec: Spec) -> int:
+    """Queries of a chunk at most, whole blocks."""
+    block = sum(pool.memory(spec.block, spec) for pool in pools)
+    return max(1, POOLED_BYTES // block) * spec.block
+
+
+def chunks_a_range(pools: tuple[Pool, ...], chunks: int) -> int:
+    """Chunks of a task: several where a row of bins for each would take too much, as with a bin for every key."""
+    return -(-chunks // max(POOLED_RANGES, *(pool.rows for pool in pools)))
+
+
+def pools_of(problem: Problem) -> tuple[Pool, ...]:
+    """The problem's pooled readouts."""
+    wanted = (readout for readout in problem.readouts if isinstance(readout, Pooled | PooledMax))
+    return tuple(
+        Pool(r.name, min(r.queries, problem.q_len), min(r.keys, problem.k_len), problem.q_len, problem.k_len)
+        for r in wanted
+    )
