@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ class Modules:
         self.root = model
         self.names: dict[int, str] = {id(module): name for name, module in _named(model)}
         self.running: list[nn.Module] = []
-        self.ran: set[str] = set()
+        self.ran: Counter[str] = Counter()  # how often each module began
         self.expected = attention_modules(model)
 
     def name_of(self, module: nn.Module) -> str | None:
@@ -45,19 +46,20 @@ class Modules:
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         self.running.append(module)
-        self.ran.add(self.names[id(module)])
+        self.ran[self.names[id(module)]] += 1
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         # An exception on the way leaves modules of no interest any more above this one.
         while self.running and self.running.pop() is not module:
             pass
 
-    def missed(self, captured: set[str], refused: dict[str, str]) -> Iterator[tuple[str, str]]:
-        """The attention modules that ran and were not captured, and why."""
+    def missed(self, captured: Counter[str], refused: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """The attention modules that ran and were not captured, or not each time, and why."""
         yield from refused.items()
         for name, module in self.expected.items():
-            if name not in refused and name in self.ran and not any(_related(name, other) for other in captured):
-                yield name, _reason(module)
+            seen, ran = sum(captured[other] for other in captured if _related(name, other)), self.ran[name]
+            if name not in refused and seen < ran:
+                yield name, _reason(module) if not seen else f"{ran - seen} of its {ran} calls were not seen to attend"
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:

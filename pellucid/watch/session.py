@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,7 @@ class Session:
     listener: Listener | None = None
     more: tuple[Readout, ...] = ()  # beside what the summary needs
     tokens: TokenIds = field(default_factory=TokenIds)
-    captured: set[str] = field(default_factory=set)
+    captured: Counter[str] = field(default_factory=Counter)  # calls of each module
     refused: dict[str, str] = field(default_factory=dict)
     generating: int = 0
     stored: frozenset[str] = frozenset()  # layers that `on_layer` has from an earlier run: they are not read again
@@ -65,7 +66,7 @@ class Session:
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""
         base = self.modules.name_of(module) or type(module).__name__
-        self.captured.add(base)
+        self.captured[base] += 1
         if not self.observes(base):
             self._pass_over(base, module, call)
             return Seen(reading.run(call.problem).output, None)

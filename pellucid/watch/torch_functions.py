@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxOutput, noop_mask
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
@@ -27,6 +28,8 @@ BY_HAND = ByHand()  # one for all modes of a thread: each of them is told of the
 class Capture(TorchFunctionMode):
     """Hands calls of attention to whoever watches the module that is running; all else runs as it is.
 
+    What torch.compile traces stays as it is.
+
     Args:
         also_unwatched: whether Pellucid computes calls that nobody watches too.
 
@@ -39,8 +42,10 @@ class Capture(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        handler = HANDLERS.get(func)
-        module = None if handler is None else running_module() or self._otherwise
+        handler = None if torch.compiler.is_compiling() else HANDLERS.get(func)
+        module = None if handler is None else running_module()
+        if module is None:  # asked like this because a module may have a length, which may be 0
+            module = self._otherwise
         if handler is None or module is None:
             result = func(*args, **(kwargs or {}))
             if self._otherwise is None:

@@ -48,7 +48,7 @@ def watch(
     The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
     leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
     flex_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes its products
-    and softmax itself. Models that torch.compile has compiled are not seen into.
+    and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
 
     Args:
         model: any module.
@@ -196,6 +196,7 @@ def _captured(model: nn.Module, session: Session) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # what was compiled runs as it is written
         stack.enter_context(watching(session))
         stack.enter_context(session.modules.following())
         stack.enter_context(session.tokens.following(model))

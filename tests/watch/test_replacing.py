@@ -118,6 +118,18 @@ def test_everywhere_means_every_model_and_function_inside_the_with(computed: lis
     assert len(computed) == before
 
 
+@pytest.mark.parametrize("how", ["accelerate", "everywhere"])
+def test_what_is_compiled_computes_the_same(how: str) -> None:
+    class Direct(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.scaled_dot_product_attention(x, x, x)
+
+    model, x = torch.compile(Direct(), backend="eager"), torch.rand(1, 2, 5, 8)
+    expected = functional.scaled_dot_product_attention(x, x, x)
+    with HOW[how](model):
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=0)
+
+
 class Flexible(nn.Module):
     """FlexAttention, called by the name that this file imported."""
 

@@ -71,6 +71,21 @@ def test_a_model_that_calls_sdpa_itself() -> None:
         assert "beyond_first_induction" in layer
 
 
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_compiled_model_is_watched_as_it_is_written(warm: bool) -> None:
+    model, x = Block(is_causal=True).eval(), torch.randn(2, 11, 24)
+    expected = model(x)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    if warm:
+        compiled(x)
+    with pellucid.watch(compiled, keep=True) as record:
+        output = compiled(x)
+    assert (output - expected).abs().max() < TOLERANCE
+    weights = matrix(*model.seen, torch.ones(11, 11, dtype=torch.bool).tril())
+    torch.testing.assert_close(record[0].weights(), weights, atol=TOLERANCE, rtol=0)
+    assert (compiled(x) - expected).abs().max() < TOLERANCE
+
+
 def test_keys_that_a_mask_shows_to_nobody_are_padding() -> None:
     keys = torch.ones(2, 1, 1, 11, dtype=torch.bool)
     keys[0, ..., :4] = False

@@ -176,6 +176,18 @@ def test_what_ran_and_was_not_seen_is_listed_and_warned_of() -> None:
         record["1"]
 
 
+def test_a_module_that_attends_in_some_of_its_calls_alone_is_listed_too() -> None:
+    class SometimesAttention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x) if len(x) > 1 else (x @ x.mT / 2).relu() @ x
+
+    model = nn.Sequential(SometimesAttention())
+    with pytest.warns(UserWarning, match="0: 1 of its 3 calls were not seen to attend"):  # noqa: SIM117
+        with pellucid.watch(model) as record:
+            [model(torch.rand(batch, 4, 8)) for batch in (2, 1, 3)]
+    assert record.layers == ["0", "0#2"]
+
+
 def test_the_memory_that_will_be_kept_is_known_at_the_first_layer() -> None:
     model, inputs = models.made("llama")
     events: list[Progress] = []
