@@ -1,6 +1,7 @@
 """What a kernel is told: its specification, fixed when it is compiled, and its arguments, an array of int64.
 
 The scratch memory of a thread is laid out here too; it depends on the specification alone, never on the lengths.
+Bins of pooled readouts follow it, `Pool.memory` of each.
 """
 
 from __future__ import annotations
