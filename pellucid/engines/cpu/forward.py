@@ -142,29 +142,31 @@ class Forward(Kernel):
         shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
         factor = self._factor_of_scores(masked)
         shift = shift if factor is None or self.bare(masked) else shift * LOG2E
-        width = len(self.spec.accumulators) - 1
-        side = self.spec.vectors if width == 1 else 1  # sums side by side, as many as registers are left for
+        vectors, extra = self.spec.vectors, len(self.spec.accumulators) - 2
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             result, weights = list(sums), []
-            for v in range(self.spec.vectors):
+            for v in range(vectors):
                 place = j + v * self.lanes
                 score = code.load(scores, self.type, place)
                 distance = score - shift if factor is None else code.fma(score, factor, -shift)
                 weight = self.power(distance) if factor is None else self.power_of_two(distance)
                 weights.append(weight)
-                for i, term in enumerate(self.terms(functions, weight, distance, block, place)):
-                    result[v % side * width + i] = term(result[v % side * width + i])
+                total, *terms = self.terms(functions, weight, distance, block, place)
+                result[v] = total(result[v])  # in the same order whatever is read, so that the output is the same
+                for i, term in enumerate(terms, vectors):
+                    result[i] = term(result[i])  # one sum for each, as there are registers for
             self.products.store_weights(row, weights, j)
             if self.spec.pools and self.spec.pairs:  # which keeps them elsewhere, and rounded
                 for v, weight in enumerate(weights):
                     code.store(scores, weight, j + v * self.lanes)
             return result
 
-        start = [code.constant(self.type, 0.0)] * (width * side)
+        start = [code.constant(self.type, 0.0)] * (vectors + extra)
         sums = code.loop(0, block.count, panel, start, step=self.panel)
-        for i in range(width):
-            self._keep_partial(i, row, _pairwise(Value.__add__, sums[i::width]))
+        self._keep_partial(0, row, _pairwise(Value.__add__, sums[:vectors]))
+        for i, sum_ in enumerate(sums[vectors:], 1):
+            self._keep_partial(i, row, sum_)
 
     def _factor_of_scores(self, masked: bool) -> Value | None:
         """What makes a score a power of two, multiplied in with the difference; None if that is done afterwards."""
