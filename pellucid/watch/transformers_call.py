@@ -23,6 +23,7 @@ PASSENGERS = frozenset((
     "encoder_attention_mask", "labels", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx",
     "token_type_ids", "mm_token_type_ids", "logits_to_keep", "cross_attention_mask", "layer_idx", "layer_head_mask",
     "position_embeddings", "is_training", "interpolate_pos_encoding", "output_cross_attentions", "training",
+    "grid_thw",  # patches of each image or frame: attention is called for each, or told by cu_seq_lens
 ))  # fmt: skip
 # Which of the keys are chosen, or where they are, is said by these alone: without them every number would be wrong.
 ESSENTIAL = frozenset(("cache", "indices", "block_indices"))
@@ -84,11 +85,15 @@ def call_of(
 
 def _refuse(others: dict[str, Any]) -> None:
     for name, value in others.items():
-        if value is None or value is False or name in PASSENGERS:
+        if value is None or name in PASSENGERS:
             continue
         raise UnknownArgumentError(
-            f"{name}: an argument of the attention call that is not known to change nothing, got {type(value).__name__}"
+            f"{name}: an argument of the attention call that is not known to change nothing, got {_told(value)}"
         )
+
+
+def _told(value: Any) -> str:
+    return repr(value) if isinstance(value, bool | int | float) else type(value).__name__
 
 
 def _scale(scaling: float | None, query: Tensor) -> float:

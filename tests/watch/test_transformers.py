@@ -237,23 +237,44 @@ def test_a_model_asked_for_by_name_stands_under_sdpa() -> None:
     assert [registry["sdpa"] for registry in registries] == before
 
 
-def test_an_unknown_argument_refuses_the_layer() -> None:
+@pytest.mark.parametrize("value", [0.5, 0, False, True, torch.zeros(1)])
+def test_an_unknown_argument_refuses_the_layer(value: Any) -> None:
     model, inputs = models.made("llama")
     attention = type(model.model.layers[0].self_attn)
     original = attention.forward
 
     def passing(self: Any, *args: Any, **options: Any) -> Any:
-        more = {"tilt": 0.5} if self.layer_idx == 1 else {}
+        more = {"tilt": value, "slant": None} if self.layer_idx == 1 else {}
         return original(self, *args, **options, **more)
 
     plain = model(**inputs).logits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "forward", passing)
-        with pytest.warns(UserWarning, match="tilt: an argument"), pellucid.watch(model) as record:
+        told = "Tensor" if isinstance(value, Tensor) else repr(value)
+        refused = f"tilt: an argument of the attention call that is not known to change nothing, got {told}$"
+        with pytest.warns(UserWarning, match=refused), pellucid.watch(model) as record:
             output = model(**inputs).logits
     assert record.layers == ["model.layers.0.self_attn"]
     assert [missed.name for missed in record.missed] == ["model.layers.1.self_attn"]
     assert of_tokens(output - plain, inputs).abs().max() < TOLERANCE
+
+
+def test_sizes_of_images_that_are_passed_along_refuse_nothing() -> None:
+    models.needs((5, 23), "it has no LFM3-VL")
+    from transformers.models.lfm3_vl import configuration_lfm3_vl, modeling_lfm3_vl
+
+    torch.manual_seed(0)
+    config = configuration_lfm3_vl.Lfm3VlVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        patch_size=4, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    model = modeling_lfm3_vl.Lfm3VlVisionModel(config).eval().requires_grad_(False)
+    patches, sizes = torch.randn(16 + 12, 3 * 2 * 4 * 4), torch.tensor([[1, 4, 4], [1, 2, 6]])
+    plain = model(patches, grid_thw=sizes)[0]
+    with pellucid.watch(model) as record:
+        output = model(patches, grid_thw=sizes)[0]
+    assert (output - plain).abs().max() < TOLERANCE
+    assert [(layer.q_len, layer.role) for layer in record.values()] == [(16, "self"), (12, "self")]
 
 
 def test_training_gives_the_same_gradients_with_checkpoints_too() -> None:
