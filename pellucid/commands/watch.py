@@ -18,6 +18,7 @@ import pellucid
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.vocabulary import START, encode_target
+from pellucid.watch.choice import Chosen
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import in_words
 from pellucid.watch.record import Record, Span
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     record = Record(prepared.name, tokens=[prepared.tokens], source_tokens=_as_batch(prepared.source_tokens))
     record.segments = segments
     with _as_input_errors():
-        writer = RecordWriter(options.out, record, overwrite=options.overwrite, resume=options.resume)
+        keeps = Modules(prepared.model).chooser("keep", _keep(options, prepared))
+        writer = RecordWriter(options.out, record, overwrite=options.overwrite, resume=options.resume, keeps=keeps)
     if not options.layers and _holds_all(writer, prepared.model):
         writer.finish(record)
         print(f"pellucid: {options.out} holds every layer already", file=sys.stderr)
@@ -62,12 +64,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: RecordWriter) -> None:
-    longest = max(len(prepared.tokens), len(prepared.source_tokens or ()))
-    keep = options.keep or (["all"] if longest <= KEPT_UP_TO else ["none"])
     watching = pellucid.watch(
         prepared.model,
         layers=options.layers or True,
-        keep={"all": True, "none": False}.get(keep[0], keep),
+        keep=_keep(options, prepared),
         more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP), pellucid.PooledMax(MAP, MAP)],
         tokens=record.tokens,
         source_tokens=record.source_tokens,
@@ -79,6 +79,12 @@ def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: R
     with watching as seen:
         prepared.run()
     record.token_ids, record.missed, record.complete = seen.token_ids, seen.missed, True
+
+
+def _keep(options: argparse.Namespace, prepared: Run) -> Chosen:
+    if not options.keep:
+        return max(len(prepared.tokens), len(prepared.source_tokens or ())) <= KEPT_UP_TO
+    return {"all": True, "none": False}.get(options.keep[0], options.keep)
 
 
 # The models.

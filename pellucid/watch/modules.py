@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from pellucid.nn.heads import HeadedAttention
+from pellucid.watch.choice import Chosen, chooser
 
 NO_MATRIX = ("linear", "mamba", "ssm", "retention", "rwkv", "deltanet", "fnet")
 
@@ -31,6 +32,10 @@ class Modules:
     def name_of(self, module: nn.Module) -> str | None:
         """The dotted name of a module, None for one that is no part of the model."""
         return self.names.get(id(module))
+
+    def chooser(self, argument: str, chosen: Chosen) -> Callable[[str], bool]:
+        """Whether a module is chosen, by its name. Raises as `choice.chooser`."""
+        return chooser(argument, chosen, list(self.expected), self.names.values())
 
     @contextmanager
     def following(self) -> Iterator[None]:

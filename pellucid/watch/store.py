@@ -7,7 +7,7 @@ Ctrl-C or a power cut, the folder is a record of the layers so far. `open_record
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
 __all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save", "writing"]
+
+Keeps = Callable[[str], bool]
 
 LAYER_FILES = "layer-*.safetensors"
 _OTHER_RUN = "holds a record of another run"
@@ -82,14 +84,16 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
 
 
 @contextmanager
-def writing(path: str | PathLike[str], record: Record, *, resume: bool = False) -> Iterator[RecordWriter]:
+def writing(
+    path: str | PathLike[str], record: Record, *, resume: bool = False, keeps: Keeps | None = None
+) -> Iterator[RecordWriter]:
     """A writer of a watched run to the folder `path`; on leaving, however that is, the manifest is completed.
 
     Raises:
         RecordError: as RecordWriter.
 
     """
-    writer = RecordWriter(path, record, resume=resume)
+    writer = RecordWriter(path, record, resume=resume, keeps=keeps)
     try:
         yield writer
     except BaseException:
@@ -107,6 +111,7 @@ class RecordWriter:
         record: what is known of the run already.
         overwrite: whether a record that is there already is replaced.
         resume: whether one that is there is continued: its layers are kept, and `add` passes over them.
+        keeps: of which layers, by name, the run keeps query and key; unless given, that is not compared on resuming.
 
     Attributes:
         folder: where.
@@ -118,15 +123,22 @@ class RecordWriter:
     """
 
     def __init__(
-        self, path: str | PathLike[str], record: Record, *, overwrite: bool = False, resume: bool = False
+        self,
+        path: str | PathLike[str],
+        record: Record,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        keeps: Keeps | None = None,
     ) -> None:
         self.folder = Path(path)
+        self._keeps = keeps
         self._record = record
         self._manifest = manifests.header(record)
         self.was_complete = False
         if resume and (self.folder / manifests.NAME).is_file():
             found = manifests.read(self.folder)
-            self._manifest = _continued(self.folder, found, self._manifest)
+            self._manifest = _continued(self.folder, found, self._manifest, keeps)
             self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
         else:
             _make_folder(self.folder, overwrite=overwrite)
@@ -199,8 +211,9 @@ class RecordWriter:
 
     def _write_layer(self, layer: Layer) -> Json:
         file = f"layer-{len(self._manifest['layers']):04d}.safetensors"
+        kept = {} if self._keeps is None else {"kept": self._keeps(layer.name)}
         try:
-            return write_layer(self.folder, file, layer)
+            return write_layer(self.folder, file, layer) | kept
         except OSError as error:
             raise self._failed(f"layer {layer.name}", error) from error
 
@@ -263,16 +276,28 @@ class StoredRecord(Record):
             raise _damaged(self.path, entry, str(error)) from error
 
 
-def _continued(folder: Path, found: Json, fresh: Json) -> Json:
+def _continued(folder: Path, found: Json, fresh: Json, keeps: Keeps | None) -> Json:
     """The manifest of a record to go on with, its layers checked; those whose files are not whole are dropped."""
     for name in ("model", "tokens", "source_tokens", "readouts", "segments"):
         if found.get(name, fresh[name]) != fresh[name]:
-            told = f" ({found[name]})" if name in ("model", "readouts") else ""
+            told = f" ({found[name]}, now {fresh[name]})" if name in ("model", "readouts") else ""
             raise RecordError(f"{folder}: {_OTHER_RUN}, with other {name}{told}; overwrite it, or name another")
     # A file's name is its number, so what comes after a damaged one is written again too.
     whole = list(takewhile(lambda entry: _is_whole(folder, entry), found["layers"]))
+    if keeps is not None and (difference := _kept_otherwise(whole, keeps)):
+        raise RecordError(f"{folder}: {_OTHER_RUN}, with other keep ({difference}); overwrite it, or name another")
     _remove_leftovers(folder, [entry["file"] for entry in whole])
     return found | {"layers": whole, "complete": False}
+
+
+def _kept_otherwise(entries: list[Json], keeps: Keeps) -> str | None:
+    """What of the layers on disk is kept otherwise than the run at hand keeps it, if anything."""
+    words = {True: "are", False: "are not"}
+    for entry in entries:
+        kept = entry.get("kept", bool(entry["parts"]))  # what `on_layer` wrote may have lost its parts
+        if kept != keeps(entry["name"]):
+            return f"query and key of {entry['name']} {words[kept]} kept, now {words[not kept]}"
+    return None
 
 
 def _make_folder(folder: Path, *, overwrite: bool) -> None:

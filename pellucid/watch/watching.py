@@ -14,12 +14,13 @@ from torch import nn
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import watching
-from pellucid.watch.choice import Chosen, chooser
+from pellucid.watch.choice import Chosen
 from pellucid.watch.flex import flex_captured
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
 from pellucid.watch.record import Layer, OnLayer, Record, Span
 from pellucid.watch.session import Session
+from pellucid.watch.told import told
 from pellucid.watch.torch_functions import Capture
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def watch(
         out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory. Or a
             RecordWriter, which whoever made it closes.
         resume: whether a record in `out` is gone on with: the layers that it has whole are not read again. It must be
-            of the same model, tokens and readouts.
+            of the same model, tokens and readouts, with query and key kept of the same layers.
         on_layer: called with each Layer once it is complete; what it returns takes the layer's place, and is written.
         progress: True for a bar in the terminal, or a function that is called with a Progress for each layer.
 
@@ -90,12 +91,12 @@ def watch(
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
-    record.readouts = _told(session)
+    record.readouts = [*(["summary"] if session.readouts is None else told(session.readouts)), *told(session.more)]
     with ExitStack() as stack:
         session.listener = _listener(progress, stack)
         session.on_layer = on_layer
         if out is not None:
-            writer = _writer(out, resume, record, stack)
+            writer = _writer(out, resume, session, stack)
             session.stored = frozenset(writer.written)
             session.on_layer = _written(writer, on_layer, session.stored)
         stack.enter_context(_captured(model, session))
@@ -116,23 +117,14 @@ def _session(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
     modules = Modules(model)
-    names, everything = list(modules.expected), list(modules.names.values())
     return Session(
         modules,
         Record(_described(model)),
         _checked(readouts),
-        chooser("layers", layers, names, everything),
-        chooser("keep", keep, names, everything),
+        modules.chooser("layers", layers),
+        modules.chooser("keep", keep),
         _head_numbers(heads),
     )
-
-
-def _told(session: Session) -> list[str]:
-    """What is read, with the numbers that each readout has: "topk 8"."""
-    asked = (*(session.readouts or ()), *session.more)
-    numbers = [[value for value in vars(readout).values() if isinstance(value, int)] for readout in asked]
-    own = [" ".join(map(str, (readout.name, *its))) for readout, its in zip(asked, numbers, strict=True)]
-    return own if session.readouts is not None else ["summary", *own]
 
 
 def _described(model: nn.Module) -> str:
@@ -173,10 +165,12 @@ def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:
     return bar
 
 
-def _writer(out: str | Path | RecordWriter, resume: bool, record: Record, stack: ExitStack) -> RecordWriter:
+def _writer(out: str | Path | RecordWriter, resume: bool, session: Session, stack: ExitStack) -> RecordWriter:
     from pellucid.watch.store import RecordWriter, writing
 
-    return out if isinstance(out, RecordWriter) else stack.enter_context(writing(out, record, resume=resume))
+    if isinstance(out, RecordWriter):
+        return out
+    return stack.enter_context(writing(out, session.record, resume=resume, keeps=session.keeps))
 
 
 def _written(writer: RecordWriter, on_layer: OnLayer | None, stored: frozenset[str]) -> OnLayer:

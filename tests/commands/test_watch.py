@@ -224,6 +224,8 @@ def test_a_record_is_overwritten_or_resumed_only_if_asked(watched, tmp_path, mon
     status, _, err = watched("llama", "--resume")
     assert status == 1
     assert "holds a record of another run" in err
+    status, _, err = watched("bert", "--resume", "--keep", "none")
+    assert (status, "run.attn: holds a record of another run, with other keep (query and key of " in err) == (1, True)
     status, _, err = watched("bert", "--resume")
     assert (status, "holds every layer already" in err) == (0, True)
     assert open_record(tmp_path / "run.attn").complete
@@ -260,7 +262,7 @@ def test_a_disk_that_fills(watched, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_500, limits[1]))
     try:
-        status, out, err = watched("bert", "--resume", "--keep", "all")
+        status, out, err = watched("bert", "--resume", "--keep", "*.1.*")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (status, out) == (1, "")

@@ -16,10 +16,11 @@ import torch
 from safetensors import safe_open
 
 import pellucid
-from pellucid.readouts import Pooled, TopK
+from pellucid.readouts import Entropy, Expect, Pooled, Received, TopK
 from pellucid.watch.record import Missed
 from pellucid.watch.session import Session
 from pellucid.watch.store import RecordError, RecordWriter, open_record
+from pellucid.watch.told import told
 from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 
@@ -562,11 +563,16 @@ def test_what_is_not_the_same_run_is_not_gone_on_with(tmp_path):
     before = (path / "manifest.json").read_bytes()
     other = torch.nn.TransformerEncoderLayer(16, 2, 16, batch_first=True).eval()
     for watched, changed, message in (
-        (other, {}, r"with other model \(BertModel\)"),
+        (other, {}, r"with other model \(BertModel, now TransformerEncoderLayer\)"),
         (model, {"tokens": [["b"] * 13] * 2}, "with other tokens;"),
         (model, {"segments": {}}, "with other segments;"),
-        (model, {"more": [TopK(4)]}, r"with other readouts \(\['summary', 'topk 3'\]\)"),
+        (
+            model,
+            {"more": [TopK(4)]},
+            r"with other readouts \(\['summary', 'topk 3'\], now \['summary', 'topk 4'\]\);",
+        ),
         (model, {"readouts": [TopK(3)], "more": ()}, "with other readouts"),
+        (model, {"keep": True}, r"with other keep \(query and key of \S+\.0\.\S+ are not kept, now are\);"),
     ):
         with (
             pytest.raises(RecordError, match=f"run.attn: holds a record of another run, {message}"),
@@ -583,6 +589,61 @@ def test_what_is_not_the_same_run_is_not_gone_on_with(tmp_path):
         with pytest.raises(RecordError, match=f"holds a record of another run: {message}"), watching:
             model(input_ids=ids)
     assert open_record(path, verify=True).layers == ["encoder.layer.0.attention.self"]
+
+
+@torch.no_grad()
+def test_what_is_kept_of_written_layers_is_compared(model, tmp_path, read):
+    x, path = torch.randn(1, 29, 16), tmp_path / "run.attn"
+    interrupted(model, lambda: model(x), model.layers[2], 1, keep="layers.0*", out=path)
+    before = (path / "manifest.json").read_bytes()
+    for keep, message in (
+        (False, r"keep \(query and key of layers\.0\.self_attn are kept, now are not\); overwrite it"),
+        ([1], r"keep \(query and key of layers\.0\.self_attn are kept, now are not\)"),
+        (True, r"keep \(query and key of layers\.1\.self_attn are not kept, now are\)"),
+    ):
+        watching = pellucid.watch(model, keep=keep, out=path, resume=True)
+        with pytest.raises(RecordError, match=f"run.attn: holds a record of another run, with other {message}"):
+            watching.__enter__()
+        assert (path / "manifest.json").read_bytes() == before
+    read.clear()
+    with pellucid.watch(model, keep=[0, 2], out=path, resume=True):  # otherwise said, and more of what is to come
+        model(x)
+    assert read == ["layers.2.self_attn"]
+    assert [len(layer.parts) for layer in open_record(path).values()] == [1, 0, 1]
+
+
+@torch.no_grad()
+def test_what_on_layer_took_out_was_kept_all_the_same(model, tmp_path):
+    x, path = torch.randn(1, 29, 16), tmp_path / "run.attn"
+
+    def emptied(layer):
+        layer.parts = []
+        return layer
+
+    interrupted(model, lambda: model(x), model.layers[2], 1, keep=True, out=path, on_layer=emptied)
+    with pellucid.watch(model, keep=True, out=path, resume=True, on_layer=emptied):
+        model(x)
+    opened = open_record(path)
+    assert (opened.complete, len(opened)) == (True, 3)
+    pellucid.open_record(path).save(tmp_path / "copy.attn")  # a copy knows only what is in it
+    with pytest.raises(RecordError, match="with other keep"):
+        pellucid.watch(model, keep=True, out=tmp_path / "copy.attn", resume=True).__enter__()
+
+
+def test_a_readout_is_told_with_all_that_it_was_made_with():
+    near = torch.tensor([2, 3, 5])
+
+    def within(b, h, q_idx, kv_idx):
+        return abs(q_idx - kv_idx) < near[h]
+
+    readouts = [TopK(3), Entropy(), Received(), Received(slice(2, None)), Expect(within, "near")]
+    words = told(readouts)
+    assert words[:4] == ["topk 3", "entropy True", "received", "received 2:"]
+    assert words[4].startswith("near ")
+    assert told([Expect(within, "near")]) == words[4:]
+    near[2] = 7
+    assert told([Expect(within, "near")]) != words[4:]
+    assert told([Expect(lambda b, h, q_idx, kv_idx: kv_idx == 0, "near")]) != words[4:]
 
 
 def test_where_nothing_attends_nothing_is_left(tmp_path):
