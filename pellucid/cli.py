@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"pellucid: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        print("\npellucid: interrupted", *interrupt.args, sep="; ", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The interpreter flushes once more at its end, and would complain.

@@ -50,13 +50,14 @@ def test_an_unknown_command(capsys):
     assert "invalid choice: 'shwo'" in capsys.readouterr().err
 
 
-def test_interrupt_is_quiet(capsys, monkeypatch):
+@pytest.mark.parametrize(("told", "message"), [((), ""), (("run.attn holds 3 layers",), "; run.attn holds 3 layers")])
+def test_an_interrupt_is_one_line(capsys, monkeypatch, told, message):
     def interrupted(options):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*told)
 
     monkeypatch.setattr("pellucid.commands.doctor.run", interrupted)
     assert main(["doctor"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", f"\npellucid: interrupted{message}\n")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
@@ -102,24 +103,47 @@ def test_an_output_that_is_not_unicode():
 
 
 WAITING = """
-import time
-from pellucid import cli
-from pellucid.commands import texts
+import sys, time
+import pellucid_command
 
-def wait():
+def wait(*_):
     print("waiting", flush=True)
-    time.sleep(100)
+    try:
+        time.sleep(100)
+    except BaseException:
+        pass  # as some packages do while they are imported
 
-texts.from_standard_input = wait
-raise SystemExit(cli.main(["show", "-"]))
+class Loading:
+    def find_spec(self, name, path=None, target=None):
+        return wait() if name == "torch" else None
+
+if "{where}" == "loading":
+    sys.meta_path.insert(0, Loading())
+else:
+    from pellucid.commands import texts
+    texts.from_standard_input = lambda: print("waiting", flush=True) or time.sleep(100)
+sys.argv[1:] = ["show", "-"]
+raise SystemExit(pellucid_command.main())
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_a_process_quietly():
-    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("where", ["loading", "running"])
+def test_ctrl_c_ends_a_process_quietly(where):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(where=where)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     with process.stdout, process.stderr:
         assert process.stdout.readline() == b"waiting\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 130
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"\npellucid: interrupted\n"
+
+
+def test_the_command_is_the_command_line():
+    assert run_command("--version").stdout == f"pellucid {__version__}\n"
+
+
+def run_command(*arguments):
+    code = f"import sys, pellucid_command; sys.argv[1:] = {list(arguments)}; raise SystemExit(pellucid_command.main())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=120)

@@ -188,11 +188,8 @@ def _closing(writer: RecordWriter, record: Record) -> Iterator[None]:
         with _as_input_errors(quiet=True):
             writer.close(record)
         if isinstance(error, KeyboardInterrupt) and writer.written:
-            count = len(writer.written)
-            print(
-                f"\npellucid: interrupted; {writer.folder} holds {count} layers, --resume goes on with the others",
-                file=sys.stderr,
-            )
+            held = f"{writer.folder} holds {len(writer.written)} layers, --resume goes on with the others"
+            raise KeyboardInterrupt(held) from None
         raise
     with _as_input_errors():
         writer.close(record)
