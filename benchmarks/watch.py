@@ -45,7 +45,7 @@ def wide_llama(dtype: torch.dtype, hidden: int, intermediate: int, tokens: int) 
         head_dim=128, intermediate_size=intermediate, max_position_embeddings=tokens, pad_token_id=0,
     )  # fmt: skip
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
+        model: Any = transformers.LlamaForCausalLM(config)
     model = model.to(dtype).to_empty(device="cpu")
     block = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).to(dtype)
     for name, parameter in model.named_parameters():

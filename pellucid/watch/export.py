@@ -126,8 +126,8 @@ def to_headvis(record: Record, path: str | PathLike[str]) -> Path:
     """Write a data tree for HeadVis, of the heads of self-attention: each pattern sparse, its strongest keys alone.
 
     The tree is `config.json`, `scatter_data.json` and `heads/L<layer>H<head>.json`; docs/records.md says what is in
-    them. A pattern is flat: entry `indices[i] = query * length + key` has the weight `values[i]`. Files and flat indices
-    are HeadVis's; the names of the fields are ours, and have not been tried with its page.
+    them. A pattern is flat: entry `indices[i] = query * length + key` has the weight `values[i]`. Files and flat
+    indices are HeadVis's; the names of the fields are ours, and have not been tried with its page.
 
     Args:
         record: what was watched, with TopK among the readouts.
