@@ -6,6 +6,8 @@ bfloat16, and one instruction multiplies 16 rows of 16 words with 16 words of 16
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llvmlite import ir
 
 from pellucid.engines.cpu.builder import I8, Value, vector
@@ -15,6 +17,18 @@ SIDE = 16  # rows of a tile, and words in one of its rows
 DEPTH = 2 * SIDE  # elements in one of its rows
 # Tile registers: two by two accumulators, two operands from the left and two from the right.
 SUMS, LEFT, RIGHT = ((0, 1), (2, 3)), (4, 5), (6, 7)
+# Which parts of the left operand are multiplied with which of the right, by the number of parts (split.py): those whose
+# product is not beyond the precision. Each pair shares a part with the one before, which is then in its registers.
+FACTORS = {1: [(0, 0)], 2: [(1, 1), (0, 1), (0, 0), (1, 0)], 3: [(1, 1), (0, 1), (0, 2), (0, 0), (1, 0), (2, 0)]}
+
+
+@dataclass
+class Operand:
+    """Where an operand of a product begins, how many words its rows are apart, and what its parts are of."""
+
+    first: Value
+    stride: int
+    name: str
 
 
 class Tiles(Pairs):
@@ -47,7 +61,8 @@ class Tiles(Pairs):
                     left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
                     columns = code.at(right, column, spec.number)
                     self._clear()
-                    self._multiply(code.i64(spec.key_words), left, spec.key_words, columns, spec.panel, 2)
+                    operands = Operand(left, spec.key_words, "queries"), Operand(columns, spec.panel, "keys")
+                    self._multiply(code.i64(spec.key_words), *operands, 2)
                     place = row * spec.tile_stride + p * spec.panel + column
                     self._store(code.at(self.scratch["tile"], place, spec.number), spec.tile_stride, 2)
 
@@ -67,7 +82,8 @@ class Tiles(Pairs):
                 target = code.at(output, row * spec.value_width + column, spec.number)
                 self._load_sums(target, spec.value_width, width)
                 columns = code.at(values, column, spec.number)
-                self._multiply(self.weight_words(count), left, stride, columns, spec.value_width, width)
+                operands = Operand(left, stride, "weights"), Operand(columns, spec.value_width, "values")
+                self._multiply(self.weight_words(count), *operands, width)
                 self._store(target, spec.value_width, width)
 
         code.loop(0, rows, block, step=2 * SIDE)
@@ -82,24 +98,29 @@ class Tiles(Pairs):
                 before = code.load(output, vector(spec.number, spec.lanes), place)
                 code.store(output, before * code.spread(correction, spec.lanes), place)
 
-    def _multiply(
-        self, words: Value, left: Value, left_stride: int, right: Value, right_stride: int, width: int
-    ) -> None:
+    def _multiply(self, words: Value, left: Operand, right: Operand, width: int) -> None:
         """Add left @ right to the sums, over the words of a row of `left`, which are the rows of `right`."""
-        code, spec = self.code, self.spec
+        factors = FACTORS[self.spec.parts]
 
         def step(word: Value) -> None:
-            for v in range(width):
-                place = word * right_stride + v * SIDE
-                self._tile("tileloadd64", RIGHT[v], code.at(right, place, spec.number), right_stride)
-            for r in range(2):
-                place = word + r * SIDE * left_stride
-                self._tile("tileloadd64", LEFT[r], code.at(left, place, spec.number), left_stride)
-            for r in range(2):
-                for v in range(width):
-                    self._add(SUMS[r][v], LEFT[r], RIGHT[v])
+            before: tuple[int | None, int | None] = (None, None)
+            for factor in factors:
+                if factor[1] != before[1]:
+                    for v in range(width):
+                        self._load_part(RIGHT[v], right, word * right.stride + v * SIDE, factor[1])
+                if factor[0] != before[0]:
+                    for r in range(2):
+                        self._load_part(LEFT[r], left, word + r * SIDE * left.stride, factor[0])
+                for r in range(2):
+                    for v in range(width):
+                        self._add(SUMS[r][v], LEFT[r], RIGHT[v])
+                before = factor
 
-        code.loop(0, words, step, step=SIDE)
+        self.code.loop(0, words, step, step=SIDE)
+
+    def _load_part(self, register: int, operand: Operand, place: Value, part: int) -> None:
+        where = self.code.at(operand.first, place + part * self.spec.part_size(operand.name), self.spec.number)
+        self._tile("tileloadd64", register, where, operand.stride)
 
     def store_product(self, left: Value, right: Value, target: Value) -> None:
         """Store left @ right for 16 rows of `key_words` words and 16 columns."""

@@ -319,6 +319,11 @@ class Code:
         offset = offset.to(I64) if isinstance(offset, Value) else self.i64(offset)
         return Value(self, self.ir.gep(pointer.raw, [offset.raw], source_etype=_sized(element)))
 
+    def distance(self, first: Value, second: Value) -> Value:
+        """Bytes from one address to another."""
+        one, other = (self.ir.ptrtoint(pointer.raw, I64) for pointer in (first, second))
+        return Value(self, self.ir.sub(other, one))
+
     def load(self, pointer: Value, type_: ir.Type, offset: Any = 0, align: int | None = None) -> Value:
         """What lies `offset` elements on; a vector may lie at any element's address."""
         element = element_of(type_)

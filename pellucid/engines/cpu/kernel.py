@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from pellucid.engines.cpu import amx, vectormath
+from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu.amx import Tiles
 from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
+from pellucid.engines.cpu.split import Split
 from pellucid.engines.cpu.tiles import Products
 from pellucid.language import SCORE, TRUE, Expression
 
@@ -57,6 +59,13 @@ class Block:
         return self.task.first + self.row
 
 
+def products_of(spec: Spec) -> type[Products]:
+    """How a kernel multiplies."""
+    if spec.tiles:
+        return Split if spec.parts > 1 else Tiles
+    return Pairs if spec.pairs else Products
+
+
 class Kernel(ABC):
     """A kernel being written. Methods appear in the order in which they run."""
 
@@ -71,7 +80,7 @@ class Kernel(ABC):
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
         self.memory = Value(code, code.ir.inttoptr(memory.raw, POINTER))
         self.scratch = {name: code.at(self.memory, place) for name, place in spec.scratch.items() if name != "end"}
-        self.products = (amx.Tiles if spec.tiles else Pairs if spec.pairs else Products)(code, spec, self.scratch)
+        self.products = products_of(spec)(code, spec, self.scratch)
         self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
         slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
         self.functions = Values(code, program, self.numbers, slots)

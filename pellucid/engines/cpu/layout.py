@@ -19,6 +19,7 @@ CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
 DECODE_TASKS = 8  # of decode at least, where keys are shared out
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
+PACKED_PARTS = ("keys", "values", "queries", "weights", "split_keys")
 
 POOLS = ("pooled", "pooled_max")
 POOL = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
@@ -63,6 +64,7 @@ class Spec:
     pools: tuple[str, ...] = ()  # the readouts that join weights over bins, of POOLS
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
     tiles: bool = False  # whether pairs are multiplied on matrix tiles
+    parts: int = 1  # of bfloat16 that a number is split into for them
 
     @property
     def storage(self) -> ir.Type:
@@ -90,7 +92,7 @@ class Spec:
 
         In float32 it is 3e-7, in float64 2e-16.
         """
-        return 13 if self.dtype == "float64" else 4 if self.pairs else 5
+        return 13 if self.dtype == "float64" else 4 if self.pairs and self.parts == 1 else 5
 
     @property
     def size(self) -> int:
@@ -141,7 +143,7 @@ class Spec:
     @property
     def packed_keys(self) -> int:
         """Keys packed at a time: whole tiles."""
-        per_key = (self.head_dim + self.value_width) * self.size // self.pair
+        per_key = (self.head_dim + self.value_width) * self.size * self.parts // self.pair
         return max(KEYS, PACKED // per_key // KEYS * KEYS)
 
     @property
@@ -165,21 +167,30 @@ class Spec:
         extra = (["entropy"] if self.entropy else []) + [f"expect{i}" for i in range(self.expects)]
         return ["maximum", "total", *extra]
 
+    def part_size(self, name: str) -> int:
+        """Words of one part of what is packed."""
+        return {
+            "keys": self.packed_keys * self.key_words,
+            "values": self.packed_keys * self.value_width // self.pair,
+            "queries": self.block * (self.key_words + self.lanes),
+            "weights": self.block * self.pair_stride if self.pairs else 0,
+            "split_keys": self.lanes * self.key_words if self.parts > 1 else 0,  # before they are transposed
+        }[name]
+
     @cached_property
     def scratch(self) -> dict[str, int]:
         """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
         rows = self.chunk + self.block
         parts = {
-            "keys": self.packed_keys * self.key_words,
-            "values": self.packed_keys * self.value_width // self.pair,
-            "queries": self.block * (self.key_words + self.lanes),
+            **{name: self.part_size(name) * self.parts for name in PACKED_PARTS},
             "tile": self.block * self.tile_stride,
             "partials": self.block * self.lanes * (len(self.accumulators) - 1),
             "correction": self.block,
             "shift": self.block,
             "drift": self.block if self.entropy else 0,
             "output": rows * self.value_width,
-            "weights": self.block * self.pair_stride if self.pairs else 0,
+            "product": 4 * self.lanes**2 if self.parts > 1 else 0,
+            "largest": 1 + 2 * (self.packed_keys // KEYS) if self.parts > 1 else 0,
             "received": KEYS if self.received else 0,
             "kth": self.block if self.topk else 0,
             "candidates": KEYS // 8 // self.size if self.topk else 0,  # a bit for each key

@@ -157,6 +157,7 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     wanted = -(-DECODE_TASKS // pairs)
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    # The dot product of pairs is no faster here than converting; matrix tiles are.
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=spec.tiles)
+    # The dot product of pairs is no faster here than converting; matrix tiles are, where there is nothing to split.
+    tiles = spec.tiles and spec.parts == 1
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1)
     return replace(spec, shared_out=ranges > 1), {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}

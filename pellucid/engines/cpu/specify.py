@@ -15,6 +15,8 @@ from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, Readout, TopK
 
 MOST_TABULATED = 1 << 22
+PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}  # bfloat16 numbers that hold one between them
+LEAST_SPLIT = (32, 80, 80)  # head_dim, queries and keys
 
 
 def roots_of(problem: Problem) -> dict[str, Expression]:
@@ -34,7 +36,8 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
     target = target or host()
     size = 8 if problem.dtype == torch.float64 else 4
     vectors = min(target.tile_vectors, -(-problem.k_len // target.lanes(size)))
-    tiles = problem.query.dtype == torch.bfloat16 and target.bf16_tiles
+    parts = _parts(problem) if target.bf16_tiles else 0
+    tiles = parts > 0
     return Spec(
         target=target,
         dtype=dtype_name(problem.query),
@@ -46,11 +49,19 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
-        pairs=problem.query.dtype == torch.bfloat16 and target.bf16_dot,
+        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.bf16_dot),
         tiles=tiles,
+        parts=parts if tiles else 1,
         pools=tuple(r.name for r in problem.readouts if r.name in POOLS),
         topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
     )
+
+
+def _parts(problem: Problem) -> int:
+    """How many numbers of bfloat16 stand for one on matrix tiles; 0 where those are no faster."""
+    parts = PARTS.get(problem.query.dtype, 0)
+    shape = (problem.query.shape[-1], problem.q_len, problem.k_len)
+    return parts if parts == 1 or all(own >= least for own, least in zip(shape, LEAST_SPLIT, strict=True)) else 0
 
 
 def asked(readouts: tuple[Readout, ...]) -> Hashable:

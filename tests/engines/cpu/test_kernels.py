@@ -18,6 +18,7 @@ SHAPES = {  # batch, heads, kv_heads, q_len, k_len, head_dim, value_dim
     "ragged": (2, 3, 3, 37, 53, 13, 21),
     "several tiles": (1, 4, 2, 101, 601, 64, 64),
     "wide": (1, 2, 1, 53, 270, 131, 83),
+    "wide, more queries": (1, 2, 1, 85, 270, 131, 83),
     "many packed keys": (1, 1, 1, 50, 2311, 64, 64),
     "decode": (2, 8, 2, 1, 1153, 32, 32),
     "decode, ragged": (1, 6, 3, 3, 2309, 17, 29),
@@ -107,7 +108,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 FEW = ("plain", "causal", "documents", "bias", "sinks", "nested")
 ALL_CALLS = [("ragged", dtype) for dtype in DTYPES] + [("several tiles", DTYPES[0]), ("decode, ragged", DTYPES[0])]
-FEW_CALLS = [(shape, dtype) for shape in SHAPES for dtype in DTYPES[:2] if (shape, dtype) not in ALL_CALLS]
+FEW_CALLS = [(shape, dtype) for shape in SHAPES for dtype in DTYPES[:3] if (shape, dtype) not in ALL_CALLS]
 
 
 @pytest.mark.parametrize(("shape", "dtype"), ALL_CALLS + FEW_CALLS, ids=str)
