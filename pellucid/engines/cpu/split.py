@@ -76,14 +76,12 @@ class Split(Tiles):
             scale = code.select(scale < 0.0, code.constant(spec.number, -1.0), 1.0)
         scales = code.spread(scale, spec.lanes)
         always = code.constant(I1, 1)
-        largest = code.loop(
-            0,
-            rows,
-            lambda i, so_far: [
-                self._split_row(source, i * stride, always, target, i * spec.key_words, "queries", so_far, scales)
-            ],
-            [self._nothing()],
-        )
+
+        def row(i: Value, so_far: Value) -> list[Value]:
+            place = i * spec.key_words
+            return [self._split_row(source, i * stride, always, target, place, "queries", so_far, scales)]
+
+        largest = code.loop(0, rows, row, [self._nothing()])
         for part in range(spec.parts):
             own = code.at(target, part * spec.part_size("queries"), spec.number)
             zero_rows(code, spec, own, rows, code.i64(spec.block), spec.key_words)
@@ -92,25 +90,19 @@ class Split(Tiles):
     def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
         """Split a tile's keys, a vector's worth at a time, and transpose their words into panels."""
         code, spec = self.code, self.spec
-        groups = ((count + (spec.panel - 1)) / spec.panel) * spec.vectors
+        split = self.scratch["split_keys"]
 
         def group(g: Value, so_far: Value) -> list[Value]:
-            first, panel = g * SIDE, g / spec.vectors
-
             def key(i: Value, so_far: Value) -> list[Value]:
-                place, exists = (first + i) * stride, first + i < count
-                return [
-                    self._split_row(
-                        source, place, exists, self.scratch["split_keys"], i * spec.key_words, "split_keys", so_far
-                    )
-                ]
+                number = g * SIDE + i
+                place = i * spec.key_words
+                return [self._split_row(source, number * stride, number < count, split, place, "split_keys", so_far)]
 
             largest = code.loop(0, SIDE, key, [so_far])
-            place = panel * (spec.panel * spec.key_words) + (g - panel * spec.vectors) * SIDE
-            self._turn(code.at(target, place, spec.number))
+            self._turn(self.columns_of(target, g))
             return largest
 
-        self._keep_largest("keys", target, code.loop(0, groups, group, [self._nothing()]))
+        self._keep_largest("keys", target, code.loop(0, self.groups(count), group, [self._nothing()]))
 
     def _turn(self, column: Value) -> None:
         """Transpose the words of 16 split keys."""
@@ -266,17 +258,12 @@ class Split(Tiles):
         code, spec = self.code, self.spec
 
         def group(row: Value, g: Value) -> None:
-            panel = g / spec.vectors
-            vector_ = (g - panel * spec.vectors) * SIDE
-            column = code.at(keys, panel * (spec.panel * spec.key_words) + vector_, I32)
-            query = code.at(self.scratch["queries"], row * spec.key_words, I32)
-            scores = self._sum_of_products(
-                code.i64(spec.key_words), Operand(query, 1, "queries"), Operand(column, spec.panel, "keys")
-            )
-            code.store(self.scratch["tile"], scores, row * spec.tile_stride + panel * spec.panel + vector_)
+            left = Operand(code.at(self.scratch["queries"], row * spec.key_words, I32), 1, "queries")
+            right = Operand(self.columns_of(keys, g), spec.panel, "keys")
+            scores = self._sum_of_products(code.i64(spec.key_words), left, right)
+            code.store(self.scratch["tile"], scores, row * spec.tile_stride + g * SIDE)
 
-        groups = ((count + (spec.panel - 1)) / spec.panel) * spec.vectors
-        code.loop(0, rows, lambda row: code.loop(0, groups, lambda g: group(row, g)))
+        code.loop(0, rows, lambda row: code.loop(0, self.groups(count), lambda g: group(row, g)))
 
     def _weigh_numbers(self, rows: Value, output: Value, values: Value, count: Value) -> None:
         code, spec = self.code, self.spec

@@ -110,20 +110,27 @@ class Products:
     def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
         """Transpose a tile's keys into panels; keys that do not exist are zeros."""
         code, spec = self.code, self.spec
-        lanes, panel = spec.lanes, spec.panel
-        groups = ((count + (panel - 1)) / panel) * spec.vectors
+        lanes = spec.lanes
 
         def group(g: Value) -> None:
-            first, whole_panels = g * lanes, g / spec.vectors
-            place = whole_panels * (panel * spec.key_words) + (g - whole_panels * spec.vectors) * lanes
-            column = code.at(target, place, spec.number)
+            first, column = g * lanes, self.columns_of(target, g)
             with code.either(first + lanes <= count) as (whole, ragged):
                 with whole:
                     self._transpose(code.at(source, first * stride, spec.storage), stride, column)
                 with ragged:
                     self._copy_ragged(source, stride, first, count, column)
 
-        code.loop(0, groups, group)
+        code.loop(0, self.groups(count), group)
+
+    def groups(self, count: Value) -> Value:
+        """Vectors of keys that a tile's panels hold."""
+        return rounded(count, self.spec.panel) / self.spec.lanes
+
+    def columns_of(self, keys: Value, group: Value) -> Value:
+        """Where a vector of keys begins in a packed tile."""
+        panel = group / self.spec.vectors
+        place = panel * (self.spec.panel * self.spec.key_words) + (group - panel * self.spec.vectors) * self.spec.lanes
+        return self.code.at(keys, place, self.spec.number)
 
     def _transpose(self, source: Value, stride: Value, column: Value) -> None:
         """One vector's worth of keys, all of head_dim: blocks of lanes x lanes turned in registers."""

@@ -20,7 +20,11 @@ from tests.engines.cpu import direct
 pytestmark = pytest.mark.skipif(not host().bf16_tiles, reason="only where the processor has matrix tiles of bfloat16")
 DTYPES = {torch.float32: 3, torch.float16: 2}
 SHAPE = (1, 2, 300, 40)
-SHAPES = [(1, 2, 90, 333, 45, 37), (2, 1, 130, 700, 160, 48), (1, 1, 81, 2600, 64, 16)]  # … q_len, k_len and the dims
+SHAPES = [
+    (1, 2, 90, 333, 45, 37),
+    (2, 1, 130, 700, 160, 48),
+    (1, 1, 81, 2600, 64, 16),
+]  # batch, heads, q_len, k_len, head_dim, value_dim
 
 
 def drawn(dtype: torch.dtype) -> list[Tensor]:
@@ -33,9 +37,7 @@ def computed(engine: str, tensors: list[Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    "shape", [(1, 2, 90, 333, 45, 37), (2, 1, 130, 700, 160, 48), (1, 1, 81, 2600, 64, 16)], ids=str
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_no_less_exact_than_torch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     batch, heads, q_len, k_len, head_dim, value_dim = shape
     sizes = (q_len, head_dim), (k_len, head_dim), (k_len, value_dim)
