@@ -17,7 +17,7 @@ from torch import Tensor
 from pellucid.viewer.fonts import Lettering
 from pellucid.viewer.labels import cut_middle, one_line, shorten
 from pellucid.viewer.picture import check_path, save_figure
-from pellucid.viewer.record_map import all_maps
+from pellucid.viewer.record_map import FOR_A_MAP, all_maps
 from pellucid.watch.record import Record
 from pellucid.watch.summary import HeadSummary, Summary
 
@@ -50,7 +50,7 @@ def draw(record: Record, summary: Summary) -> Figure:
     """
     maps = {name: drawn for name in record.layers if (drawn := all_maps(record[name], MOST_BINS)) is not None}
     if not maps:
-        raise ValueError("no layer kept query and key or a pooled map, so there is nothing to draw")
+        raise ValueError(f"no layer kept query and key or a pooled map, so there is nothing to draw; {FOR_A_MAP}")
     rows: dict[str, list[HeadSummary]] = defaultdict(list)
     for row in summary:
         rows[row.layer].append(row)
