@@ -4,7 +4,8 @@
     python -m benchmarks.watch accelerate                  64 tokens after 4,096, 8 layers, 32/8 heads of 128, bfloat16
     python -m benchmarks.watch accelerate --dtype float32  the same tokens must come out
 
-Each contender runs in a process of its own, so that memory is its own too.
+Each contender runs in a process of its own, so that memory is its own too. `python -m benchmarks.parts` takes the
+second apart.
 """
 
 from __future__ import annotations

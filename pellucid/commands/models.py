@@ -116,9 +116,7 @@ def load_model(name: str) -> TextModel:
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise InputError(
-            f'--model: needs {error.name}, which is not installed; pip install "pellucid[transformers]"'
-        ) from error
+        raise InputError(f"--model: needs {error.name}, which is not installed; pip install transformers") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ from typing import Any
 try:
     from babel.localedata import LocaleDataDict, load
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("Drawing dates takes Babel: pip install 'pellucid[train]'", name="babel") from error
+    raise ModuleNotFoundError("Drawing dates takes Babel: pip install babel", name="babel") from error
 
 from pellucid.demo.text import fold
 

@@ -5,7 +5,7 @@ countries and languages), as the head of a letter or a sentence has.
 
 One text in fifty is held out from training, chosen by a hash of the date in it with case, accents and spaces set aside,
 so that no spelling of a held-out text is ever trained on, whatever words stand around it.
-Needs Babel (`pip install pellucid[train]`); reading dates does not.
+Needs Babel (`pip install babel`); reading dates does not.
 """
 
 from __future__ import annotations

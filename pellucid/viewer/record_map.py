@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pellucid.watch.record import Layer, Record
 
+FOR_A_MAP = "watch with keep=True or more=[pellucid.Pooled(64, 64)]"  # what a record without maps lacks
 _CHUNK = 1 << 24  # weights computed at once
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pellucid.viewer.attention_map import AttentionMap
 from pellucid.viewer.labels import cut_middle, one_line, shorten
-from pellucid.viewer.record_map import axes_tokens, head_map, labels
+from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
 from pellucid.viewer.shades import viridis
 from pellucid.watch.record import Layer, Record
 from pellucid.watch.segments import names_of, segment_mass
@@ -214,7 +214,8 @@ def _map(view: RecordView) -> list[RenderableType]:
     fits = max(layer.q_len, layer.k_len) <= MOST_TOKENS
     found = head_map(layer, view.head, *((MOST_TOKENS,) * 2 if fits else (BINS,) * 2))
     if found is None:
-        return [title, Text("no map: neither query and key nor a pooled map were kept", style="dim")]
+        lacking = f"no map: neither query and key nor a pooled map were kept; {FOR_A_MAP}"
+        return [title, Text(lacking, style="dim")]
     own, source = axes_tokens(view.record, layer)
     rows, columns = found.weights.shape
     queries = labels(own, layer.q_len, rows, layer.start)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from torch import Tensor
 from pellucid.viewer.fonts import Lettering
 from pellucid.viewer.labels import cut_middle, one_line, shorten
 from pellucid.viewer.picture import check_path, save_figure
-from pellucid.viewer.record_map import all_maps
+from pellucid.viewer.record_map import FOR_A_MAP, all_maps
 from pellucid.watch.record import Record
 from pellucid.watch.summary import HeadSummary, Summary
 
@@ -26,6 +27,8 @@ __all__ = ["check_path", "draw", "save"]
 MOST_BINS = 64  # of a map, either way
 LEAST_WEIGHT = 1e-3  # what the scale begins with
 _PANEL = 0.82  # inches
+_LETTER = 0.06  # inches along the scale's label
+_SCALE = "weight, mean over a cell's queries of their sum over its keys; white: none"
 _LONGEST_NAME = 34
 _LONGEST_TITLE = 70
 
@@ -50,7 +53,7 @@ def draw(record: Record, summary: Summary) -> Figure:
     """
     maps = {name: drawn for name in record.layers if (drawn := all_maps(record[name], MOST_BINS)) is not None}
     if not maps:
-        raise ValueError("no layer kept query and key or a pooled map, so there is nothing to draw")
+        raise ValueError(f"no layer kept query and key or a pooled map, so there is nothing to draw; {FOR_A_MAP}")
     rows: dict[str, list[HeadSummary]] = defaultdict(list)
     for row in summary:
         rows[row.layer].append(row)
@@ -83,7 +86,7 @@ class _Wall:
         figure.supxlabel("keys, to the right; queries, downwards", fontsize=9)
         assert image is not None
         bar = figure.colorbar(image, ax=panels, shrink=0.6, aspect=30, extend="min")
-        bar.set_label("weight, mean over a cell's queries of their sum over its keys; white: none", fontsize=7)
+        bar.set_label(fill(_SCALE, int(size[1] / _LETTER)), fontsize=7)
         return figure
 
     def _panel(self, panel: Axes, weights: Tensor, row: HeadSummary) -> AxesImage:

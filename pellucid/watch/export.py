@@ -50,7 +50,7 @@ def to_parquet(record: Record, path: str | PathLike[str]) -> list[Path]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'to_parquet needs {error.name}; pip install "pellucid[parquet]"') from error
+        raise ModuleNotFoundError(f"to_parquet needs {error.name}; pip install pyarrow") from error
     heads = Path(path)
     columns = record.summary().columns()
     parquet.write_table(pyarrow.table(columns, schema=_schema(pyarrow)), heads)

@@ -415,9 +415,7 @@ def test_without_transformers(watched, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     status, _, err = watched("bert")
     assert status == 1
-    assert err == (
-        'pellucid: --model: needs transformers, which is not installed; pip install "pellucid[transformers]"\n'
-    )
+    assert err == ("pellucid: --model: needs transformers, which is not installed; pip install transformers\n")
 
 
 # Showing a record.

@@ -75,7 +75,7 @@ def test_parquet_without_top_keys_is_one_file(tmp_path):
 
 def test_parquet_without_pyarrow(record, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r'to_parquet needs pyarrow; pip install "pellucid\[parquet\]"'):
+    with pytest.raises(ModuleNotFoundError, match="to_parquet needs pyarrow; pip install pyarrow"):
         record.to_parquet(tmp_path / "run.parquet")
 
 
