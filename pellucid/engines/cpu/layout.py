@@ -21,7 +21,7 @@ DECODE_TASKS = 8  # of decode at least, where keys are shared out
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 
 POOLS = ("pooled", "pooled_max")
-POOL = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
+POOL_SUFFIXES = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
 
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
@@ -34,7 +34,7 @@ ARGUMENTS = [
     "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    *(f"{pool}{part}" for pool in POOLS for part in POOL),
+    *(f"{pool}{suffix}" for pool in POOLS for suffix in POOL_SUFFIXES),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
