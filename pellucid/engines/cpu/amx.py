@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from pellucid.engines.cpu.builder import I8, Value, vector
 from pellucid.engines.cpu.pairs import Pairs
+from pellucid.engines.cpu.tiles import Beside
 
 SIDE = 16  # rows of a tile, and words in one of its rows
 DEPTH = 2 * SIDE  # elements in one of its rows
@@ -49,7 +50,7 @@ class Tiles(Pairs):
         """Give the tiles back, for their state is large to save and restore."""
         self._call("tilerelease")
 
-    def score_tile(self, rows: Value, keys: Value, count: Value) -> None:
+    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
         """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
         code, spec = self.code, self.spec
 
@@ -58,6 +59,8 @@ class Tiles(Pairs):
             for column in range(0, spec.panel, 2 * SIDE):
 
                 def block(row: Value, column: int = column) -> None:
+                    if beside is not None:
+                        beside(row, 2 * SIDE, p * spec.panel + column, 2 * SIDE)
                     left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
                     columns = code.at(right, column, spec.number)
                     self._clear()

@@ -328,16 +328,16 @@ class Code:
         """What lies `offset` elements on; a vector may lie at any element's address."""
         element = element_of(type_)
         address = self.at(pointer, offset, element)
-        return Value(self, self.ir.load(address.raw, typ=type_, align=align or _bytes(element)))
+        return Value(self, self.ir.load(address.raw, typ=type_, align=align or bytes_of(element)))
 
     def store(self, pointer: Value, value: Value, offset: Any = 0, align: int | None = None) -> None:
         """Put a value `offset` elements on."""
         element = element_of(value.type)
-        self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or _bytes(element))
+        self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or bytes_of(element))
 
-    def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0) -> None:
-        """Ask for what lies `offset` elements on to be brought near; any address may be asked for."""
-        how = (self.constant(I32, number) for number in (0, 2, 1))  # for reading, to the second cache, data
+    def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0, cache: int = 2) -> None:
+        """Ask for what lies `offset` elements on to be brought to a cache; any address may be asked for."""
+        how = (self.constant(I32, number) for number in (0, 4 - cache, 1))  # for reading, how near, data
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(pointer, offset, element), *how)
 
     def masked_load(self, pointer: Value, type_: ir.Type, mask: Value, offset: Any = 0) -> Value:
@@ -347,7 +347,9 @@ class Code:
         if lanes_of(type_) == 1:
             return self._scalar_masked_load(address, type_, mask)
         name = f"llvm.masked.load.{_suffix(type_)}.p0"
-        return self.intrinsic(name, type_, address, self.constant(I32, _bytes(element)), mask, self.constant(type_, 0))
+        return self.intrinsic(
+            name, type_, address, self.constant(I32, bytes_of(element)), mask, self.constant(type_, 0)
+        )
 
     def _scalar_masked_load(self, address: Value, type_: ir.Type, mask: Value) -> Value:
         result = self.variable(self.constant(type_, 0))
@@ -368,7 +370,7 @@ class Code:
         if known is None:
             signature = ir.FunctionType(ir.VoidType(), [value.type, POINTER, I32, mask.type])
             known = ir.Function(self.module, signature, name)
-        self.ir.call(known, [value.raw, address.raw, ir.Constant(I32, _bytes(element)), mask.raw])
+        self.ir.call(known, [value.raw, address.raw, ir.Constant(I32, bytes_of(element)), mask.raw])
 
     def gather(self, pointer: Value, element: ir.Type, offsets: Value, mask: Value) -> Value:
         """One element for each lane where `mask` holds, others 0 and never read. Offsets count elements, in int64."""
@@ -379,7 +381,7 @@ class Code:
         addresses.raw.type = ir.VectorType(POINTER, offsets.lanes)  # llvmlite gives the scalar pointer's type
         zero = self.constant(type_, 0)
         name = f"llvm.masked.gather.{_suffix(type_)}.v{offsets.lanes}p0"
-        return self.intrinsic(name, type_, addresses, self.constant(I32, _bytes(element)), mask, zero)
+        return self.intrinsic(name, type_, addresses, self.constant(I32, bytes_of(element)), mask, zero)
 
     # Control.
 
@@ -454,7 +456,8 @@ def _sized(element: ir.Type) -> ir.Type:
     return I8 if str(element) == "i1" else element
 
 
-def _bytes(element: ir.Type) -> int:
+def bytes_of(element: ir.Type) -> int:
+    """Bytes of one element in memory."""
     return {"half": 2, "float": 4, "double": 8, "ptr": 8}.get(str(element)) or max(1, element.width // 8)
 
 

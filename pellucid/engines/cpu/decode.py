@@ -16,6 +16,7 @@ from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Block, Task
 from pellucid.engines.cpu.layout import FIXED, KEYS, Spec
 from pellucid.engines.cpu.program import Bounds, Program, Span, Values
+from pellucid.engines.cpu.tiles import Beside
 
 
 class Decode(Forward):
@@ -73,6 +74,10 @@ class Decode(Forward):
         functions = functions.bind("q", self.index(row - member * self.spec.queries))
         functions.prepare(self.score, self.mask, *self.expects)
         return functions
+
+    def fetching(self, block: Block, cache: int) -> Beside | None:
+        """Nothing: all rows go together, so that none comes next."""
+        return None
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""

@@ -143,8 +143,11 @@ class Forward(Kernel):
         factor = self._factor_of_scores(masked)
         shift = shift if factor is None or self.bare(masked) else shift * LOG2E
         vectors, extra = self.spec.vectors, len(self.spec.accumulators) - 2
+        fetch = self.fetching(block, cache=1)
 
         def panel(j: Value, *sums: Value) -> list[Value]:
+            if fetch is not None:  # what the functions read for the next rows
+                fetch(row + self.lanes, 1, j, self.panel)
             result, weights = list(sums), []
             for v in range(vectors):
                 place = j + v * self.lanes

@@ -15,14 +15,15 @@ from llvmlite import ir
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.amx import Tiles
-from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
-from pellucid.engines.cpu.program import Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
+from pellucid.engines.cpu.program import STORED, Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
 from pellucid.engines.cpu.split import Split
-from pellucid.engines.cpu.tiles import Products
+from pellucid.engines.cpu.tiles import Beside, Products
 from pellucid.language import SCORE, TRUE, Expression
 
+LINE = 64  # bytes that are brought near together
 LOG2E, LN2 = math.log2(math.e), math.log(2)
 
 
@@ -224,10 +225,13 @@ class Kernel(ABC):
             count = code.minimum(stop - key, KEYS)
             allowed = self.bounds(task, task.first + row, rows, key, key + count)
             with code.when(allowed.high):
-                self.products.score_tile(rows, self.packed("keys", first_key, key), count)
-                whole = (count - (count / self.panel) * self.panel) == 0
                 values = self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
-                self.tile(Block(task, functions, row, rows, key, count, values), allowed.low & whole)
+                block = Block(task, functions, row, rows, key, count, values)
+                self.products.score_tile(
+                    rows, self.packed("keys", first_key, key), count, self.fetching(block, cache=2)
+                )
+                whole = (count - (count / self.panel) * self.panel) == 0
+                self.tile(block, allowed.low & whole)
 
         code.loop(first_key, stop, tile, step=KEYS)
 
@@ -271,6 +275,25 @@ class Kernel(ABC):
         functions = block.functions.bind("q", self.index(block.query + row))
         functions.prepare(self.score, self.mask, *self.expects)
         return functions
+
+    def fetching(self, block: Block, cache: int) -> Beside | None:
+        """Asks for what the functions will read of captured tensors, such as a mask with a row for each query.
+
+        The functions would wait for it, while products and exponentials leave the way to memory idle. None if no such
+        tensor is read.
+        """
+        code = self.code
+        loads = self.functions.rows_of(self.score, self.mask)
+
+        def fetch(row: Value, rows: int, column: Value, columns: int) -> None:
+            for query in (code.minimum(row + r, block.rows - 1) for r in range(rows)):
+                functions = self.of_row(block, query)
+                for load in loads:
+                    line = max(1, LINE // bytes_of(STORED[self.program.slots[id(load.value)].dtype]))
+                    places = (code.minimum(column + start, block.count - 1) for start in range(0, columns, line))
+                    functions.fetch(load, (block.key + place for place in places), cache)
+
+        return fetch if loads else None
 
     def keys(self, block: Block, place: Value) -> Value:
         """The keys' indices of a vector of the tile."""

@@ -22,7 +22,7 @@ PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual
 PACKED_PARTS = ("keys", "values", "queries", "weights", "split_keys")
 
 POOLS = ("pooled", "pooled_max")
-POOL_ARGUMENTS = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
+POOL_SUFFIXES = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
 
 # The arguments, by their place in the array. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
@@ -35,7 +35,7 @@ ARGUMENTS = [
     "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
-    *(f"{pool}{part}" for pool in POOLS for part in POOL_ARGUMENTS),
+    *(f"{pool}{suffix}" for pool in POOLS for suffix in POOL_SUFFIXES),
 ]  # fmt: skip
 FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides

@@ -8,7 +8,7 @@ index out of range, the nearest element is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,8 +135,7 @@ class Values:
     def _load(self, node: Expression, indices: list[Value], valid: Value | None) -> Value:
         code, slot = self.code, self.program.slots[id(node.value)]
         where = self.arguments[slot.number]
-        along_keys = bool(indices) and node.args[-1].op == "input" and node.args[-1].value == "k"
-        if along_keys and slot.contiguous and slot.whole and all(i.lanes == 1 for i in indices[:-1]):
+        if self.lies_along_keys(node):
             offset = self._offset(where, indices[:-1]) + indices[-1].lane(0).to(I64)
             type_ = vector(STORED[slot.dtype], indices[-1].lanes)
             if valid is None:
@@ -147,6 +146,25 @@ class Values:
             return self._loaded(code.load(where.pointer, STORED[slot.dtype], offset), node, slot)
         everywhere = code.constant(vector(I1, offset.lanes), 1)
         return self._loaded(code.gather(where.pointer, STORED[slot.dtype], offset, everywhere), node, slot)
+
+    def lies_along_keys(self, load: Expression) -> bool:
+        """Whether neighbouring keys' elements of a captured tensor lie side by side, and every key has one."""
+        slot = self.program.slots[id(load.value)]
+        along = bool(load.args) and load.args[-1].op == "input" and load.args[-1].value == "k"
+        return along and slot.contiguous and slot.whole and not {"k", "score"} & _inputs(*load.args[:-1])
+
+    def rows_of(self, *roots: Expression) -> list[Expression]:
+        """The loads that read a row of a captured tensor for each query, its elements key by key."""
+        loads = [node for node in walk(*roots) if node.op == "load" and self.lies_along_keys(node)]
+        return [load for load in loads if "q" in _inputs(*load.args)]
+
+    def fetch(self, load: Expression, keys: Iterable[Value], cache: int) -> None:
+        """Ask for a row's elements at some keys to be brought to a cache; the row's place is known."""
+        slot = self.program.slots[id(load.value)]
+        where = self.arguments[slot.number]
+        row = self._offset(where, [self.value(index) for index in load.args[:-1]])
+        for key in keys:
+            self.code.prefetch(where.pointer, STORED[slot.dtype], row + key, cache)
 
     def _offset(self, where: SlotArguments, indices: Sequence[Value]) -> Value:
         """The element's offset, each index wrapped if negative and then kept inside."""
@@ -167,6 +185,11 @@ class Values:
         if slot.dtype == "uint8":
             return Value(self.code, self.code.ir.zext(raw.raw, vector(I32, raw.lanes))).to(self.numbers.integer)
         return raw.to(self.numbers.integer if node.kind == "int" else self.numbers.floating)
+
+
+def _inputs(*roots: Expression) -> set[str]:
+    """The inputs that expressions depend on."""
+    return {node.value for node in walk(*roots) if node.op == "input"}
 
 
 def bfloat16_to_float(raw: Value) -> Value:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pellucid.engines.cpu.amx import DEPTH, SIDE, Operand, Tiles
 from pellucid.engines.cpu.builder import F32, I1, I32, Value, vector
 from pellucid.engines.cpu.layout import KEYS
-from pellucid.engines.cpu.tiles import columns, first_lanes, load_numbers, transposed, zero_rows
+from pellucid.engines.cpu.tiles import Beside, columns, first_lanes, load_numbers, transposed, zero_rows
 
 HALF, UPPER, MAGNITUDE = 0x8000, -0x10000, 0x7FFFFFFF  # bits of a float32, of which the upper half is a bfloat16
 INFINITE = 0x7F800000
@@ -196,12 +196,12 @@ class Split(Tiles):
         """What the scores of a tile are still to be multiplied by: in float16 queries were not scaled."""
         return None if self.spec.dtype == "float32" else super().factor(scale)
 
-    def score_tile(self, rows: Value, keys: Value, count: Value) -> None:
+    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
         """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
         splits = self._splits("queries", self.scratch["queries"]) & self._splits("keys", keys)
         with self.code.either(splits) as (split, whole):
             with split:
-                super().score_tile(rows, keys, count)
+                super().score_tile(rows, keys, count, beside)
             with whole:
                 self._score_numbers(rows, keys, count)
 

@@ -11,6 +11,8 @@ from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.program import bfloat16_to_float
 
 UNROLL = 2
+# What is done beside a register block of scores, told its first row, its rows, its first column and its columns.
+Beside = Callable[[Value, int, Value, int], None]
 
 
 def load_numbers(code: Code, spec: Spec, source: Value, offset: Value, lanes: int, valid: Value | None = None) -> Value:
@@ -191,7 +193,7 @@ class Products:
         """What the scores of a tile are still to be multiplied by; None if nothing is left to do."""
         return None
 
-    def score_tile(self, rows: Value, keys: Value, count: Value) -> None:
+    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
         """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
         code, spec = self.code, self.spec
         height = spec.target.tile_rows(spec.vectors)
@@ -201,6 +203,8 @@ class Products:
             right = code.at(keys, p * (spec.panel * spec.key_words), spec.number)
 
             def block(row: Value) -> None:
+                if beside is not None:
+                    beside(row, height, p * spec.panel, spec.panel)
                 left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
                 sums = self.product(start, spec.key_words, left, spec.key_words, right, spec.panel)
                 for i, parts in enumerate(sums):

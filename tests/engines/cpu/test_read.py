@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pellucid
+from pellucid import masks
 from pellucid.engines.cpu import assembly_of, ir_of
 from pellucid.engines.cpu.target import describe
 
@@ -63,3 +64,38 @@ def test_mistakes_are_named_as_by_the_face() -> None:
         ir_of(X, FEW[..., :7], X)
     with pytest.raises(TypeError, match="casual"):
         ir_of(X, X, X, is_casual=True)
+
+
+ROWS = torch.randn(300, 300)
+IDS = torch.arange(300) // 7
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"attn_mask": ROWS},
+        {"attn_mask": torch.ones(1, 4, 300, 300, dtype=torch.bool)},
+        {"attn_mask": ROWS[:1].expand(300, 300)},
+        {"score_mod": lambda s, b, h, q, k: s + ROWS[IDS[q], k]},
+    ],
+)
+def test_rows_of_captured_tensors_are_fetched_before_they_are_read(call: dict[str, Any]) -> None:
+    for kernel in ("forward", "columns"):
+        written = ir_of(X, X, X, kernel=kernel, readouts=[pellucid.Received()], **call)
+        assert 'call void @"llvm.prefetch.p0"' in written
+    assert "prefetch" in assembly_of(X, X, X, **call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"is_causal": True},
+        {"attn_mask": ROWS[:1]},
+        {"attn_mask": ROWS[:, :1]},
+        {"attn_mask": ROWS.T},
+        {"mask_mod": masks.documents(IDS)},
+        {"score_mod": lambda s, b, h, q, k: s + ROWS[q - k, k]},
+    ],
+)
+def test_nothing_else_is_fetched(call: dict[str, Any]) -> None:
+    assert "llvm.prefetch" not in ir_of(X, X, X, **call)
