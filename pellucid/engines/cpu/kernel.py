@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.amx import Tiles
-from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, bytes_of, vector
+from pellucid.engines.cpu.builder import F64, I1, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import STORED, Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
@@ -222,18 +222,37 @@ class Kernel(ABC):
         self.products.pack_queries(source, stride, rows, self.scale())
 
         def tile(key: Value) -> None:
-            count = code.minimum(stop - key, KEYS)
-            allowed = self.bounds(task, task.first + row, rows, key, key + count)
-            with code.when(allowed.high):
-                values = self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
-                block = Block(task, functions, row, rows, key, count, values)
-                self.products.score_tile(
-                    rows, self.packed("keys", first_key, key), count, self.fetching(block, cache=2)
-                )
-                whole = (count - (count / self.panel) * self.panel) == 0
-                self.tile(block, allowed.low & whole)
+            end = code.minimum(key + KEYS, stop)
+            with code.when(self.bounds(task, task.first + row, rows, key, end).high):
+                first, last, full = self.looked_at(task, row, rows, key, end)
+                count = last - first
+                with code.when(count > 0):
+                    values = self.packed("values", first_key, first) if self.packs_values else self.scratch["keys"]
+                    block = Block(task, functions, row, rows, first, count, values)
+                    keys = self.packed("keys", first_key, first)
+                    self.products.score_tile(rows, keys, count, self.fetching(block, cache=2))
+                    whole = (count - (count / self.panel) * self.panel) == 0
+                    self.tile(block, full & whole)
 
         code.loop(first_key, stop, tile, step=KEYS)
+
+    def looked_at(self, task: Task, row: Value, rows: Value, key: Value, end: Value) -> tuple[Value, Value, Value]:
+        """A tile's keys from the first panel to the last that a block's queries may look at, and whether all do."""
+        code = self.code
+        if self.mask is TRUE:
+            return key, end, code.constant(I1, 1)
+
+        def panel(start: Value, first: Value, last: Value, sure: Value) -> list[Value]:
+            stop = code.minimum(start + self.panel, end)
+            allowed = self.bounds(task, task.first + row, rows, start, stop)
+            return [
+                code.select(allowed.high, code.minimum(first, start), first),
+                code.select(allowed.high, stop, last),
+                code.select(allowed.low, sure + (stop - start), sure),
+            ]
+
+        first, last, sure = code.loop(key, end, panel, [end, key, code.i64(0)], step=self.panel)
+        return first, last, sure == last - first
 
     def scale(self) -> Value:
         """What scores are multiplied by."""

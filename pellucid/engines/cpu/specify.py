@@ -49,7 +49,7 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
-        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.bf16_dot),
+        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
         tiles=tiles,
         parts=parts if tiles else 1,
         pools=tuple(r.name for r in problem.readouts if r.name in POOLS),

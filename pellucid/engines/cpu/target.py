@@ -19,6 +19,10 @@ from functools import cache
 from llvmlite import binding
 
 
+# Processors whose dot product of bfloat16 pairs does half of the multiply-adds' operations: their strength is tiles.
+SLOW_DOT = ("sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d")
+
+
 @dataclass(frozen=True)
 class Target:
     """What a kernel must know of the processor."""
@@ -35,6 +39,11 @@ class Target:
     def lanes(self, element_bytes: int = 4) -> int:
         """Lanes of one vector register."""
         return self.vector_bytes // element_bytes
+
+    @property
+    def dot_pays(self) -> bool:
+        """Whether pairs of bfloat16 are multiplied faster than the float32 that they can be made into."""
+        return self.bf16_dot and self.cpu not in SLOW_DOT
 
     @property
     def tile_vectors(self) -> int:
