@@ -264,7 +264,8 @@ class Kernel(ABC):
 
     def power_of_two(self, distance: Value) -> Value:
         """Two to the power of a difference that counts powers of two."""
-        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
+        degree, scaling = self.spec.weight_degree, self.spec.target.scaling
+        return vectormath.exp2_of_distance(self.code, distance, degree, scaling=scaling)
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:

@@ -92,7 +92,7 @@ class Spec:
 
         In float32 it is 3e-7, in float64 2e-16.
         """
-        return 13 if self.dtype == "float64" else 4 if self.pairs and self.parts == 1 else 5
+        return 11 if self.dtype == "float64" else 4 if self.pairs and self.parts == 1 else 5
 
     @property
     def size(self) -> int:

@@ -36,6 +36,11 @@ class Target:
     bf16_dot: bool = False  # multiplies pairs of bfloat16
     bf16_tiles: bool = False  # multiplies matrix tiles of them
 
+    @property
+    def scaling(self) -> bool:
+        """Whether it splits numbers, and scales them by powers of two, in one instruction."""
+        return self.vector_bytes == 64
+
     def lanes(self, element_bytes: int = 4) -> int:
         """Lanes of one vector register."""
         return self.vector_bytes // element_bytes
@@ -77,7 +82,7 @@ def describe(triple: str, cpu: str, features: str) -> Target:
     if "NEON" in can:
         return Target(triple, cpu, features, vector_bytes=16, registers=32)
     half = "F16C" in can
-    if "AVX-512" in can:
+    if {"AVX-512", "AVX512-DQ"} <= can:
         tiles = {"+amx-tile", "+amx-bf16"} <= set(features.split(",")) and _tiles_permitted()
         return Target(triple, cpu, features, 64, 32, half, bf16_dot="AVX512-BF16" in can, bf16_tiles=tiles)
     if {"AVX2", "FMA"} <= can:
@@ -141,6 +146,7 @@ SIGNS = {
         "AVX2": r"\bvp\w+\s[^\n]*%ymm",
         "F16C": r"\bvcvtps2phx?\b",
         "AVX-512": r"%zmm",
+        "AVX512-DQ": r"\bvpmullq\b",
         "AVX512-BF16": r"\bvcvtne2?ps2bf16\s[^\n]*%zmm",
         "AVX512-FP16": r"\bvaddph\b",
     },
