@@ -60,13 +60,6 @@ class Block:
         return self.task.first + self.row
 
 
-def products_of(spec: Spec) -> type[Products]:
-    """How a kernel multiplies."""
-    if spec.tiles:
-        return Split if spec.parts > 1 else Tiles
-    return Pairs if spec.pairs else Products
-
-
 class Kernel(ABC):
     """A kernel being written. Methods appear in the order in which they run."""
 
@@ -81,16 +74,22 @@ class Kernel(ABC):
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
         self.memory = Value(code, code.ir.inttoptr(memory.raw, POINTER))
         self.scratch = {name: code.at(self.memory, place) for name, place in spec.scratch.items() if name != "end"}
-        self.products = products_of(spec)(code, spec, self.scratch)
-        self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
-        slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
-        self.functions = Values(code, program, self.numbers, slots)
         self.score, self.mask = program.roots["score"], program.roots["mask"]
         # What a score is counted in: in powers of two where nobody sees it, the factor being part of the scale.
         self.unit = LN2 if self.score is SCORE else 1.0
+        self.products = self.products_type()(code, spec, self.scratch, self.scale())
+        self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
+        slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
+        self.functions = Values(code, program, self.numbers, slots)
         # What is left to be done to the scores of a tile.
-        self.factor = self.products.factor(self.scale())
+        self.factor = self.products.factor
         self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
+
+    def products_type(self) -> type[Products]:
+        """How this kernel multiplies."""
+        if self.spec.tiles:
+            return Split if self.spec.parts > 1 else Tiles
+        return Pairs if self.spec.pairs else Products
 
     def argument(self, name: str) -> Value:
         """One of the call's arguments."""
@@ -191,6 +190,10 @@ class Kernel(ABC):
                 source = code.at(task.value, key * stride, spec.storage)
                 self.products.pack_values(source, stride, count, values)
 
+    def values_of(self, task: Task, first_key: Value, key: Value) -> Value:
+        """Where the values of a tile lie that a block is taken through."""
+        return self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
+
     def packed(self, name: str, first_key: Value, key: Value) -> Value:
         """Where a tile's packed keys or values begin."""
         tile = (key - first_key) / self.spec.pair if name == "values" else key - first_key
@@ -219,7 +222,7 @@ class Kernel(ABC):
         rows = code.minimum(task.rows - row, self.spec.block)
         stride = self.argument("query_row")
         source = code.at(task.query, row * stride, self.spec.storage)
-        self.products.pack_queries(source, stride, rows, self.scale())
+        self.products.pack_queries(source, stride, rows)
 
         def tile(key: Value) -> None:
             end = code.minimum(key + KEYS, stop)
@@ -227,7 +230,7 @@ class Kernel(ABC):
                 first, last, full = self.looked_at(task, row, rows, key, end)
                 count = last - first
                 with code.when(count > 0):
-                    values = self.packed("values", first_key, first) if self.packs_values else self.scratch["keys"]
+                    values = self.values_of(task, first_key, first)
                     block = Block(task, functions, row, rows, first, count, values)
                     keys = self.packed("keys", first_key, first)
                     self.products.score_tile(rows, keys, count, self.fetching(block, cache=2))

@@ -62,7 +62,7 @@ class Weights(Kernel):
         code = self.code
         rows = code.minimum(task.rows - row, self.spec.block)
         gathered, stride = self._gather(task.query, "query", task.first + row, rows)
-        self.products.pack_queries(gathered, stride, rows, self.scale())
+        self.products.pack_queries(gathered, stride, rows)
 
         def tile(key: Value) -> None:
             count = code.minimum(stop - key, KEYS)
