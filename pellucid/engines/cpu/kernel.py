@@ -264,7 +264,8 @@ class Kernel(ABC):
 
     def power_of_two(self, distance: Value) -> Value:
         """Two to the power of a difference that counts powers of two."""
-        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
+        # Weights that multiply no values are never rounded.
+        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree(rounded=self.packs_values))
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:
