@@ -1,4 +1,4 @@
-"""Matrix tiles in plain code: kernels written for a processor that has them run on any other x86-64, and slowly.
+"""Matrix tiles in plain code: kernels written for a processor that has them run on any other with AVX-512, slowly.
 
 The tile registers are memory of the kernel's own, and an instruction is a function beside it. Everything else is the
 engine as it is. All tiles are taken to be configured whole, 16 rows of 64 bytes. What a processor does to numbers is
@@ -28,7 +28,8 @@ from tests.engines.cpu.emulated import compiling_for
 REGISTERS, WORDS = 8, SIDE * SIDE
 SMALLEST = 2.0**-126  # that is no denormal number
 
-needs_tiles = pytest.mark.skipif(not host().triple.startswith("x86_64"), reason="matrix tiles are of x86-64 processors")
+# On vectors of less than that LLVM 22 also goes wrong: it reads what the masks of loads leave out.
+needs_tiles = pytest.mark.skipif(host().vector_bytes < 64, reason="only where the processor has AVX-512")
 
 
 @contextmanager
@@ -45,8 +46,8 @@ def matrix_tiles(folder: Path) -> Iterator[None]:
 
 
 def with_tiles(own: Target) -> Target:
-    """The same with matrix tiles, and the vectors of every processor that has them."""
-    return replace(own, vector_bytes=64, registers=32, bf16_tiles=True)
+    """The same processor with matrix tiles."""
+    return replace(own, bf16_tiles=True)
 
 
 class SoftCode(Code):
