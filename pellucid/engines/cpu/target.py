@@ -18,7 +18,6 @@ from functools import cache
 
 from llvmlite import binding
 
-
 # Processors whose dot product of bfloat16 pairs does half of the multiply-adds' operations: their strength is tiles.
 SLOW_DOT = ("sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d")
 
