@@ -267,9 +267,8 @@ class Kernel(ABC):
 
     def power_of_two(self, distance: Value) -> Value:
         """Two to the power of a difference that counts powers of two."""
-        # Weights that multiply no values are never rounded.
-        degree = self.spec.weight_degree(rounded=self.packs_values)
-        return vectormath.exp2_of_distance(self.code, distance, degree, scaling=self.spec.target.scaling)
+        degree, scaling = self.spec.weight_degree, self.spec.target.scaling
+        return vectormath.exp2_of_distance(self.code, distance, degree, scaling=scaling)
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:

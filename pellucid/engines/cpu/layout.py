@@ -86,12 +86,10 @@ class Spec:
         """What is computed with."""
         return F64 if self.dtype == "float64" else F32
 
-    def weight_degree(self, *, rounded: bool) -> int:
-        """Of the polynomial that a weight comes from: its error is 7e-6 if it is `rounded` to bfloat16 anyway.
-
-        In float32 it is 3e-7, in float64 2e-16.
-        """
-        return 11 if self.dtype == "float64" else 4 if rounded and self.pairs and self.parts == 1 else 5
+    @property
+    def weight_degree(self) -> int:
+        """Of the polynomial that a weight comes from: its error is 3e-7, in float64 2e-16."""
+        return 11 if self.dtype == "float64" else 5
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu.amx import SIDE, Tiles
-from pellucid.engines.cpu.builder import POINTER, Code
+from pellucid.engines.cpu.builder import F32, POINTER, Code
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.target import host
 from tests.engines.cpu.soft_tiles import SoftCode, needs_tiles, with_tiles
@@ -30,7 +30,7 @@ def written(kind: type[Code]) -> Multiply:
     def emit(module: ir.Module) -> None:
         code = kind(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 3), "multiply"))
         left, right, sums = code.arguments
-        products = Tiles(code, spec, {})
+        products = Tiles(code, spec, {}, code.constant(F32, 1.0))
         products.begin()
         products.add_product(left, STRIDE, right, sums, 1)
         products.end()
