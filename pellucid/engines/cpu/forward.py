@@ -41,9 +41,7 @@ class Forward(Kernel):
     def start(self, task: Task) -> None:
         """No key seen yet."""
         rows = tiles.rounded(task.rows, self.spec.block)
-        tiles.zero_rows(
-            self.code, self.spec, self.scratch["output"], self.code.i64(0), rows, self.spec.value_width
-        )
+        tiles.zero_rows(self.code, self.spec, self.scratch["output"], self.code.i64(0), rows, self.spec.value_width)
         self.start_state(task)
 
     def start_state(self, task: Task) -> None:
@@ -66,11 +64,7 @@ class Forward(Kernel):
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""
-        with self.code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                self.softmax(block, masked=False)
-            with mixed:
-                self.softmax(block, masked=True)
+        self.masked_or_not(full, lambda masked: self.softmax(block, masked=masked))
         self.accumulate(block)
 
     def softmax(self, block: Block, *, masked: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -273,6 +274,17 @@ class Kernel(ABC):
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:
         """Use a tile of raw scores; `full` says that every key is allowed to every query."""
+
+    def masked_or_not(self, full: Value, use: Callable[[bool], None]) -> None:
+        """Write the use of a tile whose keys are all allowed, and that of one to be masked, if there can be both."""
+        if self.mask is TRUE and self.spec.whole:
+            use(False)
+            return
+        with self.code.either(full) as (all_allowed, mixed):
+            with all_allowed:
+                use(False)
+            with mixed:
+                use(True)
 
     # The user's functions.
 

@@ -56,6 +56,7 @@ class Spec:
     entropy: bool = False
     expects: int = 0
     topk: int = 0
+    whole: bool = False  # whether the keys fill whole panels, so that with no mask nothing is masked
     group: int = 1  # of decode: query heads that share a key head
     queries: int = 1  # of decode
     shared_out: bool = False  # of decode: whether a head's keys are read in several tasks

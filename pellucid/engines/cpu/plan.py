@@ -167,5 +167,5 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     ranges = -(-problem.k_len // keys)
     # The dot product of pairs is no faster here than converting; matrix tiles are, where there is nothing to split.
     tiles = spec.tiles and spec.parts == 1
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1)
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1, whole=False)
     return replace(spec, shared_out=ranges > 1), {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}

@@ -19,8 +19,8 @@ from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import Spec
-from pellucid.engines.cpu.part import for_weights
 from pellucid.engines.cpu.one_tile import OneTile
+from pellucid.engines.cpu.part import for_weights
 from pellucid.engines.cpu.plan import kernel_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
@@ -43,8 +43,8 @@ def ir_of(
         query: as in `attention`.
         key: see `attention`.
         value: see `attention`.
-        kernel: "forward", "one_tile" or "decode", whichever makes the output of this call (it is the one if None); "columns", for
-            the readouts that sum over queries; "weights", for `observation.weights`.
+        kernel: "forward", "one_tile" or "decode", whichever makes the output of this call (it is the one if None);
+            "columns", for the readouts that sum over queries; "weights", for `observation.weights`.
         target: the processor, from `target.describe`; this one (or the one that PELLUCID_CPU names) if None.
         call: the other arguments of `observe`, by name.
 

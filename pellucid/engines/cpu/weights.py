@@ -79,11 +79,7 @@ class Weights(Kernel):
 
     def tile(self, block: Block, full: Value) -> None:
         """Turn the tile's scores into weights, and write them."""
-        with self.code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                self.weights(block, masked=False)
-            with mixed:
-                self.weights(block, masked=True)
+        self.masked_or_not(full, lambda masked: self.weights(block, masked=masked))
 
     def weights(self, block: Block, *, masked: bool) -> None:
         """exp(score - lse) of each row; of a row with no key, 0."""

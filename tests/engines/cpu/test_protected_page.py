@@ -84,7 +84,8 @@ def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge
     assert guarded.count > 20
     symbols = {symbol for symbol, *_ in compiler._loaded}
     few, short = k_len > 64 and q_len * 2 <= 16, max(q_len, k_len) <= KEYS and value_dim % 16 == 0
-    return {"decode" if few else "onetile" if short and dtype.itemsize > 2 else "forward", "columns", "weights"} <= symbols
+    first = "decode" if few else "onetile" if short and dtype.itemsize > 2 else "forward"
+    return {first, "columns", "weights"} <= symbols
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,7 @@ def test_special_values(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("scaling", [False, True], ids=["", "scaling"])
-@pytest.mark.parametrize(
-    ("degree", "dtype", "most"), [(5, torch.float32, 3e-7), (11, torch.float64, 3e-16)]
-)
+@pytest.mark.parametrize(("degree", "dtype", "most"), [(5, torch.float32, 3e-7), (11, torch.float64, 3e-16)])
 def test_weights_from_distances(degree: int, dtype: torch.dtype, most: float, scaling: bool) -> None:
     if scaling and not host().scaling:
         pytest.skip("only where the processor scales by powers of two")
