@@ -183,9 +183,9 @@ def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
     wanted, most = TASKS_A_THREAD * torch.get_num_threads(), spec.chunk
     if spec.pools:
         wanted, most = POOLED_TASKS, min(most, most_pooled(pools_of(problem), spec))
-    per_head = -(-wanted // pairs)
     blocks = -(-problem.q_len // spec.block)
-    return min(most, max(1, -(-blocks // per_head)) * spec.block)
+    per_head = max(-(-wanted // pairs), -(-blocks * spec.block // most))
+    return max(1, -(-blocks // per_head)) * spec.block
 
 
 def _column_chunk(problem: Problem, spec: Spec) -> int:

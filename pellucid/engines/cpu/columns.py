@@ -31,11 +31,11 @@ class Columns(Kernel):
         """The tile's weights, added up row by row."""
         code, zero = self.code, self.code.constant(self.type, 0.0)
         code.loop(0, block.count, lambda j: code.store(self.scratch["received"], zero, j), step=self.lanes)
-        with code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=False))
-            with mixed:
-                code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=True))
+
+        def rows(masked: bool) -> None:
+            code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=masked))
+
+        self.masked_or_not(full, rows)
         code.loop(0, block.count, lambda j: self._add_received(block, j), step=self.lanes)
 
     def add_row(self, block: Block, row: Value, *, masked: bool) -> None:

@@ -40,9 +40,14 @@ class Forward(Kernel):
 
     def start(self, task: Task) -> None:
         """No key seen yet."""
+        rows = tiles.rounded(task.rows, self.spec.block)
+        tiles.zero_rows(self.code, self.spec, self.scratch["output"], self.code.i64(0), rows, self.spec.value_width)
+        self.start_state(task)
+
+    def start_state(self, task: Task) -> None:
+        """What is kept of each row beside its output."""
         code, spec = self.code, self.spec
         rows = tiles.rounded(task.rows, spec.block)
-        tiles.zero_rows(code, spec, self.scratch["output"], code.i64(0), rows, spec.value_width)
         for name in spec.accumulators:
             initial = code.constant(self.number, -math.inf if name == "maximum" else 0.0)
             code.loop(0, rows, lambda row, name=name, initial=initial: code.store(self.scratch[name], initial, row))
@@ -59,11 +64,7 @@ class Forward(Kernel):
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""
-        with self.code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                self.softmax(block, masked=False)
-            with mixed:
-                self.softmax(block, masked=True)
+        self.masked_or_not(full, lambda masked: self.softmax(block, masked=masked))
         self.accumulate(block)
 
     def softmax(self, block: Block, *, masked: bool) -> None:
@@ -319,8 +320,6 @@ class Forward(Kernel):
         def row(i: Value) -> None:
             maximum = code.load(self.scratch["maximum"], self.number, i)
             total = code.load(self.scratch["total"], self.number, i)
-            if spec.rows_out:
-                self._write_state(task, i)
             factor = code.spread(self.factor_of_rows(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
             output = self.output_of_row(task, i)
@@ -331,6 +330,12 @@ class Forward(Kernel):
                 tiles.store_numbers(code, spec, output, numbers, start, valid)
 
         code.loop(0, task.rows, row)
+        self.finish_state(task)
+
+    def finish_state(self, task: Task) -> None:
+        """What the readouts are made of."""
+        if self.spec.rows_out:
+            self.code.loop(0, task.rows, lambda row: self._write_state(task, row))
         if self.spec.pools:
             self.pooling.finish(task)
 

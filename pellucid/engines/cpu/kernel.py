@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.amx import Tiles
-from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, bytes_of, vector
+from pellucid.engines.cpu.builder import F64, I1, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import STORED, Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
@@ -60,13 +61,6 @@ class Block:
         return self.task.first + self.row
 
 
-def products_of(spec: Spec) -> type[Products]:
-    """How a kernel multiplies."""
-    if spec.tiles:
-        return Split if spec.parts > 1 else Tiles
-    return Pairs if spec.pairs else Products
-
-
 class Kernel(ABC):
     """A kernel being written. Methods appear in the order in which they run."""
 
@@ -81,16 +75,22 @@ class Kernel(ABC):
         memory = self.argument("scratch") + worker * self.argument("scratch_size")
         self.memory = Value(code, code.ir.inttoptr(memory.raw, POINTER))
         self.scratch = {name: code.at(self.memory, place) for name, place in spec.scratch.items() if name != "end"}
-        self.products = products_of(spec)(code, spec, self.scratch)
-        self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
-        slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
-        self.functions = Values(code, program, self.numbers, slots)
         self.score, self.mask = program.roots["score"], program.roots["mask"]
         # What a score is counted in: in powers of two where nobody sees it, the factor being part of the scale.
         self.unit = LN2 if self.score is SCORE else 1.0
+        self.products = self.products_type()(code, spec, self.scratch, self.scale())
+        self.numbers = Numbers(ir.IntType(spec.integer_bits), spec.number)
+        slots = {slot.number: self._slot(slot) for slot in program.slots.values()}
+        self.functions = Values(code, program, self.numbers, slots)
         # What is left to be done to the scores of a tile.
-        self.factor = self.products.factor(self.scale())
+        self.factor = self.products.factor
         self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
+
+    def products_type(self) -> type[Products]:
+        """How this kernel multiplies."""
+        if self.spec.tiles:
+            return Split if self.spec.parts > 1 else Tiles
+        return Pairs if self.spec.pairs else Products
 
     def argument(self, name: str) -> Value:
         """One of the call's arguments."""
@@ -191,6 +191,10 @@ class Kernel(ABC):
                 source = code.at(task.value, key * stride, spec.storage)
                 self.products.pack_values(source, stride, count, values)
 
+    def values_of(self, task: Task, first_key: Value, key: Value) -> Value:
+        """Where the values of a tile lie that a block is taken through."""
+        return self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
+
     def packed(self, name: str, first_key: Value, key: Value) -> Value:
         """Where a tile's packed keys or values begin."""
         tile = (key - first_key) / self.spec.pair if name == "values" else key - first_key
@@ -219,21 +223,40 @@ class Kernel(ABC):
         rows = code.minimum(task.rows - row, self.spec.block)
         stride = self.argument("query_row")
         source = code.at(task.query, row * stride, self.spec.storage)
-        self.products.pack_queries(source, stride, rows, self.scale())
+        self.products.pack_queries(source, stride, rows)
 
         def tile(key: Value) -> None:
-            count = code.minimum(stop - key, KEYS)
-            allowed = self.bounds(task, task.first + row, rows, key, key + count)
-            with code.when(allowed.high):
-                values = self.packed("values", first_key, key) if self.packs_values else self.scratch["keys"]
-                block = Block(task, functions, row, rows, key, count, values)
-                self.products.score_tile(
-                    rows, self.packed("keys", first_key, key), count, self.fetching(block, cache=2)
-                )
-                whole = (count - (count / self.panel) * self.panel) == 0
-                self.tile(block, allowed.low & whole)
+            end = code.minimum(key + KEYS, stop)
+            with code.when(self.bounds(task, task.first + row, rows, key, end).high):
+                first, last, full = self.looked_at(task, row, rows, key, end)
+                count = last - first
+                with code.when(count > 0):
+                    values = self.values_of(task, first_key, first)
+                    block = Block(task, functions, row, rows, first, count, values)
+                    keys = self.packed("keys", first_key, first)
+                    self.products.score_tile(rows, keys, count, self.fetching(block, cache=2))
+                    whole = (count - (count / self.panel) * self.panel) == 0
+                    self.tile(block, full & whole)
 
         code.loop(first_key, stop, tile, step=KEYS)
+
+    def looked_at(self, task: Task, row: Value, rows: Value, key: Value, end: Value) -> tuple[Value, Value, Value]:
+        """A tile's keys from the first panel to the last that a block's queries may look at, and whether all do."""
+        code = self.code
+        if self.mask is TRUE:
+            return key, end, code.constant(I1, 1)
+
+        def panel(start: Value, first: Value, last: Value, sure: Value) -> list[Value]:
+            stop = code.minimum(start + self.panel, end)
+            allowed = self.bounds(task, task.first + row, rows, start, stop)
+            return [
+                code.select(allowed.high, code.minimum(first, start), first),
+                code.select(allowed.high, stop, last),
+                code.select(allowed.low, sure + (stop - start), sure),
+            ]
+
+        first, last, sure = code.loop(key, end, panel, [end, key, code.i64(0)], step=self.panel)
+        return first, last, sure == last - first
 
     def scale(self) -> Value:
         """What scores are multiplied by."""
@@ -245,11 +268,23 @@ class Kernel(ABC):
 
     def power_of_two(self, distance: Value) -> Value:
         """Two to the power of a difference that counts powers of two."""
-        return vectormath.exp2_of_distance(self.code, distance, self.spec.weight_degree)
+        degree, scaling = self.spec.weight_degree, self.spec.target.scaling
+        return vectormath.exp2_of_distance(self.code, distance, degree, scaling=scaling)
 
     @abstractmethod
     def tile(self, block: Block, full: Value) -> None:
         """Use a tile of raw scores; `full` says that every key is allowed to every query."""
+
+    def masked_or_not(self, full: Value, use: Callable[[bool], None]) -> None:
+        """Write the use of a tile whose keys are all allowed, and that of one to be masked, if there can be both."""
+        if self.mask is TRUE and self.spec.whole:
+            use(False)
+            return
+        with self.code.either(full) as (all_allowed, mixed):
+            with all_allowed:
+                use(False)
+            with mixed:
+                use(True)
 
     # The user's functions.
 

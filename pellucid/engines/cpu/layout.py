@@ -56,6 +56,7 @@ class Spec:
     entropy: bool = False
     expects: int = 0
     topk: int = 0
+    whole: bool = False  # whether the keys fill whole panels, so that with no mask nothing is masked
     group: int = 1  # of decode: query heads that share a key head
     queries: int = 1  # of decode
     shared_out: bool = False  # of decode: whether a head's keys are read in several tasks
@@ -88,11 +89,8 @@ class Spec:
 
     @property
     def weight_degree(self) -> int:
-        """Of the polynomial that a weight comes from: its error is 7e-6 where weights are rounded to bfloat16 anyway.
-
-        In float32 it is 3e-7, in float64 2e-16.
-        """
-        return 13 if self.dtype == "float64" else 4 if self.pairs and self.parts == 1 else 5
+        """Of the polynomial that a weight comes from: its error is 3e-7, in float64 2e-16."""
+        return 11 if self.dtype == "float64" else 5
 
     @property
     def size(self) -> int:

@@ -19,14 +19,14 @@ ROUND_TWO = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"  # the second operand's lane
 class Pairs(Products):
     """Products whose words are pairs of bfloat16."""
 
-    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value]) -> None:
-        super().__init__(code, spec, scratch)
+    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value], scale: Value) -> None:
+        super().__init__(code, spec, scratch, scale)
         self.word = vector(I32, spec.lanes)
 
-    def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
+    def pack_queries(self, source: Value, stride: Value, rows: Value) -> None:
         """Copy a block of queries as they are, for scaling would round them again; negated if the scale is negative."""
         code, spec, lanes = self.code, self.spec, 2 * self.spec.lanes
-        sign = code.spread(code.select(scale < 0.0, code.constant(I16, -0x8000), 0), lanes)
+        sign = code.spread(code.select(self.scale < 0.0, code.constant(I16, -0x8000), 0), lanes)
         target, width = self.scratch["queries"], 2 * self.spec.key_words
 
         def row(i: Value) -> None:
@@ -89,9 +89,10 @@ class Pairs(Products):
         both = [word.bits(vector(BF16, 2 * self.spec.lanes)) for word in (factor, operand)]
         return self.code.intrinsic(DOT, vector(F32, self.spec.lanes), total, *both)
 
-    def factor(self, scale: Value) -> Value | None:
+    @property
+    def factor(self) -> Value | None:
         """What the scores of a tile are still to be multiplied by, never negative: queries were not scaled."""
-        return self.code.unary("fabs", scale)
+        return self.code.unary("fabs", self.scale)
 
     def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
         """Keep some vectors of weights for `weigh`, rounded to bfloat16: two at a time, where there are two."""

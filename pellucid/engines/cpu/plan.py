@@ -18,7 +18,9 @@ from torch import Tensor
 from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place, prepare, sinks_in
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
+from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
+from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import asked, program_of, spec_of
@@ -129,15 +131,21 @@ def _plan(problem: Problem, program: Program) -> Plan:
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
-    spec, parts = spec_of(problem, program), 0
-    own: dict[str, int] = {}
-    if few := is_decode(problem):
-        spec, own = for_decode(problem, spec)
-        parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
+    kernel, spec, own = kernel_of(problem, spec_of(problem, program))
+    parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
-    prepared = prepare(ready, Decode if few else Forward, program, spec, own, torch.empty(shape, device="meta"))
+    prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
     return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, pools_of(problem), untouched)
+
+
+def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
+    """The kernel that makes the output, what it is compiled for, and arguments of its own."""
+    if is_decode(problem):
+        return Decode, *for_decode(problem, spec)
+    if is_one_tile(problem, spec):
+        return OneTile, spec, {}
+    return Forward, spec, {}
 
 
 def is_decode(problem: Problem) -> bool:
@@ -159,5 +167,5 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     ranges = -(-problem.k_len // keys)
     # The dot product of pairs is no faster here than converting; matrix tiles are, where there is nothing to split.
     tiles = spec.tiles and spec.parts == 1
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1)
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1, whole=False)
     return replace(spec, shared_out=ranges > 1), {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}

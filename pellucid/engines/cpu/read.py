@@ -19,8 +19,9 @@ from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.one_tile import OneTile
 from pellucid.engines.cpu.part import for_weights
-from pellucid.engines.cpu.plan import for_decode, is_decode
+from pellucid.engines.cpu.plan import kernel_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
 from pellucid.engines.cpu.sums import for_columns
@@ -29,6 +30,7 @@ from pellucid.engines.cpu.weights import Weights
 from pellucid.problem import Problem
 from pellucid.readouts import Readout, Received
 
+NAMES: dict[type[Kernel], str] = {Forward: "forward", OneTile: "one_tile", Decode: "decode"}
 Source = tuple[type[Kernel], Spec, Program]
 
 
@@ -41,8 +43,8 @@ def ir_of(
         query: as in `attention`.
         key: see `attention`.
         value: see `attention`.
-        kernel: "forward" or "decode", whichever makes the output of this call (it is the one if None); "columns", for
-            the readouts that sum over queries; "weights", for `observation.weights`.
+        kernel: "forward", "one_tile" or "decode", whichever makes the output of this call (it is the one if None);
+            "columns", for the readouts that sum over queries; "weights", for `observation.weights`.
         target: the processor, from `target.describe`; this one (or the one that PELLUCID_CPU names) if None.
         call: the other arguments of `observe`, by name.
 
@@ -121,11 +123,8 @@ def _sources(problem: Problem, target: Target) -> dict[str, Source]:
     """What kernels of the call are compiled from, that of the output first."""
     program = program_of(problem)
     spec = spec_of(problem, program, target)
-    found: dict[str, Source]
-    if is_decode(problem):
-        found = {"decode": (Decode, for_decode(problem, spec)[0], program)}
-    else:
-        found = {"forward": (Forward, spec, program)}
+    kernel, spec, _ = kernel_of(problem, spec)
+    found: dict[str, Source] = {NAMES[kernel]: (kernel, spec, program)}
     if any(isinstance(readout, Received) for readout in problem.readouts):
         found["columns"] = (Columns, *for_columns(problem, target))
     return found | {"weights": (Weights, *for_weights(replace(problem, readouts=()), target))}

@@ -38,18 +38,20 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
     vectors = min(target.tile_vectors, -(-problem.k_len // target.lanes(size)))
     parts = _parts(problem) if target.bf16_tiles else 0
     tiles = parts > 0
+    vectors += vectors % 2 if tiles else 0
     return Spec(
         target=target,
         dtype=dtype_name(problem.query),
         head_dim=problem.query.shape[-1],
         value_dim=problem.value.shape[-1],
-        vectors=vectors + vectors % 2 if tiles else vectors,
+        vectors=vectors,
+        whole=problem.k_len % (vectors * target.lanes(size)) == 0 if vectors else False,
         sinks=problem.sinks is not None,
         rows_out=bool(problem.readouts),
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
         entropy=any(isinstance(r, Entropy) for r in problem.readouts),
         expects=len(program.roots) - 2,
-        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.bf16_dot),
+        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
         tiles=tiles,
         parts=parts if tiles else 1,
         pools=tuple(r.name for r in problem.readouts if r.name in POOLS),

@@ -69,10 +69,10 @@ class Split(Tiles):
 
     # Packing. What is packed together is known by its largest magnitude, whose bits are kept.
 
-    def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
+    def pack_queries(self, source: Value, stride: Value, rows: Value) -> None:
         """Split a block of queries, scaled; those of float16 only negated, for their parts would be more than two."""
-        code, spec, target = self.code, self.spec, self.scratch["queries"]
-        if self.factor(scale) is not None:
+        code, spec, target, scale = self.code, self.spec, self.scratch["queries"], self.scale
+        if self.factor is not None:
             scale = code.select(scale < 0.0, code.constant(spec.number, -1.0), 1.0)
         scales = code.spread(scale, spec.lanes)
         always = code.constant(I1, 1)
@@ -192,9 +192,10 @@ class Split(Tiles):
 
     # The products.
 
-    def factor(self, scale: Value) -> Value | None:
+    @property
+    def factor(self) -> Value | None:
         """What the scores of a tile are still to be multiplied by: in float16 queries were not scaled."""
-        return None if self.spec.dtype == "float32" else super().factor(scale)
+        return None if self.spec.dtype == "float32" else super().factor
 
     def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
         """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""

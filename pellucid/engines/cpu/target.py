@@ -18,6 +18,9 @@ from functools import cache
 
 from llvmlite import binding
 
+# Processors whose dot product of bfloat16 pairs does half of the multiply-adds' operations: their strength is tiles.
+SLOW_DOT = ("sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -32,9 +35,19 @@ class Target:
     bf16_dot: bool = False  # multiplies pairs of bfloat16
     bf16_tiles: bool = False  # multiplies matrix tiles of them
 
+    @property
+    def scaling(self) -> bool:
+        """Whether it splits numbers, and scales them by powers of two, in one instruction."""
+        return self.vector_bytes == 64
+
     def lanes(self, element_bytes: int = 4) -> int:
         """Lanes of one vector register."""
         return self.vector_bytes // element_bytes
+
+    @property
+    def dot_pays(self) -> bool:
+        """Whether pairs of bfloat16 are multiplied faster than the float32 that they can be made into."""
+        return self.bf16_dot and self.cpu not in SLOW_DOT
 
     @property
     def tile_vectors(self) -> int:
@@ -42,9 +55,11 @@ class Target:
         return 4 if self.registers >= 32 else 2
 
     def tile_rows(self, vectors: int) -> int:
-        """Rows of a register tile of that many vectors: its accumulators leave room for the operands."""
-        accumulators = {32: 24, 16: 12}[self.registers]
-        return accumulators // vectors
+        """Rows of a register tile of that many vectors: its accumulators leave room for the operands.
+
+        With many registers not all are used: rows in powers of two fit what there are of them, and lose no time.
+        """
+        return {1: 16, 2: 8, 3: 4, 4: 4}[vectors] if self.registers >= 32 else 12 // vectors
 
 
 @cache
@@ -68,7 +83,7 @@ def describe(triple: str, cpu: str, features: str) -> Target:
     if "NEON" in can:
         return Target(triple, cpu, features, vector_bytes=16, registers=32)
     half = "F16C" in can
-    if "AVX-512" in can:
+    if {"AVX-512", "AVX512-DQ"} <= can:
         tiles = {"+amx-tile", "+amx-bf16"} <= set(features.split(",")) and _tiles_permitted()
         return Target(triple, cpu, features, 64, 32, half, bf16_dot="AVX512-BF16" in can, bf16_tiles=tiles)
     if {"AVX2", "FMA"} <= can:
@@ -132,6 +147,7 @@ SIGNS = {
         "AVX2": r"\bvp\w+\s[^\n]*%ymm",
         "F16C": r"\bvcvtps2phx?\b",
         "AVX-512": r"%zmm",
+        "AVX512-DQ": r"\bvpmullq\b",
         "AVX512-BF16": r"\bvcvtne2?ps2bf16\s[^\n]*%zmm",
         "AVX512-FP16": r"\bvaddph\b",
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from llvmlite import ir
 
@@ -92,14 +93,14 @@ class Products:
 
     unroll = UNROLL  # words of a row of weights are filled up with zeros to a multiple of it
 
-    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value]) -> None:
-        self.code, self.spec, self.scratch = code, spec, scratch
+    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value], scale: Value) -> None:
+        self.code, self.spec, self.scratch, self.scale = code, spec, scratch, scale
         self.word = vector(spec.number, spec.lanes)
 
-    def pack_queries(self, source: Value, stride: Value, rows: Value, scale: Value) -> None:
+    def pack_queries(self, source: Value, stride: Value, rows: Value) -> None:
         """Copy a block of queries, scaled; rows that do not exist are zeros."""
         code, spec, target = self.code, self.spec, self.scratch["queries"]
-        scales = code.spread(scale, spec.lanes)
+        scales = code.spread(self.scale, spec.lanes)
         pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scales)
         zero_rows(code, spec, target, rows, code.i64(spec.block), spec.head_dim)
 
@@ -189,7 +190,8 @@ class Products:
     def end(self) -> None:
         """What a thread does after its last task."""
 
-    def factor(self, scale: Value) -> Value | None:
+    @property
+    def factor(self) -> Value | None:
         """What the scores of a tile are still to be multiplied by; None if nothing is left to do."""
         return None
 
@@ -205,8 +207,8 @@ class Products:
             def block(row: Value) -> None:
                 if beside is not None:
                     beside(row, height, p * spec.panel, spec.panel)
-                left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
-                sums = self.product(start, spec.key_words, left, spec.key_words, right, spec.panel)
+                left = self.query_rows(row, rows, height)
+                sums = self.product(start, spec.key_words, left, right, spec.panel)
                 for i, parts in enumerate(sums):
                     for v, part in enumerate(parts):
                         offset = (row + i) * spec.tile_stride + p * spec.panel + v * spec.lanes
@@ -215,6 +217,11 @@ class Products:
             code.loop(0, rows, block, step=height)
 
         code.loop(0, (count + (spec.panel - 1)) / spec.panel, panel)
+
+    def query_rows(self, row: Value, rows: Value, height: int) -> list[Value]:
+        """Where some queries of the block, which has `rows`, begin."""
+        width = self.spec.key_words
+        return [self.code.at(self.scratch["queries"], (row + r) * width, self.spec.number) for r in range(height)]
 
     def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
         """Keep some vectors of weights for `weigh`, one after another from a place in the row."""
@@ -232,13 +239,15 @@ class Products:
 
     def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
         """output = output * correction + weights @ value, for a block of rows."""
+        for start, vectors in self.column_groups():
+            self._weigh_columns(rows, output, values, count, start, vectors)
+
+    def column_groups(self) -> list[tuple[int, int]]:
+        """Columns of values that are multiplied together: where they begin, and how many vectors they are."""
         vectors = self.spec.value_width // self.spec.lanes
-        groups = -(-vectors // self.spec.target.tile_vectors)
-        begin = 0
-        for group in range(groups):
-            width = (vectors - begin) // (groups - group)
-            self._weigh_columns(rows, output, values, count, begin * self.spec.lanes, width)
-            begin += width
+        count = -(-vectors // self.spec.target.tile_vectors)
+        bounds = [vectors * group // count for group in range(count + 1)]
+        return [(start * self.spec.lanes, stop - start) for start, stop in pairwise(bounds)]
 
     def _weigh_columns(
         self, rows: Value, output: Value, values: Value, count: Value, column: int, vectors: int
@@ -249,9 +258,10 @@ class Products:
         start = [[code.constant(type_, 0.0)] * vectors] * height
 
         def block(row: Value) -> None:
-            left, stride = self.weights(row)
+            first, stride = self.weights(row)
+            left = [code.at(first, stride * r, spec.number) for r in range(height)]
             right = code.at(values, column, spec.number)
-            sums = self.product(start, self.weight_words(count), left, stride, right, spec.value_width)
+            sums = self.product(start, self.weight_words(count), left, right, spec.value_width)
             for r, parts in enumerate(sums):
                 correction = code.spread(code.load(self.scratch["correction"], spec.number, row + r), spec.lanes)
                 for v, part in enumerate(parts):
@@ -264,25 +274,25 @@ class Products:
         self,
         start: list[list[Value]],
         length: Value | int,
-        left: Value,
-        left_stride: int,
+        left: Sequence[Value],
         right: Value,
-        right_stride: int,
+        right_stride: Value | int,
+        unroll: int = UNROLL,
     ) -> list[list[Value]]:
-        """start[row][v] + sum over i of left[row * left_stride + i] * right[i * right_stride + v * lanes], in words.
+        """start[row][v] + sum over i of left[row][i] * right[i * right_stride + v * lanes], in words.
 
         The register tile of both products: a few rows times a few vectors stay in registers all the way.
         """
         code, lanes = self.code, self.spec.lanes
         rows, vectors = len(start), len(start[0])
-        unroll = 1 if isinstance(length, int) and length % UNROLL else UNROLL
+        unroll = 1 if isinstance(length, int) and length % unroll else unroll
 
         def step(i: Value, *flat: Value) -> list[Value]:
             sums = list(flat)
             for u in range(unroll):
                 operands = [code.load(right, self.word, (i + u) * right_stride + v * lanes) for v in range(vectors)]
                 for row in range(rows):
-                    factor = code.load(left, element_of(self.word), i + (u + row * left_stride))
+                    factor = code.load(left[row], element_of(self.word), i + u)
                     factor = code.spread(factor, lanes)
                     for v in range(vectors):
                         place = row * vectors + v

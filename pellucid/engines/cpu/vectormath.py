@@ -10,11 +10,10 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 from llvmlite import ir
 from numpy.polynomial import Chebyshev, Polynomial
 
-from pellucid.engines.cpu.builder import F64, I32, I64, Code, Value, element_of, vector
+from pellucid.engines.cpu.builder import F32, F64, I32, I64, Code, Value, bytes_of, element_of, vector
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class Format:
 
 
 SINGLE = Format(I32, 23, -126, 6, 5)
-DOUBLE = Format(I64, 52, -1022, 13, 11)
+DOUBLE = Format(I64, 52, -1022, 11, 11)
+TERMS = 24  # of a series that is exact in double precision
+DOWN, CURRENT = 1, 4  # how AVX-512 is told to round: down, or as the processor is set
 # log(2) as a number of few bits, whose products with small integers are exact, and the rest (Cody and Waite).
 LN2 = {23: (0.693359375, -2.12194440054690583e-4), 52: (6.93145751953125e-1, 1.42860682030941723212e-6)}
 
@@ -44,16 +45,11 @@ def _format(value: Value) -> Format:
 
 
 @cache
-def _exp2_coefficients(degree: int) -> tuple[float, ...]:
-    """Of (2^x - 1) / x on [-1/2, 1/2], lowest first: Taylor's where they suffice, else interpolated (Chebyshev)."""
-    if degree >= DOUBLE.exp2_degree:
-        return tuple(math.log(2) ** n / math.factorial(n) for n in range(1, degree + 1))
-
-    def slope(x: np.ndarray) -> np.ndarray:
-        return np.where(x == 0, math.log(2), np.expm1(x * math.log(2)) / np.where(x == 0, 1.0, x))
-
-    series = Chebyshev.interpolate(slope, degree - 1, [-0.5, 0.5])
-    return tuple(series.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1]).coef)
+def _exp2_coefficients(degree: int, low: float = -0.5) -> tuple[float, ...]:
+    """Of (2^x - 1) / x on an interval of length 1, lowest first: Taylor's series, economised by Chebyshev's."""
+    taylor = Polynomial([math.log(2) ** n / math.factorial(n) for n in range(1, TERMS)])
+    series = taylor.convert(kind=Chebyshev, domain=[low, low + 1]).truncate(degree)
+    return tuple(series.convert(kind=Polynomial).coef)
 
 
 def _horner(code: Code, x: Value, coefficients: tuple[float, ...]) -> Value:
@@ -87,17 +83,36 @@ def exp2(code: Code, x: Value) -> Value:
     return code.select(low, 0.0, _scaled(code, power, exponent))
 
 
-def exp2_of_distance(code: Code, x: Value, degree: int) -> Value:
-    """2^x for x up to 0, by a polynomial of the given degree; 0 below the smallest normal number, NaN stays NaN.
+def exp2_of_distance(code: Code, x: Value, degree: int, *, scaling: bool) -> Value:
+    """2^x for x up to 0, by a polynomial of the given degree; 0 below half the smallest normal number, NaN stays NaN.
 
-    For the inner loop: at one less than the smallest exponent the sum of exponents is that of 0, so a single maximum
-    does what a comparison and a selection would.
+    For the inner loop. With `scaling`, AVX-512 splits a number and scales by a power of two in an instruction each.
+    Without, at one less than the smallest exponent the sum of exponents is that of 0, so a single maximum does what a
+    comparison and a selection would.
     """
+    if scaling and x.lanes * bytes_of(element_of(x.type)) == 64:
+        return _exp2_scaled(code, x, degree)
     clamped = code.maximum(_format(x).lowest - 1.0, x)
     whole, exponent = _split(code, clamped)
     fraction = clamped - whole
     power = code.fma(_horner(code, fraction, _exp2_coefficients(degree)), fraction, 1.0)
     return _scaled(code, power, exponent)
+
+
+def _exp2_scaled(code: Code, x: Value, degree: int) -> Value:
+    normal = ~(x < _format(x).lowest)  # NaN among them
+    every = code.constant(normal.type, 1)
+    fraction = _masked(code, "reduce", every, x, code.constant(I32, DOWN))
+    power = code.fma(_horner(code, fraction, _exp2_coefficients(degree, 0.0)), fraction, 1.0)
+    return _masked(code, "scalef", normal, power, x)
+
+
+def _masked(code: Code, name: str, mask: Value, x: Value, other: Value) -> Value:
+    """An instruction of AVX-512; 0 where not `mask`."""
+    suffix = "ps" if element_of(x.type) is F32 else "pd"
+    bits = mask.bits(ir.IntType(mask.lanes))
+    zero, rounding = code.constant(x.type, 0.0), code.constant(I32, CURRENT)
+    return code.intrinsic(f"llvm.x86.avx512.mask.{name}.{suffix}.512", x.type, x, other, zero, bits, rounding)
 
 
 def exp(code: Code, x: Value) -> Value:

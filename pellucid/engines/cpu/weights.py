@@ -62,7 +62,7 @@ class Weights(Kernel):
         code = self.code
         rows = code.minimum(task.rows - row, self.spec.block)
         gathered, stride = self._gather(task.query, "query", task.first + row, rows)
-        self.products.pack_queries(gathered, stride, rows, self.scale())
+        self.products.pack_queries(gathered, stride, rows)
 
         def tile(key: Value) -> None:
             count = code.minimum(stop - key, KEYS)
@@ -79,11 +79,7 @@ class Weights(Kernel):
 
     def tile(self, block: Block, full: Value) -> None:
         """Turn the tile's scores into weights, and write them."""
-        with self.code.either(full) as (all_allowed, mixed):
-            with all_allowed:
-                self.weights(block, masked=False)
-            with mixed:
-                self.weights(block, masked=True)
+        self.masked_or_not(full, lambda masked: self.weights(block, masked=masked))
 
     def weights(self, block: Block, *, masked: bool) -> None:
         """exp(score - lse) of each row; of a row with no key, 0."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from pellucid import repeated
 from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu import threads
 from pellucid.engines.cpu.layout import FIXED, SLOT
@@ -153,6 +154,16 @@ def emulated(folder: Path, cpu: str = "generic") -> Iterator[Emulated]:
 @contextmanager
 def exchanged(target: Target, machine: Emulated | Listed) -> Iterator[None]:
     """Inside it, the engine compiles for the target, and calls the machine's functions."""
+    with compiling_for(target), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "function", machine.function)
+        patch.setattr(threads, "run", machine.run)
+        patch.setattr(threads, "_local", threading.local())
+        yield
+
+
+@contextmanager
+def compiling_for(target: Target) -> Iterator[None]:
+    """Inside it, the engine takes the target for the processor that it runs on."""
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
             if name.startswith("pellucid.engines.cpu"):
@@ -160,7 +171,5 @@ def exchanged(target: Target, machine: Emulated | Listed) -> Iterator[None]:
                     patch.setattr(module, "host", lambda: target)
                 if hasattr(module, "_plans"):  # which are of the processor that this runs on
                     patch.setattr(module, "_plans", {})
-        patch.setattr(compiler, "function", machine.function)
-        patch.setattr(threads, "run", machine.run)
-        patch.setattr(threads, "_local", threading.local())
+        patch.setattr(repeated, "_known", {})  # which hold plans
         yield

@@ -89,9 +89,11 @@ def test_the_code_calls_nothing_but_what_every_c_library_has(triple: str, cpu: s
     with exchanged(describe(triple, cpu, ""), listed), engines.using("cpu"), torch.no_grad():
         for dtype in (torch.float32, torch.float16):
             tensor = x.to(dtype)
-            pellucid.observe(tensor, tensor, tensor, is_causal=True, readouts=everything, **call)[1].weights()
+            odd = tensor[..., :23]
+            pellucid.observe(tensor, tensor, odd, is_causal=True, readouts=everything, **call)[1].weights()
             pellucid.observe(tensor[:, :, :2], tensor, tensor, readouts=most, **call)
-            assert set(listed.assembly) == {"forward", "columns", "weights", "decode"}
+            pellucid.attention(tensor, tensor, tensor[..., :16], **call)
+            assert set(listed.assembly) == {"forward", "onetile", "columns", "weights", "decode"}
             called = set(re.findall(CALLED, "\n".join(listed.assembly.values()), re.MULTILINE))
             assert {name.strip("_").removesuffix("@PLT") for name in called} <= {
                 "memset",

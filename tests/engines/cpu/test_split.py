@@ -14,10 +14,10 @@ from pellucid import engines
 from pellucid.arguments import describe
 from pellucid.engines.cpu import specify
 from pellucid.engines.cpu.plan import plan_of
-from pellucid.engines.cpu.target import host
 from tests.engines.cpu import direct
+from tests.engines.cpu.soft_tiles import needs_tiles
 
-pytestmark = pytest.mark.skipif(not host().bf16_tiles, reason="only where the processor has matrix tiles of bfloat16")
+pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
 DTYPES = {torch.float32: 3, torch.float16: 2}
 SHAPE = (1, 2, 300, 40)
 SHAPES = [

@@ -58,9 +58,9 @@ def test_lesser_processors(processor: str, vector_bytes: int, tmp_path: Path) ->
         (X86, "x86-64", set()),
         (X86, "bdver2", {"AVX", "FMA", "F16C"}),
         (X86, "haswell", {"AVX", "AVX2", "FMA", "F16C"}),
-        (X86, "skylake-avx512", {"AVX", "AVX2", "FMA", "F16C", "AVX-512"}),
-        (X86, "znver4", {"AVX", "AVX2", "FMA", "F16C", "AVX-512", "AVX512-BF16"}),
-        (X86, "sapphirerapids", {"AVX", "AVX2", "FMA", "F16C", "AVX-512", "AVX512-BF16", "AVX512-FP16"}),
+        (X86, "skylake-avx512", {"AVX", "AVX2", "FMA", "F16C", "AVX-512", "AVX512-DQ"}),
+        (X86, "znver4", {"AVX", "AVX2", "FMA", "F16C", "AVX-512", "AVX512-BF16", "AVX512-DQ"}),
+        (X86, "sapphirerapids", {"AVX", "AVX2", "FMA", "F16C", "AVX-512", "AVX512-BF16", "AVX512-DQ", "AVX512-FP16"}),
         (ARM, "cortex-a72", {"NEON"}),
         (ARM, "neoverse-n1", {"NEON", "LSE", "FP16"}),
         (ARM, "neoverse-v1", {"NEON", "LSE", "FP16", "BF16", "SVE"}),
@@ -76,6 +76,7 @@ def test_what_processors_can_do(triple: str, cpu: str, able: set[str]) -> None:
         (X86, "x86-64", 16, 16, False, False),
         (X86, "bdver2", 16, 16, True, False),
         (X86, "haswell", 32, 16, True, False),
+        (X86, "knl", 32, 16, True, False),  # has AVX-512 without its later parts
         (X86, "skylake-avx512", 64, 32, True, False),
         (X86, "znver4", 64, 32, True, True),
         (ARM, "generic", 16, 32, True, False),
@@ -89,6 +90,15 @@ def test_what_kernels_are_told(
     assert found == (vector_bytes, registers, half, bf16_dot)
 
 
+def test_the_dot_product_of_pairs_is_used_where_it_is_fast() -> None:
+    assert {cpu: describe(X86, cpu, "").dot_pays for cpu in ("haswell", "znver4", "cooperlake", "sapphirerapids")} == {
+        "haswell": False,
+        "znver4": True,
+        "cooperlake": True,
+        "sapphirerapids": False,
+    }
+
+
 def test_features_that_a_processor_lacks_are_not_used() -> None:
     assert describe(X86, "znver4", "-avx512bf16").bf16_dot is False
     assert describe(X86, "znver4", "-avx512f").vector_bytes == 32
@@ -96,7 +106,7 @@ def test_features_that_a_processor_lacks_are_not_used() -> None:
 
 def test_a_greater_processor_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"^PELLUCID_CPU: .* \(haswell\) .* got 'znver4', .* AVX-512, AVX512-BF16; name"
+        ValueError, match=r"^PELLUCID_CPU: .* \(haswell\) .* got 'znver4', .* AVX-512, AVX512-BF16, AVX512-DQ; name"
     ):
         lesser(describe(X86, "haswell", ""), "znver4")
     with pytest.raises(ValueError, match=r"^PELLUCID_CPU: .* \(cortex-a72\) .* got 'neoverse-n1', .* FP16, LSE; name"):

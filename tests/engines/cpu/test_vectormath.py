@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -22,19 +23,26 @@ RANGES = {
     "log2": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
 }
 
+# exp2_of_distance with each degree that kernels use, and each of its forms.
+DISTANCES = {
+    f"{degree}{scaling}": partial(vectormath.exp2_of_distance, degree=degree, scaling=scaling)
+    for degree in (5, 11)
+    for scaling in (False, True)
+}
 
-def computed(name: str, x: torch.Tensor) -> torch.Tensor:
+
+def computed(name: str, x: torch.Tensor, lanes: int = LANES) -> torch.Tensor:
     element = F32 if x.dtype == torch.float32 else F64
+    function = (vectormath.FUNCTIONS | DISTANCES)[name]
 
     def emit(module: ir.Module) -> None:
         code = Code(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I64]), name))
         source, target, count = code.arguments
-        type_ = vector(element, LANES)
-        function = vectormath.FUNCTIONS[name]
-        code.loop(0, count, lambda i: code.store(target, function(code, code.load(source, type_, i)), i), step=LANES)
+        type_ = vector(element, lanes)
+        code.loop(0, count, lambda i: code.store(target, function(code, code.load(source, type_, i)), i), step=lanes)
         code.ir.ret_void()
 
-    address = compiler.function(name, f"test {element}", emit, host())
+    address = compiler.function(name, f"test {element} {lanes}", emit, host())
     y = torch.full_like(x, math.nan)
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
     call(x.data_ptr(), y.data_ptr(), x.numel())
@@ -66,3 +74,19 @@ def test_special_values(name: str, dtype: torch.dtype) -> None:
     if name == "exp2":
         x[1] = 1.0  # its range ends at the largest exponent: softmax never asks for more
     torch.testing.assert_close(computed(name, x), getattr(torch, name)(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("scaling", [False, True], ids=["", "scaling"])
+@pytest.mark.parametrize(("degree", "dtype", "most"), [(5, torch.float32, 3e-7), (11, torch.float64, 3e-16)])
+def test_weights_from_distances(degree: int, dtype: torch.dtype, most: float, scaling: bool) -> None:
+    if scaling and not host().scaling:
+        pytest.skip("only where the processor scales by powers of two")
+    name, lanes = f"{degree}{scaling}", host().lanes(dtype.itemsize)
+    lowest = math.log2(torch.finfo(dtype).tiny)
+    for low in (lowest, -1.0, -1e-6):
+        x = torch.linspace(low, 0, 80_000, dtype=dtype)
+        exact = x.double().exp2()
+        assert ((computed(name, x, lanes).double() - exact).abs() / exact).max() < most, low
+    special = torch.tensor([0.0, -0.0, lowest, lowest - 1.5, lowest * 2, -1e30, -math.inf, math.nan], dtype=dtype)
+    exact = torch.tensor([1.0, 1.0, torch.finfo(dtype).tiny, 0.0, 0.0, 0.0, 0.0, math.nan], dtype=dtype)
+    assert torch.equal(computed(name, special.repeat(2), lanes).nan_to_num(2.0), exact.repeat(2).nan_to_num(2.0))
