@@ -29,7 +29,7 @@ def test_which_heads_are_short() -> None:
     assert not is_one_tile(*made(20, KEYS + 1))
     assert not is_one_tile(*made(KEYS + 1, 20))
     assert not is_one_tile(*made(20, 20, value_dim=33))
-    assert not is_one_tile(*made(20, 20, dtype=torch.float16))
+    assert not is_one_tile(*made(20, 20, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("kind", KINDS)
