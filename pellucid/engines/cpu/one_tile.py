@@ -21,7 +21,7 @@ def is_one_tile(problem: Problem, spec: Spec) -> bool:
     return short and not spec.pairs and spec.dtype in ("float32", "float64") and spec.value_dim % spec.lanes == 0
 
 
-class InPlace(Products):
+class Unpacked(Products):
     """Products that read queries and values where they lie; keys are scaled as they are packed."""
 
     def pack_queries(self, source: Value, stride: Value, rows: Value) -> None:
@@ -52,11 +52,11 @@ class InPlace(Products):
 
             def block(row: Value, start: int = start, height: int = height, zero: list[list[Value]] = zero) -> None:
                 # Past the last row, the last is computed again.
-                rows_ = [code.minimum(row + r, rows - 1) for r in range(height)]
-                left = [self.weights(row)[0] for row in rows_]
+                own_rows = [code.minimum(row + r, rows - 1) for r in range(height)]
+                left = [self.weights(row)[0] for row in own_rows]
                 right = code.at(values, start, spec.number)
                 sums = self.product(zero, count, left, right, value_stride, unroll=1)
-                for own, parts in zip(rows_, sums, strict=True):
+                for own, parts in zip(own_rows, sums, strict=True):
                     factor = code.spread(code.load(self.scratch["correction"], spec.number, own), spec.lanes)
                     for v, part in enumerate(parts):
                         result = code.select(factor == 0.0, 0.0, part * factor)
@@ -68,11 +68,11 @@ class InPlace(Products):
 class OneTile(Forward):
     """Forward, without what is for more tiles than one."""
 
-    products: InPlace
+    products: Unpacked
 
     def products_type(self) -> type[Products]:
         """What is read once is read where it lies."""
-        return InPlace
+        return Unpacked
 
     def start(self, task: Task) -> None:
         """No key seen yet; rows whose tile is skipped have zeros."""
