@@ -77,14 +77,15 @@ class Rows:
             # Past the last key, the last is read again; its lanes are masked later.
             offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
             sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
-            for start, length in tiles.columns(spec.head_dim, self.lanes):
-                valid = tiles.first_lanes(code, self.lanes, length)
-                loaded = [tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid) for offset in offsets]
-                for i in range(at_once if first else 0):
-                    self._fetch(keys, key + i, self.key_row, start, spec.head_dim)
-                for r in range(rows):
-                    factor = code.load(query, self.type, r * self.query_width + start)
-                    sums[r] = [code.fma(factor, number, sum_) for number, sum_ in zip(loaded, sums[r], strict=True)]
+            for i, offset in enumerate(offsets):
+                for start, length in tiles.columns(spec.head_dim, self.lanes):
+                    valid = tiles.first_lanes(code, self.lanes, length)
+                    number = tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid)
+                    if first:
+                        self._fetch(keys, key + i, self.key_row, start, spec.head_dim)
+                    for r in range(rows):
+                        factor = code.load(query, self.type, r * self.query_width + start)
+                        sums[r][i] = code.fma(factor, number, sums[r][i])
             flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
@@ -124,11 +125,13 @@ class Rows:
 
     def weigh_some(self, values: Value, key: Value, count: Value) -> None:
         """Add a few values, weighted, to the sums."""
-        columns, at_once = tiles.columns(self.spec.value_dim, self.lanes), self.spec.target.tile_vectors
+        columns, sums = tiles.columns(self.spec.value_dim, self.lanes), self.spec.target.registers // 2
+        at_once = min(len(columns), sums)  # whole rows, as memory is read fastest in its order
+        rows_at_once = min(ROWS_AT_ONCE, sums // at_once)
         stop = self.code.minimum(key + KEYS_AT_ONCE, count)
         for begin in range(0, len(columns), at_once):
-            for first in range(0, self.rows, ROWS_AT_ONCE):
-                rows = range(first, min(first + ROWS_AT_ONCE, self.rows))
+            for first in range(0, self.rows, rows_at_once):
+                rows = range(first, min(first + rows_at_once, self.rows))
                 self._weigh_block(values, key, stop, rows, columns[begin : begin + at_once])
 
     def _weigh_block(
@@ -159,7 +162,8 @@ class Rows:
         size = self.spec.storage_size
         if start * size % 64 == 0:
             ahead = max(1, AHEAD // (width * size))
-            self.code.prefetch(source, self.spec.storage, (row + ahead) * stride + start)
+            place = (row + ahead) * stride + start
+            self.code.prefetch(source, self.spec.storage, place, cache=self.spec.target.fetches_to)
 
 
 class Tiles(Rows):

@@ -50,6 +50,14 @@ class Target:
         return self.bf16_dot and self.cpu not in SLOW_DOT
 
     @property
+    def fetches_to(self) -> int:
+        """The cache that is best asked to have what decode reads next.
+
+        With AMD the first: it reads memory 1.1 to 1.2 times as fast. With Intel the second.
+        """
+        return 1 if self.cpu.startswith("znver") else 2
+
+    @property
     def tile_vectors(self) -> int:
         """Vector registers side by side in a register tile."""
         return 4 if self.registers >= 32 else 2
