@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pellucid.engines.cpu import memory
 from pellucid.engines.cpu.call import TASKS_A_THREAD, call
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.program import Program
@@ -30,7 +31,8 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
         [*batch, heads, queries, keys], float32 (float64 for float64 inputs).
 
     """
-    result = torch.empty(*problem.batch, len(heads), len(queries), len(keys), dtype=problem.dtype)
+    shape = (*problem.batch, len(heads), len(queries), len(keys))
+    result = memory.empty(shape, problem.dtype)
     if not result.numel():
         return result
     # Values play no part, and neither do sinks: the lse has their share.

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid.engines.cpu import memory
 from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place, prepare, sinks_in
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
@@ -68,7 +69,7 @@ class Plan:
 
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
-        output = torch.empty(shape, dtype=self.dtype)
+        output = memory.empty(shape, self.dtype)
         state = RowState.empty(self.spec, self.rows, self.number)
         tensors = self._readable(inputs) | state.tensors
         tensors["output"] = output
