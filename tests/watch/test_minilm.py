@@ -42,7 +42,9 @@ def test_every_weight_of_the_trained_model(texts: tuple[Any, dict[str, torch.Ten
     assert (output - plain)[read].abs().max() < 1e-5
     assert (output - expected.last_hidden_state)[read].abs().max() < 1e-5
     for layer, weights in zip(record.values(), expected.attentions, strict=True):
-        assert (layer.weights() - weights).abs().max() < 1e-5
+        difference = (layer.weights() - weights).abs().amax((1, 3))
+        assert difference[read].max() < 1e-5
+        assert difference.max() < 3e-5  # in a row of padding eager itself may be 1.2e-5 from float64
         tokens = inputs["attention_mask"][:, None].bool().expand(2, 12, 512)
         entropy = torch.special.entr(weights).sum(-1)
         torch.testing.assert_close(layer.entropy[tokens], entropy[tokens], atol=1e-5, rtol=1e-5)
