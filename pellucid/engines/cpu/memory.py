@@ -1,6 +1,6 @@
 """Memory for results. Large ones come fresh from the system, which clears them page by page as they are written.
 
-Huge pages, where the system lets a program ask for them, save it most of that: a fifth of the time of a window over
+Huge pages, where the system lets a program ask for them, save it most of that: a sixth of the time of a window over
 262,144 tokens.
 """
 
