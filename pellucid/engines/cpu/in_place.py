@@ -13,7 +13,6 @@ from pellucid.engines.cpu import amx, tiles
 from pellucid.engines.cpu.builder import I16, I32, Value, vector
 from pellucid.engines.cpu.kernel import Kernel
 
-AHEAD = 8192  # bytes from what is read to what is asked for: half of it, or twice, costs up to a tenth
 ROWS_AT_ONCE = 4
 KEYS_AT_ONCE = amx.DEPTH  # of the weighted sum
 # Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
@@ -161,9 +160,9 @@ class Rows:
         """Ask for what will be read soon: a row some way ahead, which may lie beyond the last, from a column on."""
         size = self.spec.storage_size
         if start * size % 64 == 0:
-            ahead = max(1, AHEAD // (width * size))
-            place = (row + ahead) * stride + start
-            self.code.prefetch(source, self.spec.storage, place, cache=self.spec.target.fetches_to)
+            requests = self.spec.target.requests
+            place = (row + max(1, requests.ahead // (width * size))) * stride + start
+            self.code.prefetch(source, self.spec.storage, place, cache=requests.cache)
 
 
 class Tiles(Rows):

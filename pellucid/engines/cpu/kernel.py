@@ -234,7 +234,7 @@ class Kernel(ABC):
                     values = self.values_of(task, first_key, first)
                     block = Block(task, functions, row, rows, first, count, values)
                     keys = self.packed("keys", first_key, first)
-                    self.products.score_tile(rows, keys, count, self.fetching(block, cache=self.spec.target.fetches_to))
+                    self.products.score_tile(rows, keys, count, self.fetching(block, self.spec.target.requests.cache))
                     whole = (count - (count / self.panel) * self.panel) == 0
                     self.tile(block, full & whole)
 

@@ -23,6 +23,19 @@ SLOW_DOT = ("sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d
 
 
 @dataclass(frozen=True)
+class Requests:
+    """What asks best for memory that decode reads soon."""
+
+    cache: int = 2  # where it is brought to
+    ahead: int = 8192  # bytes from what is read to what is asked for
+
+
+# On Zen 5 requests into the second cache are as good as none. On Zen 4 those into the first make decode 0.8 times as
+# fast, and half the distance 0.95 times.
+REQUESTS = {"znver4": Requests(ahead=16384), "znver5": Requests(cache=1)}
+
+
+@dataclass(frozen=True)
 class Target:
     """What a kernel must know of the processor."""
 
@@ -50,12 +63,9 @@ class Target:
         return self.bf16_dot and self.cpu not in SLOW_DOT
 
     @property
-    def fetches_to(self) -> int:
-        """The cache that is best asked to have what is read some thousand cycles later: AMD's first, else the second.
-
-        With AMD decode is 1.1 times as fast for it, and a mask in memory costs 7 to 9 % in place of 10 to 12.
-        """
-        return 1 if self.cpu.startswith("znver") else 2
+    def requests(self) -> Requests:
+        """How memory is asked for before it is read."""
+        return REQUESTS.get(self.cpu, Requests())
 
     @property
     def tile_vectors(self) -> int:
