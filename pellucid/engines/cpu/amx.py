@@ -50,8 +50,10 @@ class Tiles(Pairs):
         """Give the tiles back, for their state is large to save and restore."""
         self._call("tilerelease")
 
-    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
-        """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
+    def score_tile(
+        self, rows: Value, keys: Value, count: Value, beside: Beside | None = None, first: Value | int = 0
+    ) -> None:
+        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores."""
         code, spec = self.code, self.spec
 
         def panel(p: Value) -> None:
@@ -61,7 +63,7 @@ class Tiles(Pairs):
                 def block(row: Value, column: int = column) -> None:
                     if beside is not None:
                         beside(row, 2 * SIDE, p * spec.panel + column, 2 * SIDE)
-                    left = code.at(self.scratch["queries"], row * spec.key_words, spec.number)
+                    left = code.at(self.scratch["queries"], (row + first) * spec.key_words, spec.number)
                     columns = code.at(right, column, spec.number)
                     self._clear()
                     operands = Operand(left, spec.key_words, "queries"), Operand(columns, spec.panel, "keys")

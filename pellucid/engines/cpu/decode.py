@@ -64,7 +64,7 @@ class Decode(Forward):
             self.products_in_place.score(keys, count)
             functions = self.functions.bind("b", self.index(task.b))
             whole = (count - (count / self.panel) * self.panel) == 0
-            block = Block(task, functions, self.code.i64(0), task.rows, key, count, values)
+            block = Block(task, functions, self.code.i64(0), task.rows, key, count, count, values)
             self.tile(block, allowed.low & whole)
 
     def of_row(self, block: Block, row: Value) -> Values:

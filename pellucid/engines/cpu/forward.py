@@ -311,7 +311,7 @@ class Forward(Kernel):
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""
         output = self.code.at(self.scratch["output"], block.row * self.spec.value_width, self.number)
-        self.products.weigh(block.rows, output, block.values, block.count)
+        self.products.weigh(block.rows, output, block.values, block.used)
 
     def finish(self, task: Task) -> None:
         """Divide each row by its total, the sink counted, and write it; a row with no key is 0."""

@@ -1,8 +1,8 @@
 """What every kernel of this engine shares: tasks, packing, and blocks of queries taken through tiles of keys.
 
 A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
-tiles read in order; blocks of 48 queries then go through each tile of 256 keys. What a kernel does with a tile of
-scores is its own: forward.py, decode.py, columns.py.
+tiles read in order; blocks of 48 queries then go through each tile of 256 keys, 16 at a time where a mask lets them look
+at different parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, columns.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.amx import Tiles
-from pellucid.engines.cpu.builder import F64, I1, I32, I64, POINTER, Code, Value, bytes_of, vector
+from pellucid.engines.cpu.builder import F64, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
 from pellucid.engines.cpu.pairs import Pairs
 from pellucid.engines.cpu.program import STORED, Bounds, Numbers, Program, Slot, SlotArguments, Span, Values
@@ -24,6 +24,7 @@ from pellucid.engines.cpu.split import Split
 from pellucid.engines.cpu.tiles import Beside, Products
 from pellucid.language import SCORE, TRUE, Expression
 
+FEW_KEYS = 16  # in steps of which the keys of a weighted sum end
 LINE = 64  # bytes that are brought near together
 LOG2E, LN2 = math.log2(math.e), math.log(2)
 
@@ -44,8 +45,19 @@ class Task:
 
 
 @dataclass
+class Strip:
+    """Some of a task's queries, which are packed: a block, or a part of one."""
+
+    task: Task
+    functions: Values  # the user's functions, b and h known
+    row: Value  # of the chunk, where they begin
+    rows: Value
+    packed: Value  # the first one's row among those that are packed
+
+
+@dataclass
 class Block:
-    """A block of a task's queries, beside a tile of keys."""
+    """A block of a task's queries, or a part of one, beside a tile of keys."""
 
     task: Task
     functions: Values  # the user's functions, b and h known
@@ -53,6 +65,7 @@ class Block:
     rows: Value
     key: Value  # where the tile begins
     count: Value  # keys of the tile
+    used: Value  # of them, those up to the last that a query may look at
     values: Value  # the tile's packed values
 
     @property
@@ -228,35 +241,56 @@ class Kernel(ABC):
         def tile(key: Value) -> None:
             end = code.minimum(key + KEYS, stop)
             with code.when(self.bounds(task, task.first + row, rows, key, end).high):
-                first, last, full = self.looked_at(task, row, rows, key, end)
-                count = last - first
-                with code.when(count > 0):
-                    values = self.values_of(task, first_key, first)
-                    block = Block(task, functions, row, rows, first, count, values)
-                    keys = self.packed("keys", first_key, first)
-                    self.products.score_tile(rows, keys, count, self.fetching(block, self.spec.target.requests.cache))
-                    whole = (count - (count / self.panel) * self.panel) == 0
-                    self.tile(block, full & whole)
+                size = self.rows_together(Strip(task, functions, row, rows, code.i64(0)), key, end)
+
+                def strip(number: Value) -> None:
+                    first = number * size
+                    some = Strip(task, functions, row + first, code.minimum(size, rows - first), first)
+                    self.through_tile(some, first_key, key, end)
+
+                code.loop(0, (rows + (size - 1)) / size, strip)
 
         code.loop(first_key, stop, tile, step=KEYS)
 
-    def looked_at(self, task: Task, row: Value, rows: Value, key: Value, end: Value) -> tuple[Value, Value, Value]:
-        """A tile's keys from the first panel to the last that a block's queries may look at, and whether all do."""
+    def rows_together(self, block: Strip, key: Value, end: Value) -> Value:
+        """How many of a block's queries go through a tile together: few, where they look at different parts of it."""
+        if self.mask is TRUE or self.spec.strip == self.spec.block:
+            return self.code.i64(self.spec.block)
+        first, last, sure = self.looked_at(block, key, end, self.panel)
+        unknown = (sure == 0) & (first == key) & (last == end)
+        return self.code.select(unknown | (sure == last - first), self.code.i64(self.spec.block), self.spec.strip)
+
+    def through_tile(self, strip: Strip, first_key: Value, key: Value, end: Value) -> None:
+        """Take some queries through the keys of a tile that they look at."""
+        code = self.code
+        first, last, sure = self.looked_at(strip, key, end, self.panel)
+        count = last - first
+        with code.when(count > 0):
+            _, used, _ = self.looked_at(strip, code.maximum(first, last - self.panel), last, FEW_KEYS)
+            values = self.values_of(strip.task, first_key, first)
+            block = Block(strip.task, strip.functions, strip.row, strip.rows, first, count, used - first, values)
+            keys, fetch = self.packed("keys", first_key, first), self.fetching(block, self.spec.target.requests.cache)
+            self.products.score_tile(block.rows, keys, count, fetch, strip.packed)
+            whole = (count - (count / self.panel) * self.panel) == 0
+            self.tile(block, (sure == count) & whole)
+
+    def looked_at(self, strip: Strip, key: Value, end: Value, step: int) -> tuple[Value, Value, Value]:
+        """The keys from the first few to the last few that some queries may look at, and how many of them all do."""
         code = self.code
         if self.mask is TRUE:
-            return key, end, code.constant(I1, 1)
+            return key, end, end - key
 
-        def panel(start: Value, first: Value, last: Value, sure: Value) -> list[Value]:
-            stop = code.minimum(start + self.panel, end)
-            allowed = self.bounds(task, task.first + row, rows, start, stop)
+        def few(start: Value, first: Value, last: Value, sure: Value) -> list[Value]:
+            stop = code.minimum(start + step, end)
+            allowed = self.bounds(strip.task, strip.task.first + strip.row, strip.rows, start, stop)
             return [
                 code.select(allowed.high, code.minimum(first, start), first),
                 code.select(allowed.high, stop, last),
                 code.select(allowed.low, sure + (stop - start), sure),
             ]
 
-        first, last, sure = code.loop(key, end, panel, [end, key, code.i64(0)], step=self.panel)
-        return first, last, sure == last - first
+        first, last, sure = code.loop(key, end, few, [end, key, code.i64(0)], step=step)
+        return first, last, sure
 
     def scale(self) -> Value:
         """What scores are multiplied by."""

@@ -123,6 +123,11 @@ class Spec:
         return 32 if self.tiles else 48
 
     @property
+    def strip(self) -> int:
+        """How many of a block go together through a tile of which they look at different parts: a multiple as well."""
+        return 32 if self.tiles else 16 if self.target.registers >= 32 else 24
+
+    @property
     def chunk(self) -> int:
         """Queries of a task at most, whole blocks."""
         row = (self.value_width + len(self.accumulators) + 2 * self.top_width) * self.size

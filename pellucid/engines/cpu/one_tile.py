@@ -98,7 +98,7 @@ class OneTile(Forward):
 
         code.loop(0, block.rows, factors, step=self.lanes)
         output, stride = self.output_of_row(task, block.row), self.argument("output_row")
-        self.products.weigh_out(block.rows, block.values, self.argument("value_row"), block.count, output, stride)
+        self.products.weigh_out(block.rows, block.values, self.argument("value_row"), block.used, output, stride)
 
     def values_of(self, task: Task, first_key: Value, key: Value) -> Value:
         """Where a tile's values lie."""

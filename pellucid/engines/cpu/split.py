@@ -197,14 +197,16 @@ class Split(Tiles):
         """What the scores of a tile are still to be multiplied by: in float16 queries were not scaled."""
         return None if self.spec.dtype == "float32" else super().factor
 
-    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
-        """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
+    def score_tile(
+        self, rows: Value, keys: Value, count: Value, beside: Beside | None = None, first: Value | int = 0
+    ) -> None:
+        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores."""
         splits = self._splits("queries", self.scratch["queries"]) & self._splits("keys", keys)
         with self.code.either(splits) as (split, whole):
             with split:
-                super().score_tile(rows, keys, count, beside)
+                super().score_tile(rows, keys, count, beside, first)
             with whole:
-                self._score_numbers(rows, keys, count)
+                self._score_numbers(rows, keys, count, first)
 
     def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
         """Keep some vectors of weights for `weigh`, split."""
@@ -255,11 +257,11 @@ class Split(Tiles):
 
     # The same for numbers that do not split, which is slow, and rare.
 
-    def _score_numbers(self, rows: Value, keys: Value, count: Value) -> None:
+    def _score_numbers(self, rows: Value, keys: Value, count: Value, first: Value | int) -> None:
         code, spec = self.code, self.spec
 
         def group(row: Value, g: Value) -> None:
-            left = Operand(code.at(self.scratch["queries"], row * spec.key_words, I32), 1, "queries")
+            left = Operand(code.at(self.scratch["queries"], (row + first) * spec.key_words, I32), 1, "queries")
             right = Operand(self.columns_of(keys, g), spec.panel, "keys")
             scores = self._sum_of_products(code.i64(spec.key_words), left, right)
             code.store(self.scratch["tile"], scores, row * spec.tile_stride + g * SIDE)

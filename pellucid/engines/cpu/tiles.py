@@ -195,8 +195,10 @@ class Products:
         """What the scores of a tile are still to be multiplied by; None if nothing is left to do."""
         return None
 
-    def score_tile(self, rows: Value, keys: Value, count: Value, beside: Beside | None = None) -> None:
-        """query @ key.T of a block of queries and a tile of packed keys, into the tile of scores."""
+    def score_tile(
+        self, rows: Value, keys: Value, count: Value, beside: Beside | None = None, first: Value | int = 0
+    ) -> None:
+        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores."""
         code, spec = self.code, self.spec
         height = spec.target.tile_rows(spec.vectors)
         start = [[code.constant(vector(spec.number, spec.lanes), 0.0)] * spec.vectors] * height
@@ -207,7 +209,7 @@ class Products:
             def block(row: Value) -> None:
                 if beside is not None:
                     beside(row, height, p * spec.panel, spec.panel)
-                left = self.query_rows(row, rows, height)
+                left = self.query_rows(row + first, rows + first, height)
                 sums = self.product(start, spec.key_words, left, right, spec.panel)
                 for i, parts in enumerate(sums):
                     for v, part in enumerate(parts):

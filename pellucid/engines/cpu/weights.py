@@ -66,7 +66,7 @@ class Weights(Kernel):
 
         def tile(key: Value) -> None:
             count = code.minimum(stop - key, KEYS)
-            block = Block(task, functions, row, rows, key, count, self.scratch["keys"])
+            block = Block(task, functions, row, rows, key, count, count, self.scratch["keys"])
             allowed = self.bounds(task, task.first + row, rows, key, key + count)
             with code.either(allowed.high) as (some, none):
                 with some:
