@@ -1,8 +1,8 @@
 """What every kernel of this engine shares: tasks, packing, and blocks of queries taken through tiles of keys.
 
 A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
-tiles read in order; blocks of 48 queries then go through each tile of 256 keys, 16 at a time where a mask lets them look
-at different parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, columns.py.
+tiles read in order; blocks of 48 queries then go through each tile of 256 keys, 16 at a time where they look at other
+parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, columns.py.
 """
 
 from __future__ import annotations
