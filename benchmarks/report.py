@@ -53,18 +53,25 @@ def results_table(rows: Iterable[Row]) -> Table:
 
 
 def summary(rows: Iterable[Row]) -> Text:
-    """How many goals were met, and which were not."""
-    told = [(row.result.name, verdict) for row in rows for verdict in row.verdicts]
+    """How many goals were met, and which were not, with what part of the limit a multiple of a peer would be."""
+    told = [(row.result, verdict) for row in rows for verdict in row.verdicts]
     met = sum(verdict.met is True for _, verdict in told)
     open_ = sum(verdict.met is None for _, verdict in told)
     text = Text(f"{met} of {len(told)} goals met, {open_} not judged")
-    for name, verdict in told:
+    for result, verdict in told:
         if verdict.met is not True:
             measured = verdict.reason if verdict.measured is None else f"{verdict.measured:.4g}"
-            text.append(
-                f"\n{MARKS[verdict.met]} {name}: {verdict.goal} ({verdict.beside}): {measured}", COLOURS[verdict.met]
-            )
+            line = f"{MARKS[verdict.met]} {result.name}: {verdict.goal} ({verdict.beside}): {measured}"
+            text.append(f"\n{line}{_asked_of_machine(result, verdict)}", COLOURS[verdict.met])
     return text
+
+
+def _asked_of_machine(result: Raced | Measured, verdict: Verdict) -> str:
+    """Of a goal that is a multiple of a peer's speed, what part of the machine's limit that speed is."""
+    if not isinstance(result, Raced) or not verdict.at_least or verdict.beside == result.ours:
+        return ""
+    share = result.share(verdict.beside)
+    return f"; asks for {verdict.bound * share:.0%} of the limit" if share is not None else ""
 
 
 def document(rows: Iterable[Row], limits: Limits, machine: dict[str, str], missing: dict[str, str]) -> dict[str, Any]:

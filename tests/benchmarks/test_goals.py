@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.goals import Costs, Faster, FasterThanAny, Goal, Share, Within
+from benchmarks.report import Row, summary
 from benchmarks.results import Limit, Raced, Times
 
 
@@ -62,3 +63,22 @@ def test_without_our_own_time_nothing_is_judged(goal: Goal) -> None:
 )
 def test_a_quantity_is_within_bounds(goal: Within, met: bool | None) -> None:
     assert goal.judge({"s": 50.0}).met is met
+
+
+def test_a_goal_that_is_not_met_says_what_it_asks_of_the_machine() -> None:
+    goals: list[Goal] = [
+        Faster(1.4, "quick"),
+        Faster(3.0, "quick"),
+        FasterThanAny(1.6),
+        Costs(0.6, "quick"),
+        Share(0.7),
+    ]
+    result = raced()
+    lines = summary([Row("float32", result, [goal.judge(result) for goal in goals])]).plain.splitlines()
+    assert lines[0] == "1 of 5 goals met, 0 not judged"
+    # The quick one does 12 operations in 3.2: 0.375 of the peak.
+    assert lines[1:3] == [
+        "✗ work: ≥ 3 × quick (quick): 1.5; asks for 112% of the limit",
+        "✗ work: ≥ 1.6 × the fastest peer (quick): 1.5; asks for 60% of the limit",
+    ]
+    assert all("asks for" not in line for line in lines[3:])
