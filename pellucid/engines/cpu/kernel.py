@@ -310,9 +310,12 @@ class Kernel(ABC):
         """Use a tile of raw scores; `full` says that every key is allowed to every query."""
 
     def masked_or_not(self, full: Value, use: Callable[[bool], None]) -> None:
-        """Write the use of a tile whose keys are all allowed, and that of one to be masked, if there can be both."""
+        """Write the use of a tile whose keys are all allowed, and that of one to be masked, unless one is enough."""
         if self.mask is TRUE and self.spec.whole:
             use(False)
+            return
+        if self.spec.topk or self.spec.pools:  # two of them take longer to compile than the mask to be applied
+            use(True)
             return
         with self.code.either(full) as (all_allowed, mixed):
             with all_allowed:
