@@ -46,32 +46,27 @@ class Task:
 
 @dataclass
 class Strip:
-    """Some of a task's queries, which are packed: a block, or a part of one."""
+    """Some of a task's queries: a block, or a part of one."""
 
     task: Task
     functions: Values  # the user's functions, b and h known
     row: Value  # of the chunk, where they begin
     rows: Value
-    packed: Value  # the first one's row among those that are packed
+
+    @property
+    def query(self) -> Value:
+        """The first query."""
+        return self.task.first + self.row
 
 
 @dataclass
-class Block:
-    """A block of a task's queries, or a part of one, beside a tile of keys."""
+class Block(Strip):
+    """Some of a task's queries beside a tile of keys."""
 
-    task: Task
-    functions: Values  # the user's functions, b and h known
-    row: Value  # of the chunk, where the block begins
-    rows: Value
     key: Value  # where the tile begins
     count: Value  # keys of the tile
     used: Value  # of them, those up to the last that a query may look at
     values: Value  # the tile's packed values
-
-    @property
-    def query(self) -> Value:
-        """The block's first query."""
-        return self.task.first + self.row
 
 
 class Kernel(ABC):
@@ -241,12 +236,12 @@ class Kernel(ABC):
         def tile(key: Value) -> None:
             end = code.minimum(key + KEYS, stop)
             with code.when(self.bounds(task, task.first + row, rows, key, end).high):
-                size = self.rows_together(Strip(task, functions, row, rows, code.i64(0)), key, end)
+                size = self.rows_together(Strip(task, functions, row, rows), key, end)
 
                 def strip(number: Value) -> None:
                     first = number * size
-                    some = Strip(task, functions, row + first, code.minimum(size, rows - first), first)
-                    self.through_tile(some, first_key, key, end)
+                    some = Strip(task, functions, row + first, code.minimum(size, rows - first))
+                    self.through_tile(some, first, first_key, key, end)
 
                 code.loop(0, (rows + (size - 1)) / size, strip)
 
@@ -260,8 +255,8 @@ class Kernel(ABC):
         unknown = (sure == 0) & (first == key) & (last == end)
         return self.code.select(unknown | (sure == last - first), self.code.i64(self.spec.block), self.spec.strip)
 
-    def through_tile(self, strip: Strip, first_key: Value, key: Value, end: Value) -> None:
-        """Take some queries through the keys of a tile that they look at."""
+    def through_tile(self, strip: Strip, packed: Value, first_key: Value, key: Value, end: Value) -> None:
+        """Take queries, which begin at a row of those that are packed, through the keys of a tile that they look at."""
         code = self.code
         first, last, sure = self.looked_at(strip, key, end, self.panel)
         count = last - first
@@ -270,7 +265,7 @@ class Kernel(ABC):
             values = self.values_of(strip.task, first_key, first)
             block = Block(strip.task, strip.functions, strip.row, strip.rows, first, count, used - first, values)
             keys, fetch = self.packed("keys", first_key, first), self.fetching(block, self.spec.target.requests.cache)
-            self.products.score_tile(block.rows, keys, count, fetch, strip.packed)
+            self.products.score_tile(block.rows, keys, count, fetch, packed)
             whole = (count - (count / self.panel) * self.panel) == 0
             self.tile(block, (sure == count) & whole)
 
@@ -282,7 +277,7 @@ class Kernel(ABC):
 
         def few(start: Value, first: Value, last: Value, sure: Value) -> list[Value]:
             stop = code.minimum(start + step, end)
-            allowed = self.bounds(strip.task, strip.task.first + strip.row, strip.rows, start, stop)
+            allowed = self.bounds(strip.task, strip.query, strip.rows, start, stop)
             return [
                 code.select(allowed.high, code.minimum(first, start), first),
                 code.select(allowed.high, stop, last),
