@@ -335,6 +335,11 @@ class Code:
         element = element_of(value.type)
         self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or bytes_of(element))
 
+    def clear(self, pointer: Value, count: Value, element: ir.Type) -> None:
+        """Zeros in `count` elements."""
+        size = count * bytes_of(element)
+        self.intrinsic("llvm.memset.p0.i64", ir.VoidType(), pointer, self.constant(I8, 0), size, self.constant(I1, 0))
+
     def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0, cache: int = 2) -> None:
         """Ask for what lies `offset` elements on to be brought to a cache; any address may be asked for."""
         how = (self.constant(I32, number) for number in (0, 4 - cache, 1))  # for reading, how near, data
@@ -395,6 +400,8 @@ class Code:
     ) -> list[Value]:
         """Run `body(i, *carried)` for i from start to stop; it returns the next carried values. Gives the last ones."""
         start, stop = (x if isinstance(x, Value) else self.i64(x) for x in (start, stop))
+        if _times(start, stop, step) == 1:
+            return list(body(start, *carried) or ())
         before = self.ir.block
         head, inside, after = (self.function.append_basic_block(name) for name in ("loop", "body", "done"))
         self.ir.branch(head)
@@ -446,6 +453,13 @@ class Variable:
     def set(self, value: Value) -> None:
         """Change it."""
         self.code.ir.store(value.raw, self.slot)
+
+
+def _times(start: Value, stop: Value, step: int) -> int | None:
+    """How often a loop runs, if that is known when it is written."""
+    if isinstance(start.raw, ir.Constant) and isinstance(stop.raw, ir.Constant):
+        return len(range(start.raw.constant, stop.raw.constant, step))
+    return None
 
 
 def _triples(phis: Any, carried: Any, results: Any) -> list[tuple[Any, Any, Any]]:

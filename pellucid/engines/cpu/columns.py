@@ -10,6 +10,7 @@ import math
 
 from pellucid.engines.cpu.builder import Value
 from pellucid.engines.cpu.kernel import Block, Kernel
+from pellucid.engines.cpu.tiles import rounded
 
 
 class Columns(Kernel):
@@ -29,8 +30,8 @@ class Columns(Kernel):
 
     def tile(self, block: Block, full: Value) -> None:
         """The tile's weights, added up row by row."""
-        code, zero = self.code, self.code.constant(self.type, 0.0)
-        code.loop(0, block.count, lambda j: code.store(self.scratch["received"], zero, j), step=self.lanes)
+        code = self.code
+        code.clear(self.scratch["received"], rounded(block.count, self.lanes), self.number)
 
         def rows(masked: bool) -> None:
             code.loop(0, block.rows, lambda row: self.add_row(block, row, masked=masked))

@@ -50,17 +50,17 @@ class Forward(Kernel):
         rows = tiles.rounded(task.rows, spec.block)
         for name in spec.accumulators:
             initial = code.constant(self.number, -math.inf if name == "maximum" else 0.0)
-            code.loop(0, rows, lambda row, name=name, initial=initial: code.store(self.scratch[name], initial, row))
+            self._fill(self.scratch[name], rows, initial)
         if spec.topk:
-            lowest, nobody = code.constant(self.number, -math.inf), code.constant(I32, -1)
-
-            def empty(i: Value) -> None:
-                code.store(self.scratch["top_scores"], lowest, i)
-                code.store(self.scratch["top_keys"], nobody, i)
-
-            code.loop(0, rows * spec.top_width, empty)
+            self._fill(self.scratch["top_scores"], rows * spec.top_width, code.constant(self.number, -math.inf))
+            self._fill(self.scratch["top_keys"], rows * spec.top_width, code.constant(I32, -1))
         if spec.pools:
             self.pooling.start(task)
+
+    def _fill(self, target: Value, count: Value, value: Value) -> None:
+        """The same value in `count` places, whole vectors."""
+        vectors = self.code.spread(value, self.lanes)
+        self.code.loop(0, count, lambda i: self.code.store(target, vectors, i), step=self.lanes)
 
     def tile(self, block: Block, full: Value) -> None:
         """Softmax of the tile's scores, then the weighted sum of its values."""

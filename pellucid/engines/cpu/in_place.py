@@ -76,15 +76,17 @@ class Rows:
             # Past the last key, the last is read again; its lanes are masked later.
             offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
             sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
+            columns = tiles.columns(spec.head_dim, self.lanes)
+            factors = [[code.load(query, self.type, r * self.query_width + c[0]) for c in columns] for r in range(rows)]
             for i, offset in enumerate(offsets):
-                for start, length in tiles.columns(spec.head_dim, self.lanes):
+                later = self._place_of_later(key + i, self.key_row, spec.head_dim)
+                for c, (start, length) in enumerate(columns):
                     valid = tiles.first_lanes(code, self.lanes, length)
                     number = tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid)
                     if first:
-                        self._fetch(keys, key + i, self.key_row, start, spec.head_dim)
+                        self._fetch(keys, later, start)
                     for r in range(rows):
-                        factor = code.load(query, self.type, r * self.query_width + start)
-                        sums[r][i] = code.fma(factor, number, sums[r][i])
+                        sums[r][i] = code.fma(factors[r][c], number, sums[r][i])
             flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
@@ -139,16 +141,18 @@ class Rows:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
-            sums = list(flat)
+            sums, own = list(flat), key * self.value_row
+            later = self._place_of_later(key, self.value_row, spec.value_dim)
+            places = (key + row * spec.tile_stride for row in rows)
+            weights = [code.spread(code.load(self.scratch["tile"], spec.number, at), self.lanes) for at in places]
             for v, (start, length) in enumerate(columns):
                 valid = tiles.first_lanes(code, self.lanes, length)
-                value = tiles.load_numbers(code, spec, values, key * self.value_row + start, self.lanes, valid)
+                value = tiles.load_numbers(code, spec, values, own + start, self.lanes, valid)
                 if not rows.start:
-                    self._fetch(values, key, self.value_row, start, spec.value_dim)
-                for r, row in enumerate(rows):
-                    weight = code.load(self.scratch["tile"], spec.number, key + row * spec.tile_stride)
+                    self._fetch(values, later, start)
+                for r, weight in enumerate(weights):
                     place = r * len(columns) + v
-                    sums[place] = code.fma(code.spread(weight, self.lanes), value, sums[place])
+                    sums[place] = code.fma(weight, value, sums[place])
             return sums
 
         places = [row * spec.value_width + start for row in rows for start, _ in columns]
@@ -156,13 +160,14 @@ class Rows:
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
-    def _fetch(self, source: Value, row: Value, stride: Value, start: int, width: int) -> None:
-        """Ask for what will be read soon: a row some way ahead, which may lie beyond the last, from a column on."""
-        size = self.spec.storage_size
-        if start * size % 64 == 0:
-            requests = self.spec.target.requests
-            place = (row + max(1, requests.ahead // (width * size))) * stride + start
-            self.code.prefetch(source, self.spec.storage, place, cache=requests.cache)
+    def _place_of_later(self, row: Value, stride: Value, width: int) -> Value:
+        """Where a row begins that will be read soon; it may lie beyond the last."""
+        return (row + max(1, self.spec.target.requests.ahead // (width * self.spec.storage_size))) * stride
+
+    def _fetch(self, source: Value, row: Value, start: int) -> None:
+        """Ask for a row from a column on."""
+        if start * self.spec.storage_size % 64 == 0:
+            self.code.prefetch(source, self.spec.storage, row + start, cache=self.spec.target.requests.cache)
 
 
 class Tiles(Rows):
@@ -223,9 +228,10 @@ class Tiles(Rows):
         code, spec = self.code, self.spec
 
         def key(j: Value) -> None:
+            own, later = j * self.key_row, self._place_of_later(j, self.key_row, spec.head_dim)
             for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
-                pairs = self._pairs(keys, j * self.key_row + start, tiles.first_lanes(code, amx.DEPTH, length))
-                self._fetch(keys, j, self.key_row, start, spec.head_dim)
+                pairs = self._pairs(keys, own + start, tiles.first_lanes(code, amx.DEPTH, length))
+                self._fetch(keys, later, start)
                 code.store(target, pairs, (j - first) * (2 * spec.key_words) + start)
 
         code.loop(first, code.minimum(first + amx.SIDE, count), key)
@@ -282,10 +288,11 @@ class Tiles(Rows):
                 start, length = self.columns[column]
                 both = []
                 for key in (first + p * 2, first + p * 2 + 1):
+                    later = self._place_of_later(key, self.value_row, self.spec.value_dim)
                     valid, exists = tiles.first_lanes(code, amx.DEPTH, length), code.spread(key < count, amx.DEPTH)
                     mask = exists if valid is None else exists & valid
                     both.append(self._pairs(values, key * self.value_row + start, mask))
-                    self._fetch(values, key, self.value_row, start, self.spec.value_dim)
+                    self._fetch(values, later, start)
                 for half in (0, 1):
                     words = code.shuffle(both[0], both[1], HALVES[half])
                     code.store(self._interleaved(column), words, (p + half * amx.SIDE) * amx.DEPTH)

@@ -27,10 +27,9 @@ class Pooling:
 
     def start(self, task: Task) -> None:
         """Nothing in any bin."""
-        zero = self.code.constant(self.type, 0.0)
         for name in self.names:
-            end, bins = rounded(task.rows, self.lanes) * self._stride(name), self._bins(name, self.code.i64(0))
-            self.code.loop(0, end, lambda i, bins=bins: self.code.store(bins, zero, i), step=self.lanes)
+            end = rounded(task.rows, self.lanes) * self._stride(name)
+            self.code.clear(self._bins(name, self.code.i64(0)), end, self.number)
 
     def add(self, block: Block, row: Value) -> None:
         """Put the weights of a vector of rows, which lie in the tile of scores, into the bins of the tile's keys."""

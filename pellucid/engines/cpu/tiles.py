@@ -81,8 +81,7 @@ def pack_rows(
 
 def zero_rows(code: Code, spec: Spec, target: Value, start: Value, stop: Value, width: int) -> None:
     """Zeros in rows start … stop - 1 of packed words."""
-    zero = code.constant(spec.number, 0.0)
-    code.loop(start * width, stop * width, lambda i: code.store(target, zero, i))
+    code.clear(code.at(target, start * width, spec.number), (stop - start) * width, spec.number)
 
 
 class Products:

@@ -107,13 +107,8 @@ class Weights(Kernel):
 
     def _write_nothing(self, block: Block) -> None:
         """Zeros for a tile of which no key is allowed."""
-        code, zero = self.code, self.code.constant(self.number, 0.0)
-
-        def row(i: Value) -> None:
-            result = self._result(block, i)
-            code.loop(0, block.count, lambda j: code.store(result, zero, j))
-
-        code.loop(0, block.rows, row)
+        code = self.code
+        code.loop(0, block.rows, lambda i: code.clear(self._result(block, i), block.count, self.number))
 
     def _result(self, block: Block, row: Value) -> Value:
         """Where the tile's part of a row of the result begins: [pairs, queries, keys]."""
