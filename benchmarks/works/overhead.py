@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from benchmarks.works.observing import together
 from tests.cases import Call, normal
 
 IMPORTS = 5
+LENGTH = 512  # of the kernels: more than a tile
 COMPILE, LOAD = "compiled", "loaded from disk"
 
 
@@ -46,21 +48,25 @@ def notebook() -> Task:
     return Task(Call(tokens, tokens, tokens))
 
 
-def _plain(dtype: torch.dtype, **more: Any) -> None:
-    unmasked(1, 2, 128, 64, dtype, **more).call.by(pellucid.attention)
+def _plain(dtype: torch.dtype, dim: int = 64, **more: Any) -> None:
+    unmasked(1, 2, LENGTH, dim, dtype, **more).call.by(pellucid.attention)
 
 
-def _observed() -> None:
-    """All that comes out of the one pass: pooling has a kernel of its own."""
-    task = unmasked(1, 2, 256, 64, torch.float32)
-    task.call.by(pellucid.observe, readouts=list(together()[:-1]))
+def _observed(dtype: torch.dtype, *, masked: bool = False) -> None:
+    """All that comes out of the one pass, beside a mask of numbers: the largest kernels that there are."""
+    call = unmasked(1, 2, LENGTH, 64, dtype).call
+    call = replace(call, attn_mask=normal(LENGTH, LENGTH, dtype=dtype, seed=3)) if masked else call
+    call.by(pellucid.observe, readouts=list(together()))
 
 
 KERNELS: dict[str, Callable[[], None]] = {
     "float32": partial(_plain, torch.float32),
     "float32 causal": partial(_plain, torch.float32, is_causal=True),
     "bfloat16": partial(_plain, torch.bfloat16),
-    "six readouts": _observed,
+    "float64, head_dim 256": partial(_plain, torch.float64, 256),
+    "six readouts": partial(_observed, torch.float32),
+    "six readouts, float mask": partial(_observed, torch.float32, masked=True),
+    "six readouts, float mask, bfloat16": partial(_observed, torch.bfloat16, masked=True),
 }
 
 
@@ -80,7 +86,7 @@ def first_beyond_second(kernel: str, directory: str) -> Mapping[str, float]:
     import os
 
     os.environ["PELLUCID_CACHE"] = directory
-    _plain(torch.float64)
+    _plain(torch.float16)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
