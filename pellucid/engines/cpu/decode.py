@@ -24,7 +24,8 @@ class Decode(Forward):
 
     def __init__(self, code: Code, spec: Spec, program: Program) -> None:
         super().__init__(code, spec, program)
-        self.products_in_place = (in_place.Tiles if spec.tiles else in_place.Rows)(self)
+        products = in_place.Tiles if spec.tiles else in_place.Dots if spec.pairs else in_place.Rows
+        self.products_in_place = products(self)
 
     def perform(self, pair: Value, part: Value) -> None:
         """One range of the keys of one key head; `pair` counts batches and key heads."""

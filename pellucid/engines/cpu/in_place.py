@@ -28,15 +28,15 @@ class Rows:
     """Products of numbers, vector by vector: a key or value that is loaded serves up to four rows."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel, self.code, self.spec = kernel, kernel.code, kernel.spec
+        self.kernel, self.code, self.spec, self.products = kernel, kernel.code, kernel.spec, kernel.products
         self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
         self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
         self.rows = self.spec.group * self.spec.queries
 
     @property
     def query_width(self) -> int:
-        """Numbers of a packed query: head_dim, filled up to whole vectors."""
-        return -(-self.spec.head_dim // self.lanes) * self.lanes
+        """Words of a packed query, filled up to whole vectors."""
+        return -(-self.spec.words // self.lanes) * self.lanes
 
     def pack_queries(self, query: Value) -> None:
         """Copy the queries of every head of the group, scaled."""
@@ -76,23 +76,30 @@ class Rows:
             # Past the last key, the last is read again; its lanes are masked later.
             offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
             sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
-            columns = tiles.columns(spec.head_dim, self.lanes)
-            factors = [[code.load(query, self.type, r * self.query_width + c[0]) for c in columns] for r in range(rows)]
+            columns = tiles.columns(spec.head_dim, self.lanes * spec.pair)
+            factors = [
+                [code.load(query, self.products.word, place + c * self.lanes) for c in range(len(columns))]
+                for place in range(0, rows * self.query_width, self.query_width)
+            ]
             for i, offset in enumerate(offsets):
                 later = self._place_of_later(key + i, self.key_row, spec.head_dim)
-                for c, (start, length) in enumerate(columns):
-                    valid = tiles.first_lanes(code, self.lanes, length)
-                    number = tiles.load_numbers(code, spec, keys, offset + start, self.lanes, valid)
+                for c, column in enumerate(columns):
+                    words = self._words_of_key(keys, offset, *column)
                     if first:
-                        self._fetch(keys, later, start)
+                        self._fetch(keys, later, column[0])
                     for r in range(rows):
-                        sums[r][i] = code.fma(factors[r][c], number, sums[r][i])
+                        sums[r][i] = self.products.multiply_add(factors[r][c], words, sums[r][i])
             flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
                 code.store(tile, own, key + r * spec.tile_stride)
 
         code.loop(j, j + self.lanes, some, step=at_once)
+
+    def _words_of_key(self, keys: Value, offset: Value, start: int, length: int) -> Value:
+        """A vector of a key, as it is multiplied."""
+        valid = tiles.first_lanes(self.code, self.lanes, length)
+        return tiles.load_numbers(self.code, self.spec, keys, offset + start, self.lanes, valid)
 
     def weigh(self, values: Value, count: Value) -> None:
         """output = output * correction + weights @ value, a few values at a time through all rows and columns.
@@ -170,7 +177,100 @@ class Rows:
             self.code.prefetch(source, self.spec.storage, row + start, cache=self.spec.target.requests.cache)
 
 
-class Tiles(Rows):
+class Dots(Rows):
+    """Products of pairs of bfloat16 by the processor's own dot product, which multiplies 32 elements at a time.
+
+    Values are interleaved two by two in registers. Their sums lie in the order of HALVES until a tile is done.
+    """
+
+    def pack_queries(self, query: Value) -> None:
+        """Copy the queries of every head of the group. Scaling would round them: they are negated if it is negative."""
+        code, spec, width = self.code, self.spec, 2 * self.query_width
+        sign = code.spread(code.select(self.kernel.scale() < 0.0, code.constant(I16, -0x8000), 0), amx.DEPTH)
+        for member in range(spec.group):
+            head = self.kernel.argument("query_head") * member
+
+            def row(i: Value, member: int = member, head: Value = head) -> None:
+                place, target = head + i * self.kernel.argument("query_row"), (i + member * spec.queries) * width
+                for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
+                    bits = self._pairs(query, place + start, tiles.first_lanes(code, amx.DEPTH, length)) ^ sign
+                    code.store(self.scratch["queries"], bits, target + start)
+
+            code.loop(0, spec.queries, row)
+
+    def _words_of_key(self, keys: Value, offset: Value, start: int, length: int) -> Value:
+        """A vector of pairs of a key."""
+        pairs = self._pairs(keys, offset + start, tiles.first_lanes(self.code, amx.DEPTH, length))
+        return pairs.bits(self.products.word)
+
+    def _pairs(self, source: Value, offset: Value, valid: Value | None) -> Value:
+        """32 elements, where not `valid` 0 and not read."""
+        code, type_ = self.code, vector(I16, amx.DEPTH)
+        return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
+
+    @property
+    def columns(self) -> list[tuple[int, int]]:
+        """Columns of values that two vectors of sums stand for."""
+        return tiles.columns(self.spec.value_dim, amx.DEPTH)
+
+    def clear_sums(self) -> None:
+        """Start with zeros."""
+        count = self.code.i64(self.rows * len(self.columns) * amx.DEPTH)
+        self.code.clear(self.scratch["values"], count, self.spec.number)
+
+    def sums(self, row: int) -> list[Value]:
+        """A row's sums over the keys of a tile, in the columns' order."""
+        vectors: list[Value] = []
+        for place in range(row * len(self.columns), (row + 1) * len(self.columns)):
+            halves = (place * amx.DEPTH, place * amx.DEPTH + self.lanes)
+            lower, upper = (self.code.load(self.scratch["values"], self.type, half) for half in halves)
+            vectors += (self.code.shuffle(lower, upper, ORDER[i : i + self.lanes]) for i in (0, self.lanes))
+        return vectors[: self.spec.value_width // self.lanes]
+
+    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
+        """Add a few values, weighted, to the sums."""
+        sums = self.spec.target.registers // 4  # pairs of them
+        at_once = min(len(self.columns), sums)
+        rows_at_once = min(ROWS_AT_ONCE, sums // at_once)
+        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
+        for begin in range(0, len(self.columns), at_once):
+            for first in range(0, self.rows, rows_at_once):
+                rows = range(first, min(first + rows_at_once, self.rows))
+                self._weigh_pairs(values, key, stop, rows, range(begin, min(begin + at_once, len(self.columns))))
+
+    def _weigh_pairs(self, values: Value, first: Value, stop: Value, rows: range, columns: range) -> None:
+        code, spec, kept, count = self.code, self.spec, self.scratch["values"], len(self.columns)
+
+        def step(key: Value, *flat: Value) -> list[Value]:
+            sums, two = list(flat), (key, key + 1)
+            lasting = code.spread(two[1] < stop, amx.DEPTH)
+            own = [k * self.value_row for k in two]
+            later = [self._place_of_later(k, self.value_row, spec.value_dim) for k in two]
+            weights = []
+            for row in rows:
+                of_row, _ = self.products.weights(code.i64(row))
+                weights.append(code.spread(code.load(of_row, I32, key / 2), self.lanes))
+            for c, (start, length) in enumerate(self.columns[columns.start : columns.stop]):
+                valid = tiles.first_lanes(code, amx.DEPTH, length)
+                one = self._pairs(values, own[0] + start, valid)
+                other = self._pairs(values, own[1] + start, lasting if valid is None else lasting & valid)
+                if not rows.start:
+                    for row_ahead in later:
+                        self._fetch(values, row_ahead, start)
+                for half in (0, 1):
+                    words = code.shuffle(one, other, HALVES[half]).bits(self.products.word)
+                    for r, weight in enumerate(weights):
+                        place = (r * len(columns) + c) * 2 + half
+                        sums[place] = self.products.multiply_add(weight, words, sums[place])
+            return sums
+
+        places = [((row * count + c) * 2 + half) * self.lanes for row in rows for c in columns for half in (0, 1)]
+        sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places], step=2)
+        for place, sum_ in zip(places, sums, strict=True):
+            code.store(kept, sum_, place)
+
+
+class Tiles(Dots):
     """Products on matrix tiles, of pairs of bfloat16, for all rows at once. What is multiplied is copied before.
 
     Keys could be multiplied where they lie, if head_dim is a multiple of 32, but that is no faster. Rows of the tiles
@@ -183,7 +283,6 @@ class Tiles(Rows):
         super().__init__(kernel)
         assert isinstance(kernel.products, amx.Tiles)
         self.products = kernel.products
-        self.columns = tiles.columns(self.spec.value_dim, amx.DEPTH)
 
     def pack_queries(self, query: Value) -> None:
         """Copy the queries of every head of the group side by side, word by word."""
@@ -235,11 +334,6 @@ class Tiles(Rows):
                 code.store(target, pairs, (j - first) * (2 * spec.key_words) + start)
 
         code.loop(first, code.minimum(first + amx.SIDE, count), key)
-
-    def _pairs(self, source: Value, offset: Value, valid: Value | None) -> Value:
-        """32 elements, where not `valid` 0 and not read."""
-        code, type_ = self.code, vector(I16, amx.DEPTH)
-        return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
 
     def weigh(self, values: Value, count: Value) -> None:
         """output = output * correction + weights @ value, 32 values at a time, the next 32 being copied meanwhile."""

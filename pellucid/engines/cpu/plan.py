@@ -166,7 +166,8 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     wanted = -(-DECODE_TASKS // pairs)
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    # The dot product of pairs is no faster here than converting; matrix tiles are, where there is nothing to split.
-    tiles = spec.tiles and spec.parts == 1
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=tiles, tiles=tiles, parts=1, whole=False)
-    return replace(spec, shared_out=ranges > 1), {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
+    arguments = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
+    tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
+    dots = tiles or (spec.pairs and spec.parts == 1 and spec.target.dot_pays_in_decode)
+    spec = replace(spec, group=group, queries=problem.q_len, pairs=dots, tiles=tiles, parts=1, whole=False)
+    return replace(spec, shared_out=ranges > 1), arguments

@@ -63,6 +63,11 @@ class Target:
         return self.bf16_dot and self.cpu not in SLOW_DOT
 
     @property
+    def dot_pays_in_decode(self) -> bool:
+        """Whether they are in decode as well: on Zen 5 they are 1.4 times as fast from its caches, 0.85 from memory."""
+        return self.dot_pays and self.cpu != "znver5"
+
+    @property
     def requests(self) -> Requests:
         """How memory is asked for before it is read."""
         return REQUESTS.get(self.cpu, Requests())
