@@ -40,6 +40,17 @@ def test_for_another_processor() -> None:
     assert 'target triple = "aarch64-unknown-linux-gnu"' in ir_of(X, X, X, target=ARM)
 
 
+@pytest.mark.parametrize(
+    ("cpu", "one_query", "many"),
+    [("haswell", False, False), ("sapphirerapids", False, False), ("znver4", True, True), ("znver5", False, True)],
+)
+def test_where_pairs_of_bfloat16_are_multiplied(cpu: str, one_query: bool, many: bool) -> None:
+    target = describe("x86_64-unknown-linux-gnu", cpu, "")
+    keys = X.bfloat16()
+    assert ("dpbf16ps" in ir_of(keys[:, :, :1], keys, keys, target=target)) is one_query
+    assert ("dpbf16ps" in ir_of(keys, keys, keys, target=target)) is many
+
+
 def test_what_is_not_asked_for_is_not_in_the_code() -> None:
     plain, causal = (ir_of(X, X, X, is_causal=flag) for flag in (False, True))
     assert "icmp sge" in causal
