@@ -76,9 +76,14 @@ class Decode(Forward):
         functions.prepare(self.score, self.mask, *self.expects)
         return functions
 
-    def fetching(self, block: Block, cache: int) -> Beside | None:
-        """Nothing: all rows go together, so that none comes next."""
-        return None
+    def beside_weights(self, block: Block) -> Beside | None:
+        """Asks for values: memory would rest meanwhile."""
+        products = self.products_in_place
+
+        def fetch(row: Value, rows: int, column: Value, columns: int) -> None:
+            products.fetch_values(block.values, (row * KEYS + column) / columns)
+
+        return None if self.spec.tiles else fetch
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""

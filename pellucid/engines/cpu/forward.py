@@ -12,6 +12,7 @@ from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.pooling import Pooling
 from pellucid.engines.cpu.program import Values, always_finite, condition_of
+from pellucid.engines.cpu.tiles import Beside
 from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
@@ -144,11 +145,11 @@ class Forward(Kernel):
         factor = self._factor_of_scores(masked)
         shift = shift if factor is None or self.bare(masked) else shift * LOG2E
         vectors, extra = self.spec.vectors, len(self.spec.accumulators) - 2
-        fetch = self.fetching(block, cache=1)
+        beside = self.beside_weights(block)
 
         def panel(j: Value, *sums: Value) -> list[Value]:
-            if fetch is not None:  # what the functions read for the next rows
-                fetch(row + self.lanes, 1, j, self.panel)
+            if beside is not None:
+                beside(row, 1, j, self.panel)
             result, weights = list(sums), []
             for v in range(vectors):
                 place = j + v * self.lanes
@@ -171,6 +172,11 @@ class Forward(Kernel):
         self._keep_partial(0, row, _pairwise(Value.__add__, sums[:vectors]))
         for i, sum_ in enumerate(sums[vectors:], 1):
             self._keep_partial(i, row, sum_)
+
+    def beside_weights(self, block: Block) -> Beside | None:
+        """Asks for what the functions read for the next rows, beside each panel of a row's weights."""
+        fetch = self.fetching(block, cache=1)
+        return fetch and (lambda row, rows, column, columns: fetch(row + self.lanes, rows, column, columns))
 
     def _factor_of_scores(self, masked: bool) -> Value | None:
         """What makes a score a power of two, multiplied in with the difference; None if that is done afterwards."""

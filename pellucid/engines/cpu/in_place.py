@@ -15,6 +15,7 @@ from pellucid.engines.cpu.kernel import Kernel
 
 ROWS_AT_ONCE = 4
 KEYS_AT_ONCE = amx.DEPTH  # of the weighted sum
+ROWS_A_TURN = 2  # of values that are asked for beside a panel of weights
 # Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
 HALVES = [
     [lane for eight in range(0, 32, 8) for i in range(4) for lane in (eight + start + i, 32 + eight + start + i)]
@@ -166,6 +167,13 @@ class Rows:
         sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places])
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
+
+    def fetch_values(self, values: Value, turn: Value) -> None:
+        """Ask for a few rows of values beyond those that were asked for with the last tile's."""
+        for row in range(ROWS_A_TURN):
+            later = self._place_of_later(turn * ROWS_A_TURN + row, self.value_row, self.spec.value_dim)
+            for start in range(0, self.spec.value_dim, self.lanes):
+                self._fetch(values, later, start)
 
     def _place_of_later(self, row: Value, stride: Value, width: int) -> Value:
         """Where a row begins that will be read soon; it may lie beyond the last."""
