@@ -400,8 +400,9 @@ class Code:
     ) -> list[Value]:
         """Run `body(i, *carried)` for i from start to stop; it returns the next carried values. Gives the last ones."""
         start, stop = (x if isinstance(x, Value) else self.i64(x) for x in (start, stop))
-        if _times(start, stop, step) == 1:
-            return list(body(start, *carried) or ())
+        times = _times(start, stop, step)
+        if times is not None and times < 2:
+            return list(body(start, *carried) or ()) if times else list(carried)
         before = self.ir.block
         head, inside, after = (self.function.append_basic_block(name) for name in ("loop", "body", "done"))
         self.ir.branch(head)

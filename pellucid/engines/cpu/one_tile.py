@@ -46,23 +46,26 @@ class Unpacked(Products):
     ) -> None:
         """output = weights @ value * correction, for a block of rows; 0 where the correction is 0."""
         code, spec = self.code, self.spec
-        for start, vectors in self.column_groups():
+
+        def columns(column: Value, vectors: int) -> None:
             height, type_ = spec.target.tile_rows(vectors), vector(spec.number, spec.lanes)
             zero = [[code.constant(type_, 0.0)] * vectors] * height
 
-            def block(row: Value, start: int = start, height: int = height, zero: list[list[Value]] = zero) -> None:
+            def block(row: Value) -> None:
                 # Past the last row, the last is computed again.
                 own_rows = [code.minimum(row + r, rows - 1) for r in range(height)]
                 left = [self.weights(row)[0] for row in own_rows]
-                right = code.at(values, start, spec.number)
+                right = code.at(values, column, spec.number)
                 sums = self.product(zero, count, left, right, value_stride, unroll=1)
                 for own, parts in zip(own_rows, sums, strict=True):
                     factor = code.spread(code.load(self.scratch["correction"], spec.number, own), spec.lanes)
                     for v, part in enumerate(parts):
                         result = code.select(factor == 0.0, 0.0, part * factor)
-                        code.store(output, result, own * output_stride + (start + v * spec.lanes))
+                        code.store(output, result, own * output_stride + (column + v * spec.lanes))
 
             code.loop(0, rows, block, step=height)
+
+        self.over_columns(columns)
 
 
 class OneTile(Forward):

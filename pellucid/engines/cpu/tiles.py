@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from functools import partial
 
 from llvmlite import ir
 
@@ -240,18 +240,22 @@ class Products:
 
     def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
         """output = output * correction + weights @ value, for a block of rows."""
-        for start, vectors in self.column_groups():
-            self._weigh_columns(rows, output, values, count, start, vectors)
+        self.over_columns(lambda column, vectors: self._weigh_columns(rows, output, values, count, column, vectors))
 
-    def column_groups(self) -> list[tuple[int, int]]:
-        """Columns of values that are multiplied together: where they begin, and how many vectors they are."""
-        vectors = self.spec.value_width // self.spec.lanes
+    def over_columns(self, use: Callable[..., None]) -> None:
+        """Run `use(column, vectors=…)` for all columns of values, a few vectors of them at a time: a register tile's.
+
+        What it writes is compiled once for each width, of which there are two where they cannot be the same.
+        """
+        vectors, lanes = self.spec.value_width // self.spec.lanes, self.spec.lanes
         count = -(-vectors // self.spec.target.tile_vectors)
-        bounds = [vectors * group // count for group in range(count + 1)]
-        return [(start * self.spec.lanes, stop - start) for start, stop in pairwise(bounds)]
+        narrow, wider = divmod(vectors, count)
+        middle = wider * (narrow + 1)
+        for start, stop, width in ((0, middle, narrow + 1), (middle, vectors, narrow)):
+            self.code.loop(start * lanes, stop * lanes, partial(use, vectors=width), step=width * lanes)
 
     def _weigh_columns(
-        self, rows: Value, output: Value, values: Value, count: Value, column: int, vectors: int
+        self, rows: Value, output: Value, values: Value, count: Value, column: Value, vectors: int
     ) -> None:
         code, spec = self.code, self.spec
         height, type_ = spec.target.tile_rows(vectors), vector(spec.number, spec.lanes)
