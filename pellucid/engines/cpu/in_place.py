@@ -33,6 +33,7 @@ class Rows:
         self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
         self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
         self.rows = self.spec.group * self.spec.queries
+        self.columns = tiles.columns(self.spec.value_dim, self.lanes * self.spec.pair)
 
     @property
     def query_width(self) -> int:
@@ -118,14 +119,8 @@ class Rows:
 
     def clear_sums(self) -> None:
         """Start with zeros."""
-        tiles.zero_rows(
-            self.code,
-            self.spec,
-            self.scratch["values"],
-            self.code.i64(0),
-            self.code.i64(self.rows),
-            self.spec.value_width,
-        )
+        count = self.code.i64(self.rows * self.spec.value_width)
+        self.code.clear(self.scratch["values"], count, self.spec.number)
 
     def sums(self, row: int) -> list[Value]:
         """A row's sums over the keys of a tile."""
@@ -134,14 +129,14 @@ class Rows:
 
     def weigh_some(self, values: Value, key: Value, count: Value) -> None:
         """Add a few values, weighted, to the sums."""
-        columns, sums = tiles.columns(self.spec.value_dim, self.lanes), self.spec.target.registers // 2
-        at_once = min(len(columns), sums)  # whole rows, as memory is read fastest in its order
+        sums = self.spec.target.registers // (2 * self.spec.pair)  # as many vectors each as a word has elements
+        at_once = min(len(self.columns), sums)  # whole rows, as memory is read fastest in its order
         rows_at_once = min(ROWS_AT_ONCE, sums // at_once)
         stop = self.code.minimum(key + KEYS_AT_ONCE, count)
-        for begin in range(0, len(columns), at_once):
+        for begin in range(0, len(self.columns), at_once):
             for first in range(0, self.rows, rows_at_once):
                 rows = range(first, min(first + rows_at_once, self.rows))
-                self._weigh_block(values, key, stop, rows, columns[begin : begin + at_once])
+                self._weigh_block(values, key, stop, rows, self.columns[begin : begin + at_once])
 
     def _weigh_block(
         self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
@@ -216,11 +211,6 @@ class Dots(Rows):
         code, type_ = self.code, vector(I16, amx.DEPTH)
         return code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
 
-    @property
-    def columns(self) -> list[tuple[int, int]]:
-        """Columns of values that two vectors of sums stand for."""
-        return tiles.columns(self.spec.value_dim, amx.DEPTH)
-
     def clear_sums(self) -> None:
         """Start with zeros."""
         count = self.code.i64(self.rows * len(self.columns) * amx.DEPTH)
@@ -235,19 +225,10 @@ class Dots(Rows):
             vectors += (self.code.shuffle(lower, upper, ORDER[i : i + self.lanes]) for i in (0, self.lanes))
         return vectors[: self.spec.value_width // self.lanes]
 
-    def weigh_some(self, values: Value, key: Value, count: Value) -> None:
-        """Add a few values, weighted, to the sums."""
-        sums = self.spec.target.registers // 4  # pairs of them
-        at_once = min(len(self.columns), sums)
-        rows_at_once = min(ROWS_AT_ONCE, sums // at_once)
-        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
-        for begin in range(0, len(self.columns), at_once):
-            for first in range(0, self.rows, rows_at_once):
-                rows = range(first, min(first + rows_at_once, self.rows))
-                self._weigh_pairs(values, key, stop, rows, range(begin, min(begin + at_once, len(self.columns))))
-
-    def _weigh_pairs(self, values: Value, first: Value, stop: Value, rows: range, columns: range) -> None:
-        code, spec, kept, count = self.code, self.spec, self.scratch["values"], len(self.columns)
+    def _weigh_block(
+        self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
+    ) -> None:
+        code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
             sums, two = list(flat), (key, key + 1)
@@ -258,7 +239,7 @@ class Dots(Rows):
             for row in rows:
                 of_row, _ = self.products.weights(code.i64(row))
                 weights.append(code.spread(code.load(of_row, I32, key / 2), self.lanes))
-            for c, (start, length) in enumerate(self.columns[columns.start : columns.stop]):
+            for c, (start, length) in enumerate(columns):
                 valid = tiles.first_lanes(code, amx.DEPTH, length)
                 one = self._pairs(values, own[0] + start, valid)
                 other = self._pairs(values, own[1] + start, lasting if valid is None else lasting & valid)
@@ -272,7 +253,8 @@ class Dots(Rows):
                         sums[place] = self.products.multiply_add(weight, words, sums[place])
             return sums
 
-        places = [((row * count + c) * 2 + half) * self.lanes for row in rows for c in columns for half in (0, 1)]
+        width, halves = len(self.columns) * amx.DEPTH, (0, self.lanes)
+        places = [row * width + start + half for row in rows for start, _ in columns for half in halves]
         sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places], step=2)
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
