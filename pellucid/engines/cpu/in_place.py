@@ -7,13 +7,15 @@ instructions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from pellucid.engines.cpu import amx, tiles
 from pellucid.engines.cpu.builder import I16, I32, Value, vector
 from pellucid.engines.cpu.kernel import Kernel
 
 ROWS_AT_ONCE = 4
+COLUMNS_AT_ONCE, BYTES_AT_ONCE = 16, 512  # of a key at most
 KEYS_AT_ONCE = amx.DEPTH  # of the weighted sum
 ROWS_A_TURN = 2  # of values that are asked for beside a panel of weights
 # Of the eight elements in each 16 bytes of two vectors the lower four, or the upper, interleaved: what costs least.
@@ -23,6 +25,9 @@ HALVES = [
 ]
 # How sums over such columns are put in order.
 ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]
+
+
+Columns = list[tuple[int, int]]  # where vectors of a row begin, and how many of their elements exist
 
 
 class Rows:
@@ -43,12 +48,15 @@ class Rows:
     def pack_queries(self, query: Value) -> None:
         """Copy the queries of every head of the group, scaled."""
         code, spec = self.code, self.spec
-        for member in range(spec.group):
-            source = code.at(query, self.kernel.argument("query_head") * member, spec.storage)
-            target = code.at(self.scratch["queries"], member * spec.queries * self.query_width, spec.number)
-            stride, count = self.kernel.argument("query_row"), code.i64(spec.queries)
-            scales = code.spread(self.kernel.scale(), self.lanes)
+        stride, count = self.kernel.argument("query_row"), code.i64(spec.queries)
+        scales = code.spread(self.kernel.scale(), self.lanes)
+
+        def head(member: Value) -> None:
+            source = code.at(query, member * self.kernel.argument("query_head"), spec.storage)
+            target = code.at(self.scratch["queries"], member * (spec.queries * self.query_width), spec.number)
             tiles.pack_rows(code, spec, source, stride, spec.head_dim, count, target, self.query_width, scales)
+
+        code.loop(0, spec.group, head)
 
     def score(self, keys: Value, count: Value) -> None:
         """query @ key.T into the tile of scores, a vector of keys at a time."""
@@ -77,21 +85,31 @@ class Rows:
         def some(key: Value) -> None:
             # Past the last key, the last is read again; its lanes are masked later.
             offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
-            sums = [[code.constant(self.type, 0.0)] * at_once for _ in range(rows)]
-            columns = tiles.columns(spec.head_dim, self.lanes * spec.pair)
-            factors = [
-                [code.load(query, self.products.word, place + c * self.lanes) for c in range(len(columns))]
-                for place in range(0, rows * self.query_width, self.query_width)
-            ]
-            for i, offset in enumerate(offsets):
-                later = self._place_of_later(key + i, self.key_row, spec.head_dim)
-                for c, column in enumerate(columns):
-                    words = self._words_of_key(keys, offset, *column)
-                    if first:
-                        self._fetch(keys, later, column[0])
-                    for r in range(rows):
-                        sums[r][i] = self.products.multiply_add(factors[r][c], words, sums[r][i])
-            flat = tiles.across_rows(code, [sum_ for of_row in sums for sum_ in of_row], Value.__add__)
+            later = [self._place_of_later(key + i, self.key_row, spec.head_dim) for i in range(at_once)]
+
+            def some_columns(begin: Value, columns: Columns, *flat: Value) -> list[Value]:
+                sums, words = list(flat), begin / spec.pair
+                factors = [
+                    [
+                        code.load(query, self.products.word, words + (place + c * self.lanes))
+                        for c in range(len(columns))
+                    ]
+                    for place in range(0, rows * self.query_width, self.query_width)
+                ]
+                for i, offset in enumerate(offsets):
+                    for c, (start, length) in enumerate(columns):
+                        factor = self._words_of_key(keys, offset + begin, start, length)
+                        if first:
+                            self._fetch(keys, later[i] + begin, start)
+                        for r in range(rows):
+                            place = r * at_once + i
+                            sums[place] = self.products.multiply_add(factors[r][c], factor, sums[place])
+                return sums
+
+            zeros = [code.constant(self.type, 0.0)] * (rows * at_once)
+            most = min(COLUMNS_AT_ONCE, BYTES_AT_ONCE // (self.lanes * spec.pair * spec.storage_size))
+            sums = self._over_columns(spec.head_dim, most, some_columns, zeros)
+            flat = tiles.across_rows(code, sums, Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
                 code.store(tile, own, key + r * spec.tile_stride)
@@ -111,55 +129,87 @@ class Rows:
         code, spec, output = self.code, self.spec, self.scratch["output"]
         self.clear_sums()
         code.loop(0, count, lambda key: self.weigh_some(values, key, count), step=KEYS_AT_ONCE)
-        for row in range(self.rows):
+
+        def add(row: Value) -> None:
             correction = code.spread(code.load(self.scratch["correction"], spec.number, row), self.lanes)
             for v, sum_ in enumerate(self.sums(row)):
                 place = row * spec.value_width + v * self.lanes
                 code.store(output, code.fma(code.load(output, self.type, place), correction, sum_), place)
+
+        code.loop(0, self.rows, add)
 
     def clear_sums(self) -> None:
         """Start with zeros."""
         count = self.code.i64(self.rows * self.spec.value_width)
         self.code.clear(self.scratch["values"], count, self.spec.number)
 
-    def sums(self, row: int) -> list[Value]:
+    def sums(self, row: Value) -> list[Value]:
         """A row's sums over the keys of a tile."""
-        places = range(row * self.spec.value_width, (row + 1) * self.spec.value_width, self.lanes)
+        places = (row * self.spec.value_width + start for start in range(0, self.spec.value_width, self.lanes))
         return [self.code.load(self.scratch["values"], self.type, place) for place in places]
 
     def weigh_some(self, values: Value, key: Value, count: Value) -> None:
         """Add a few values, weighted, to the sums."""
         sums = self.spec.target.registers // (2 * self.spec.pair)  # as many vectors each as a word has elements
         at_once = min(len(self.columns), sums)  # whole rows, as memory is read fastest in its order
-        rows_at_once = min(ROWS_AT_ONCE, sums // at_once)
-        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
-        for begin in range(0, len(self.columns), at_once):
-            for first in range(0, self.rows, rows_at_once):
-                rows = range(first, min(first + rows_at_once, self.rows))
-                self._weigh_block(values, key, stop, rows, self.columns[begin : begin + at_once])
+        rows_at_once = min(ROWS_AT_ONCE, sums // at_once, self.rows)
+        keys = (key, self.code.minimum(key + KEYS_AT_ONCE, count))
+
+        def some_columns(begin: Value, columns: Columns) -> None:
+            block = partial(self._weigh_block, values, keys, begin, columns)
+            stop = self.rows // rows_at_once * rows_at_once
+            block(self.code.i64(0), rows_at_once, first=True)
+            self.code.loop(rows_at_once, stop, partial(block, rows=rows_at_once), step=rows_at_once)
+            if stop < self.rows:
+                block(self.code.i64(stop), self.rows - stop)
+
+        self._over_columns(self.spec.value_dim, at_once, some_columns)
+
+    def _over_columns(
+        self, width: int, at_once: int, use: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
+    ) -> Sequence[Value]:
+        """Run `use(begin, columns, *carried)` for a few columns of a row at a time; they are counted from `begin`.
+
+        What it writes is compiled once, and again for the last if they are fewer.
+        """
+        lanes = self.lanes * self.spec.pair
+        step = at_once * lanes
+        whole, some = width // step * step, tiles.columns(step, lanes)
+        carried = self.code.loop(0, whole, lambda begin, *now: use(begin, some, *now), carried, step=step)
+        if whole < width:
+            carried = use(self.code.i64(whole), tiles.columns(width - whole, lanes), *carried) or ()
+        return carried
 
     def _weigh_block(
-        self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
+        self,
+        values: Value,
+        keys: tuple[Value, Value],
+        begin: Value,
+        columns: Columns,
+        row: Value,
+        rows: int,
+        first: bool = False,
     ) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
-            sums, own = list(flat), key * self.value_row
-            later = self._place_of_later(key, self.value_row, spec.value_dim)
-            places = (key + row * spec.tile_stride for row in rows)
+            sums, own = list(flat), key * self.value_row + begin
+            later = self._place_of_later(key, self.value_row, spec.value_dim) + begin
+            places = (key + (row + r) * spec.tile_stride for r in range(rows))
             weights = [code.spread(code.load(self.scratch["tile"], spec.number, at), self.lanes) for at in places]
             for v, (start, length) in enumerate(columns):
                 valid = tiles.first_lanes(code, self.lanes, length)
                 value = tiles.load_numbers(code, spec, values, own + start, self.lanes, valid)
-                if not rows.start:
+                if first:
                     self._fetch(values, later, start)
                 for r, weight in enumerate(weights):
                     place = r * len(columns) + v
                     sums[place] = code.fma(weight, value, sums[place])
             return sums
 
-        places = [row * spec.value_width + start for row in rows for start, _ in columns]
-        sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places])
+        firsts = [(row + r) * spec.value_width + begin for r in range(rows)]
+        places = [place + start for place in firsts for start, _ in columns]
+        sums = code.loop(*keys, step, [code.load(kept, self.type, place) for place in places])
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
@@ -175,7 +225,7 @@ class Rows:
         return (row + max(1, self.spec.target.requests.ahead // (width * self.spec.storage_size))) * stride
 
     def _fetch(self, source: Value, row: Value, start: int) -> None:
-        """Ask for a row from a column on."""
+        """Ask for a row from a column on; both are counted from multiples of 64 bytes."""
         if start * self.spec.storage_size % 64 == 0:
             self.code.prefetch(source, self.spec.storage, row + start, cache=self.spec.target.requests.cache)
 
@@ -190,16 +240,13 @@ class Dots(Rows):
         """Copy the queries of every head of the group. Scaling would round them: they are negated if it is negative."""
         code, spec, width = self.code, self.spec, 2 * self.query_width
         sign = code.spread(code.select(self.kernel.scale() < 0.0, code.constant(I16, -0x8000), 0), amx.DEPTH)
-        for member in range(spec.group):
-            head = self.kernel.argument("query_head") * member
 
-            def row(i: Value, member: int = member, head: Value = head) -> None:
-                place, target = head + i * self.kernel.argument("query_row"), (i + member * spec.queries) * width
-                for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
-                    bits = self._pairs(query, place + start, tiles.first_lanes(code, amx.DEPTH, length)) ^ sign
-                    code.store(self.scratch["queries"], bits, target + start)
+        def row(place: Value, number: Value) -> None:
+            for start, length in tiles.columns(spec.head_dim, amx.DEPTH):
+                bits = self._pairs(query, place + start, tiles.first_lanes(code, amx.DEPTH, length)) ^ sign
+                code.store(self.scratch["queries"], bits, number * width + start)
 
-            code.loop(0, spec.queries, row)
+        self._over_queries(row)
 
     def _words_of_key(self, keys: Value, offset: Value, start: int, length: int) -> Value:
         """A vector of pairs of a key."""
@@ -216,34 +263,52 @@ class Dots(Rows):
         count = self.code.i64(self.rows * len(self.columns) * amx.DEPTH)
         self.code.clear(self.scratch["values"], count, self.spec.number)
 
-    def sums(self, row: int) -> list[Value]:
+    def _over_queries(self, use: Callable[[Value, Value], None]) -> None:
+        """Run `use(place, row)` for the queries of every head of the group: where each lies, and its number."""
+        code, spec = self.code, self.spec
+
+        def head(member: Value) -> None:
+            first, stride = member * self.kernel.argument("query_head"), self.kernel.argument("query_row")
+            code.loop(0, spec.queries, lambda i: use(first + i * stride, member * spec.queries + i))
+
+        code.loop(0, spec.group, head)
+
+    def sums(self, row: Value) -> list[Value]:
         """A row's sums over the keys of a tile, in the columns' order."""
         vectors: list[Value] = []
-        for place in range(row * len(self.columns), (row + 1) * len(self.columns)):
-            halves = (place * amx.DEPTH, place * amx.DEPTH + self.lanes)
+        for c in range(len(self.columns)):
+            place = (row * len(self.columns) + c) * amx.DEPTH
+            halves = (place, place + self.lanes)
             lower, upper = (self.code.load(self.scratch["values"], self.type, half) for half in halves)
             vectors += (self.code.shuffle(lower, upper, ORDER[i : i + self.lanes]) for i in (0, self.lanes))
         return vectors[: self.spec.value_width // self.lanes]
 
     def _weigh_block(
-        self, values: Value, first: Value, stop: Value, rows: range, columns: list[tuple[int, int]]
+        self,
+        values: Value,
+        keys: tuple[Value, Value],
+        begin: Value,
+        columns: Columns,
+        row: Value,
+        rows: int,
+        first: bool = False,
     ) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
             sums, two = list(flat), (key, key + 1)
-            lasting = code.spread(two[1] < stop, amx.DEPTH)
-            own = [k * self.value_row for k in two]
-            later = [self._place_of_later(k, self.value_row, spec.value_dim) for k in two]
+            lasting = code.spread(two[1] < keys[1], amx.DEPTH)
+            own = [k * self.value_row + begin for k in two]
+            later = [self._place_of_later(k, self.value_row, spec.value_dim) + begin for k in two]
             weights = []
-            for row in rows:
-                of_row, _ = self.products.weights(code.i64(row))
+            for r in range(rows):
+                of_row, _ = self.products.weights(row + r)
                 weights.append(code.spread(code.load(of_row, I32, key / 2), self.lanes))
             for c, (start, length) in enumerate(columns):
                 valid = tiles.first_lanes(code, amx.DEPTH, length)
                 one = self._pairs(values, own[0] + start, valid)
                 other = self._pairs(values, own[1] + start, lasting if valid is None else lasting & valid)
-                if not rows.start:
+                if first:
                     for row_ahead in later:
                         self._fetch(values, row_ahead, start)
                 for half in (0, 1):
@@ -254,8 +319,9 @@ class Dots(Rows):
             return sums
 
         width, halves = len(self.columns) * amx.DEPTH, (0, self.lanes)
-        places = [row * width + start + half for row in rows for start, _ in columns for half in halves]
-        sums = code.loop(first, stop, step, [code.load(kept, self.type, place) for place in places], step=2)
+        firsts = [(row + r) * width + begin for r in range(rows)]
+        places = [place + (start + half) for place in firsts for start, _ in columns for half in halves]
+        sums = code.loop(*keys, step, [code.load(kept, self.type, place) for place in places], step=2)
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
@@ -279,19 +345,14 @@ class Tiles(Dots):
         code, spec, target = self.code, self.spec, self.scratch["queries"]
         # Scaling would round them again: they are only negated if the scale is negative.
         sign = code.select(self.kernel.scale() < 0.0, code.constant(I32, -0x7FFF8000), 0)
-        for member in range(spec.group):
-            head = self.kernel.argument("query_head") * member
 
-            def row(i: Value, member: int = member, head: Value = head) -> None:
-                place = head + i * self.kernel.argument("query_row")
+        def row(place: Value, number: Value) -> None:
+            def word(w: Value) -> None:
+                code.store(target, self.products.load_word(query, place, w) ^ sign, w * amx.SIDE + number)
 
-                def word(w: Value) -> None:
-                    bits = self.products.load_word(query, place, w) ^ sign
-                    code.store(target, bits, w * amx.SIDE + i + member * spec.queries)
+            code.loop(0, spec.words, word)
 
-                code.loop(0, spec.words, word)
-
-            code.loop(0, spec.queries, row)
+        self._over_queries(row)
         tiles.zero_rows(code, spec, target, code.i64(spec.words), code.i64(spec.key_words), amx.SIDE)
 
     def score(self, keys: Value, count: Value) -> None:
@@ -340,11 +401,11 @@ class Tiles(Dots):
         blocks = self.code.i64(2 * len(self.columns))
         tiles.zero_rows(self.code, self.spec, self.scratch["values"], self.code.i64(0), blocks, amx.SIDE**2)
 
-    def sums(self, row: int) -> list[Value]:
+    def sums(self, row: Value) -> list[Value]:
         """A row's sums over the keys of a tile, in the columns' order."""
         vectors: list[Value] = []
         for c in range(len(self.columns)):
-            places = ((2 * c + half) * amx.SIDE + row for half in (0, 1))
+            places = (row + (2 * c + half) * amx.SIDE for half in (0, 1))
             lower, upper = (self.code.load(self.scratch["values"], self.type, place * amx.SIDE) for place in places)
             vectors += (self.code.shuffle(lower, upper, ORDER[i : i + amx.SIDE]) for i in (0, amx.SIDE))
         return vectors[: self.spec.value_width // self.lanes]

@@ -353,12 +353,14 @@ class Kernel(ABC):
         loads = self.functions.rows_of(self.score, self.mask)
 
         def fetch(row: Value, rows: int, column: Value, columns: int) -> None:
-            for query in (code.minimum(row + r, block.rows - 1) for r in range(rows)):
-                functions = self.of_row(block, query)
+            def one(r: Value) -> None:
+                functions = self.of_row(block, code.minimum(row + r, block.rows - 1))
                 for load in loads:
                     line = max(1, LINE // bytes_of(STORED[self.program.slots[id(load.value)].dtype]))
                     places = (code.minimum(column + start, block.count - 1) for start in range(0, columns, line))
                     functions.fetch(load, (block.key + place for place in places), cache)
+
+            code.loop(0, rows, one)
 
         return fetch if loads else None
 
