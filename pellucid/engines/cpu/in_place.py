@@ -38,7 +38,8 @@ class Rows:
         self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
         self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
         self.rows = self.spec.group * self.spec.queries
-        self.columns = tiles.columns(self.spec.value_dim, self.lanes * self.spec.pair)
+        self.elements = self.lanes * self.spec.pair  # of a key or value in a vector
+        self.columns = tiles.columns(self.spec.value_dim, self.elements)
 
     @property
     def query_width(self) -> int:
@@ -87,8 +88,8 @@ class Rows:
             offsets = [code.minimum(key + i, count - 1) * self.key_row for i in range(at_once)]
             later = [self._place_of_later(key + i, self.key_row, spec.head_dim) for i in range(at_once)]
 
-            def some_columns(begin: Value, columns: Columns, *flat: Value) -> list[Value]:
-                sums, words = list(flat), begin / spec.pair
+            def some_columns(begin: Value, count: int, *flat: Value) -> list[Value]:
+                sums, words, columns = list(flat), begin / spec.pair, tiles.columns(count, self.elements)
                 factors = [
                     [
                         code.load(query, self.products.word, words + (place + c * self.lanes))
@@ -107,8 +108,8 @@ class Rows:
                 return sums
 
             zeros = [code.constant(self.type, 0.0)] * (rows * at_once)
-            most = min(COLUMNS_AT_ONCE, BYTES_AT_ONCE // (self.lanes * spec.pair * spec.storage_size))
-            sums = self._over_columns(spec.head_dim, most, some_columns, zeros)
+            most = min(COLUMNS_AT_ONCE * self.elements, BYTES_AT_ONCE // spec.storage_size)
+            sums = tiles.in_steps(code, spec.head_dim, most, some_columns, zeros)
             flat = tiles.across_rows(code, sums, Value.__add__)
             for r in range(rows):
                 own = flat if rows == 1 else code.shuffle(flat, flat, range(r * at_once, (r + 1) * at_once))
@@ -155,30 +156,15 @@ class Rows:
         rows_at_once = min(ROWS_AT_ONCE, sums // at_once, self.rows)
         keys = (key, self.code.minimum(key + KEYS_AT_ONCE, count))
 
-        def some_columns(begin: Value, columns: Columns) -> None:
-            block = partial(self._weigh_block, values, keys, begin, columns)
+        def some_columns(begin: Value, count: int) -> None:
+            block = partial(self._weigh_block, values, keys, begin, tiles.columns(count, self.elements))
             stop = self.rows // rows_at_once * rows_at_once
             block(self.code.i64(0), rows_at_once, first=True)
             self.code.loop(rows_at_once, stop, partial(block, rows=rows_at_once), step=rows_at_once)
             if stop < self.rows:
                 block(self.code.i64(stop), self.rows - stop)
 
-        self._over_columns(self.spec.value_dim, at_once, some_columns)
-
-    def _over_columns(
-        self, width: int, at_once: int, use: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
-    ) -> Sequence[Value]:
-        """Run `use(begin, columns, *carried)` for a few columns of a row at a time; they are counted from `begin`.
-
-        What it writes is compiled once, and again for the last if they are fewer.
-        """
-        lanes = self.lanes * self.spec.pair
-        step = at_once * lanes
-        whole, some = width // step * step, tiles.columns(step, lanes)
-        carried = self.code.loop(0, whole, lambda begin, *now: use(begin, some, *now), carried, step=step)
-        if whole < width:
-            carried = use(self.code.i64(whole), tiles.columns(width - whole, lanes), *carried) or ()
-        return carried
+        tiles.in_steps(self.code, self.spec.value_dim, at_once * self.elements, some_columns)
 
     def _weigh_block(
         self,

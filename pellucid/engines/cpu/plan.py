@@ -67,6 +67,15 @@ class Plan:
     pools: tuple[Pool, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
+    @property
+    def result_bytes(self) -> int:
+        """Memory that the results of one call take."""
+        with torch.device("meta"):
+            output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype)
+            state = RowState.empty(self.spec, self.rows, self.number).tensors
+            pooled = self._pooled() if self.pools else {}
+        return sum(tensor.nbytes for tensor in (output, *state.values(), *pooled.values()))
+
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
         output = memory.empty(shape, self.dtype)
@@ -111,6 +120,7 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     plan = _plans.get(signature)
     if plan is None:
         plan = _plan(problem, program)
+        memory.keep_freed(plan.result_bytes)
         with _lock:
             while len(_plans) >= MOST_PLANS:
                 del _plans[next(iter(_plans))]

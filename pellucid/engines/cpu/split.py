@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pellucid.engines.cpu.amx import DEPTH, SIDE, Operand, Tiles
 from pellucid.engines.cpu.builder import F32, I1, I32, Value, vector
 from pellucid.engines.cpu.layout import KEYS
-from pellucid.engines.cpu.tiles import Beside, columns, first_lanes, load_numbers, transposed, zero_rows
+from pellucid.engines.cpu.tiles import Beside, first_lanes, in_steps, load_numbers, transposed, zero_rows
 
 HALF, UPPER, MAGNITUDE = 0x8000, -0x10000, 0x7FFFFFFF  # bits of a float32, of which the upper half is a bfloat16
 INFINITE = 0x7F800000
@@ -109,11 +109,14 @@ class Split(Tiles):
         code, spec = self.code, self.spec
 
         def block(word: Value) -> None:
-            for part in range(spec.parts):
-                source = code.at(self.scratch["split_keys"], word + part * spec.part_size("split_keys"), I32)
-                rows = [code.load(source, vector(I32, SIDE), i * spec.key_words) for i in range(SIDE)]
-                for i, turned in enumerate(transposed(code, rows)):
-                    code.store(column, turned, (word + i) * spec.panel + part * spec.part_size("keys"))
+            code.loop(0, spec.parts, lambda part: of_part(word, part))
+
+        def of_part(word: Value, part: Value) -> None:
+            source = code.at(self.scratch["split_keys"], word + part * spec.part_size("split_keys"), I32)
+            target = code.at(column, word * spec.panel + part * spec.part_size("keys"), I32)
+            rows = [code.load(source, vector(I32, SIDE), i * spec.key_words) for i in range(SIDE)]
+            for i, turned in enumerate(transposed(code, rows)):
+                code.store(target, turned, i * spec.panel)
 
         code.loop(0, spec.key_words, block, step=SIDE)
 
@@ -124,7 +127,8 @@ class Split(Tiles):
         def pair(i: Value, so_far: Value) -> list[Value]:
             row = (i >> 4) * DEPTH + (i & (SIDE - 1))
             exist = [code.spread(one < count, SIDE) for one in (row, row + SIDE)]
-            for start, length in columns(spec.value_dim, SIDE):
+
+            def some(start: Value, length: int, so_far: Value) -> list[Value]:
                 inside = first_lanes(code, SIDE, length)
                 valid = exist if inside is None else [exists & inside for exists in exist]
                 low, high = (
@@ -132,8 +136,9 @@ class Split(Tiles):
                     for one, mask in zip((row, row + SIDE), valid, strict=True)
                 )
                 self.store_words(low, high, target, i * spec.value_width + start, "values", any_number=True)
-                so_far = self._larger(so_far, low, high)
-            return [so_far]
+                return [self._larger(so_far, low, high)]
+
+            return list(in_steps(code, spec.value_dim, SIDE, some, [so_far]))
 
         self._keep_largest("values", target, code.loop(0, self.weight_words(count), pair, [self._nothing()]))
 
@@ -150,20 +155,22 @@ class Split(Tiles):
     ) -> Value:
         """Split a row of a query or key, zeros if it does not exist; gives the largest magnitudes so far."""
         code, spec = self.code, self.spec
-        for start in range(0, spec.head_dim, DEPTH):
+
+        def some(start: Value, count: int, so_far: Value) -> list[Value]:
             halves = []
-            for half in (start, start + SIDE):
-                length = min(SIDE, spec.head_dim - half)
+            for half in (0, SIDE):
+                length = min(SIDE, count - half)
                 if length <= 0:
                     halves.append(code.constant(vector(spec.number, SIDE), 0.0))
                     continue
                 inside, valid = first_lanes(code, SIDE, length), code.spread(exists, SIDE)
                 valid = valid if inside is None else valid & inside
-                numbers = load_numbers(code, spec, source, first + half, SIDE, valid)
+                numbers = load_numbers(code, spec, source, first + start + half, SIDE, valid)
                 halves.append(numbers if scales is None else numbers * scales)
-            self.store_words(halves[0], halves[1], target, place + start // 2, name, any_number=True)
-            so_far = self._larger(so_far, *halves)
-        return so_far
+            self.store_words(halves[0], halves[1], target, place + (start >> 1), name, any_number=True)
+            return [self._larger(so_far, *halves)]
+
+        return in_steps(code, spec.head_dim, DEPTH, some, [so_far])[0]
 
     def _nothing(self) -> Value:
         return self.code.constant(vector(I32, SIDE), 0)
@@ -228,10 +235,7 @@ class Split(Tiles):
         code, spec = self.code, self.spec
 
         def block(row: Value) -> None:
-            whole = spec.value_width // DEPTH * DEPTH
-            code.loop(0, whole, lambda column: columns_at(row, column, 2), step=DEPTH)
-            if whole < spec.value_width:
-                columns_at(row, code.i64(whole), 1)
+            in_steps(code, spec.value_width, DEPTH, lambda column, count: columns_at(row, column, count // SIDE))
 
         def columns_at(row: Value, column: Value, width: int) -> None:
             left, stride = self.weights(row)

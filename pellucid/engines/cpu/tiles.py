@@ -54,6 +54,18 @@ def columns(width: int, lanes: int) -> list[tuple[int, int]]:
     return [(start, min(lanes, width - start)) for start in range(0, width, lanes)]
 
 
+def in_steps(
+    code: Code, width: int, step: int, use: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
+) -> Sequence[Value]:
+    """Run `use(start, count, *carried)` for `step` columns of a row at a time, and at last for those that are left.
+
+    What it writes is compiled once for each count. Gives the last carried values.
+    """
+    whole = width // step * step
+    carried = code.loop(0, whole, lambda start, *now: use(start, step, *now), carried, step=step)
+    return carried if whole == width else use(code.i64(whole), width - whole, *carried) or ()
+
+
 def first_lanes(code: Code, lanes: int, count: int) -> Value | None:
     """A mask of the first `count` lanes, or None for all."""
     return None if count == lanes else code.ramp(I32, lanes) < count

@@ -1,14 +1,20 @@
 """Memory for results: large ones ask for huge pages, and are written whole all the same."""
 
 import mmap
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import pellucid
+from pellucid import LogSumExp, Pooled, TopK
+from pellucid.arguments import describe
 from pellucid.engines.cpu import memory
+from pellucid.engines.cpu.plan import plan_of
 
 
 def wishes_huge_pages(tensor: torch.Tensor) -> bool:
@@ -38,3 +44,35 @@ def test_a_large_output_is_written_whole() -> None:
     assert output.nbytes >= memory.LARGE
     expected = torch.softmax(query.double() @ key.double().mT, -1) @ value.double()
     torch.testing.assert_close(output.double(), expected, atol=2e-6, rtol=0)
+
+
+ROUNDS = """
+import resource, sys, torch
+from pellucid.engines.cpu import memory
+memory.keep_freed(int(sys.argv[1]))
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    results = [torch.ones(1 << 18) for _ in range(12)]  # a megabyte each
+    del results
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps freed memory by other rules")
+def test_freed_memory_is_kept_for_the_next_call() -> None:
+    def pages_cleared(size: int) -> int:
+        done = subprocess.run([sys.executable, "-c", ROUNDS, str(size)], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    pages = (12 << 20) // mmap.PAGESIZE
+    assert pages_cleared(12 << 20) < pages // 4 < pages_cleared(0)
+
+
+def test_a_plan_knows_how_much_it_writes() -> None:
+    query, key, value = torch.randn(1, 3, 70, 16), torch.randn(1, 3, 300, 16), torch.randn(1, 3, 300, 20)
+    readouts = (LogSumExp(), TopK(4), Pooled(32, 64))
+    problem = describe(query, key, value, None, 0.0, False, None, False, None, None, None, readouts)[0]
+    plan, inputs = plan_of(problem)
+    written = plan.run(inputs, (1, 3, 70, 20))
+    tensors = [written.output, *written.state.tensors.values(), *plan._pooled().values()]
+    assert plan.result_bytes == sum(tensor.nbytes for tensor in tensors) > 3 * 70 * 20 * 4
