@@ -42,7 +42,7 @@ def signature(
     """What calls have in common that can be run alike; None for a call that must be looked at."""
     if dropout_p.__class__ is not float or dropout_p or is_causal.__class__ is not bool:
         return None
-    if enable_gqa.__class__ is not bool or not (scale is None or scale.__class__ is float) or _looked_on():
+    if enable_gqa.__class__ is not bool or not (scale is None or scale.__class__ is float) or looked_on():
         return None
     gradients = torch.is_grad_enabled()
     try:
@@ -117,7 +117,7 @@ def _asked(readout: Readout) -> Hashable:
     return readout.__class__, readout.size
 
 
-def _looked_on() -> bool:
+def looked_on() -> bool:
     """Whether somebody must see torch's operations, or changes what they compute."""
     return (
         torch.is_autocast_enabled("cpu")

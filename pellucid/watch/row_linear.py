@@ -1,0 +1,63 @@
+"""Linear layers of an accelerated model: one row at a time, they go at the speed at which memory is read.
+
+Beside attention a step of a generation is little else. All other inputs go torch's way.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pellucid import engines, repeated
+from pellucid.engines.cpu.row import DTYPES, row_through
+
+
+class RowLinear(nn.Linear):
+    """nn.Linear, but for one row of bfloat16 or float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's output, [..., out_features]."""
+        if torch.compiler.is_compiling() or not _is_one_row(input, self.weight, self.bias):
+            return super().forward(input)
+        return row_through(input, self.weight, self.bias)
+
+
+def take_rows(model: nn.Module) -> None:
+    """Let the model's linear layers take single rows this way."""
+    _replace_class(model, nn.Linear, RowLinear)
+
+
+def leave_rows(model: nn.Module) -> None:
+    """Undo `take_rows`."""
+    _replace_class(model, RowLinear, nn.Linear)
+
+
+def _replace_class(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new
+
+
+def _is_one_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a layer's operands are one row and weights that simply lie in memory, and their product is all."""
+    if row.dtype not in DTYPES or row.numel() != weight.shape[-1] or row.shape[-1:] != weight.shape[-1:]:
+        return False
+    operands = (row, weight) if bias is None else (row, weight, bias)
+    return (
+        all(_is_plain(tensor, row.dtype) for tensor in operands)
+        and engines.preferred() == "cpu"
+        and not repeated.looked_on()
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in operands))
+    )
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        tensor.__class__ in repeated.PLAIN
+        and tensor.is_cpu
+        and tensor.dtype is dtype
+        and tensor.layout is torch.strided
+        and tensor.numel() > 0
+        and tensor.stride(-1) == 1
+        and not tensor.is_neg()
+    )
