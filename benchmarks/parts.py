@@ -72,7 +72,7 @@ def clocked(model: Any, clock: Clock) -> Iterator[None]:
     from transformers.cache_utils import DynamicLayer
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from pellucid.watch import register
+    from pellucid.watch import register, row_linear
     from pellucid.watch.growing_cache import _growing
 
     register()
@@ -86,6 +86,8 @@ def clocked(model: Any, clock: Clock) -> Iterator[None]:
             stack.enter_context(mock.patch.object(kind, "update", clock.timed("cache", kind.update)))
         linear = clock.timed("linear", torch.nn.Linear.forward)
         stack.enter_context(mock.patch.object(torch.nn.Linear, "forward", lambda self, x: linear(self, x)))
+        row = clock.timed("linear", row_linear.row_through)
+        stack.enter_context(mock.patch.object(row_linear, "row_through", row))
         stack.enter_context(mock.patch.object(model, "forward", clock.forward(model.forward)))
         yield
 
