@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from pellucid.engines.cpu import amx, tiles
 from pellucid.engines.cpu.builder import I16, I32, Value, vector
@@ -27,7 +28,14 @@ HALVES = [
 ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]
 
 
-Columns = list[tuple[int, int]]  # where vectors of a row begin, and how many of their elements exist
+class Part(NamedTuple):
+    """Some columns of some values."""
+
+    values: Value
+    first: Value  # of the values
+    stop: Value
+    begin: Value  # of the columns
+    columns: list[tuple[int, int]]  # where vectors begin from there, and how many of their elements exist
 
 
 class Rows:
@@ -154,48 +162,40 @@ class Rows:
         sums = self.spec.target.registers // (2 * self.spec.pair)  # as many vectors each as a word has elements
         at_once = min(len(self.columns), sums)  # whole rows, as memory is read fastest in its order
         rows_at_once = min(ROWS_AT_ONCE, sums // at_once, self.rows)
-        keys = (key, self.code.minimum(key + KEYS_AT_ONCE, count))
+        stop = self.code.minimum(key + KEYS_AT_ONCE, count)
 
         def some_columns(begin: Value, count: int) -> None:
-            block = partial(self._weigh_block, values, keys, begin, tiles.columns(count, self.elements))
-            stop = self.rows // rows_at_once * rows_at_once
-            block(self.code.i64(0), rows_at_once, first=True)
-            self.code.loop(rows_at_once, stop, partial(block, rows=rows_at_once), step=rows_at_once)
-            if stop < self.rows:
-                block(self.code.i64(stop), self.rows - stop)
+            part = Part(values, key, stop, begin, tiles.columns(count, self.elements))
+            whole = self.rows // rows_at_once * rows_at_once
+            self._weigh_part(part, self.code.i64(0), rows_at_once, first=True)
+            others = partial(self._weigh_part, part, rows=rows_at_once)
+            self.code.loop(rows_at_once, whole, others, step=rows_at_once)
+            if whole < self.rows:
+                self._weigh_part(part, self.code.i64(whole), self.rows - whole)
 
         tiles.in_steps(self.code, self.spec.value_dim, at_once * self.elements, some_columns)
 
-    def _weigh_block(
-        self,
-        values: Value,
-        keys: tuple[Value, Value],
-        begin: Value,
-        columns: Columns,
-        row: Value,
-        rows: int,
-        first: bool = False,
-    ) -> None:
+    def _weigh_part(self, part: Part, row: Value, rows: int, first: bool = False) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
-            sums, own = list(flat), key * self.value_row + begin
-            later = self._place_of_later(key, self.value_row, spec.value_dim) + begin
+            sums, own = list(flat), key * self.value_row + part.begin
+            later = self._place_of_later(key, self.value_row, spec.value_dim) + part.begin
             places = (key + (row + r) * spec.tile_stride for r in range(rows))
             weights = [code.spread(code.load(self.scratch["tile"], spec.number, at), self.lanes) for at in places]
-            for v, (start, length) in enumerate(columns):
+            for v, (start, length) in enumerate(part.columns):
                 valid = tiles.first_lanes(code, self.lanes, length)
-                value = tiles.load_numbers(code, spec, values, own + start, self.lanes, valid)
+                value = tiles.load_numbers(code, spec, part.values, own + start, self.lanes, valid)
                 if first:
-                    self._fetch(values, later, start)
+                    self._fetch(part.values, later, start)
                 for r, weight in enumerate(weights):
-                    place = r * len(columns) + v
+                    place = r * len(part.columns) + v
                     sums[place] = code.fma(weight, value, sums[place])
             return sums
 
-        firsts = [(row + r) * spec.value_width + begin for r in range(rows)]
-        places = [place + start for place in firsts for start, _ in columns]
-        sums = code.loop(*keys, step, [code.load(kept, self.type, place) for place in places])
+        firsts = [(row + r) * spec.value_width + part.begin for r in range(rows)]
+        places = [place + start for place in firsts for start, _ in part.columns]
+        sums = code.loop(part.first, part.stop, step, [code.load(kept, self.type, place) for place in places])
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
@@ -269,45 +269,36 @@ class Dots(Rows):
             vectors += (self.code.shuffle(lower, upper, ORDER[i : i + self.lanes]) for i in (0, self.lanes))
         return vectors[: self.spec.value_width // self.lanes]
 
-    def _weigh_block(
-        self,
-        values: Value,
-        keys: tuple[Value, Value],
-        begin: Value,
-        columns: Columns,
-        row: Value,
-        rows: int,
-        first: bool = False,
-    ) -> None:
+    def _weigh_part(self, part: Part, row: Value, rows: int, first: bool = False) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
             sums, two = list(flat), (key, key + 1)
-            lasting = code.spread(two[1] < keys[1], amx.DEPTH)
-            own = [k * self.value_row + begin for k in two]
-            later = [self._place_of_later(k, self.value_row, spec.value_dim) + begin for k in two]
+            lasting = code.spread(two[1] < part.stop, amx.DEPTH)
+            own = [k * self.value_row + part.begin for k in two]
+            later = [self._place_of_later(k, self.value_row, spec.value_dim) + part.begin for k in two]
             weights = []
             for r in range(rows):
                 of_row, _ = self.products.weights(row + r)
                 weights.append(code.spread(code.load(of_row, I32, key / 2), self.lanes))
-            for c, (start, length) in enumerate(columns):
+            for c, (start, length) in enumerate(part.columns):
                 valid = tiles.first_lanes(code, amx.DEPTH, length)
-                one = self._pairs(values, own[0] + start, valid)
-                other = self._pairs(values, own[1] + start, lasting if valid is None else lasting & valid)
+                one = self._pairs(part.values, own[0] + start, valid)
+                other = self._pairs(part.values, own[1] + start, lasting if valid is None else lasting & valid)
                 if first:
                     for row_ahead in later:
-                        self._fetch(values, row_ahead, start)
+                        self._fetch(part.values, row_ahead, start)
                 for half in (0, 1):
                     words = code.shuffle(one, other, HALVES[half]).bits(self.products.word)
                     for r, weight in enumerate(weights):
-                        place = (r * len(columns) + c) * 2 + half
+                        place = (r * len(part.columns) + c) * 2 + half
                         sums[place] = self.products.multiply_add(weight, words, sums[place])
             return sums
 
         width, halves = len(self.columns) * amx.DEPTH, (0, self.lanes)
-        firsts = [(row + r) * width + begin for r in range(rows)]
-        places = [place + (start + half) for place in firsts for start, _ in columns for half in halves]
-        sums = code.loop(*keys, step, [code.load(kept, self.type, place) for place in places], step=2)
+        firsts = [(row + r) * width + part.begin for r in range(rows)]
+        places = [place + (start + half) for place in firsts for start, _ in part.columns for half in halves]
+        sums = code.loop(part.first, part.stop, step, [code.load(kept, self.type, place) for place in places], step=2)
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
