@@ -42,6 +42,8 @@ def _is_one_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether a layer's operands are one row and weights that simply lie in memory, and their product is all."""
     if row.dtype not in DTYPES or row.numel() != weight.shape[-1] or row.shape[-1:] != weight.shape[-1:]:
         return False
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):  # torch would spread them
+        return False
     operands = (row, weight) if bias is None else (row, weight, bias)
     return (
         all(_is_plain(tensor, row.dtype) for tensor in operands)

@@ -40,15 +40,17 @@ def row_of(*batch: int) -> Tensor:
     return torch.randn(*batch, 70, generator=torch.Generator().manual_seed(1)).bfloat16()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @torch.no_grad()
-def test_a_row_goes_our_way_and_comes_to_the_same(taken: list[Tensor]) -> None:
-    model, row = perceptron(), row_of(1, 1)
+def test_a_row_goes_our_way_and_comes_to_the_same(dtype: torch.dtype, taken: list[Tensor]) -> None:
+    model, row = perceptron().to(dtype), row_of(1, 1).to(dtype)
     expected = model(row)
     assert not taken
     found = pellucid.accelerate(model)(row)
     assert len(taken) == 2
     assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, rtol=2**-6, atol=2**-8)
+    bound = {torch.bfloat16: 2**-6, torch.float32: 1e-5}[dtype]
+    torch.testing.assert_close(found, expected, rtol=bound, atol=bound / 4)
     restore(model)
     assert torch.equal(model(row), expected)
     assert len(taken) == 2
@@ -67,6 +69,9 @@ def test_all_else_goes_torch_s_way(taken: list[Tensor]) -> None:
             assert torch.equal(model(row), plain(row))
         spread = torch.empty(1, 140, dtype=torch.bfloat16)[:, ::2].copy_(row)
         assert torch.equal(model[0](spread), plain[0](spread))
+        for own in (model, plain):
+            own[0].bias = nn.Parameter(own[0].bias[:1].clone())  # which torch spreads over all outputs
+        assert torch.equal(model[0](row), plain[0](row))
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         assert torch.equal(compiled(row), plain(row))
     for own in (model, plain):
