@@ -14,6 +14,7 @@ from torch import nn
 from pellucid.watch import transformers_models
 from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
+from pellucid.watch.kept_memory import kept
 from pellucid.watch.row_linear import leave_rows, take_rows
 from pellucid.watch.torch_functions import Capture
 
@@ -47,7 +48,7 @@ def accelerate(model: Model) -> Model:
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
     if model not in _undo:
         attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
-        _undo[model] = attention(model)
+        _undo[model] = [*attention(model), *_during_forward(model, kept)]
         take_rows(model)
     return model
 

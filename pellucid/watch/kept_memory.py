@@ -1,0 +1,78 @@
+"""Memory that a forward frees, kept for what the same forward makes next.
+
+glibc gives a freed block of 32 MB or more back to the system at once, and the system clears each page of the next one.
+Over a prompt of thousands of tokens that takes longer than all that is neither attention nor a product of matrices.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of malloc.h
+# Larger blocks than these still come and go, so that what lies unused between blocks has a bound at any length.
+KEEPING = {MMAP_THRESHOLD: 128 << 20, TRIM_THRESHOLD: -1}
+# What glibc comes to by itself once a block of 32 MB was freed; so it stays after the first forward.
+USUAL = {MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
+WORTH_RETURNING = 64 << 20  # bytes by which a forward grew the process
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # how somebody's environment says what malloc should do
+
+_lock = threading.Lock()
+_open = 0
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let malloc give nothing back to the system inside the `with`, and much of it afterwards.
+
+    Not where gradients are recorded, for what a forward makes then outlives it; not under another C library; and not
+    where the environment has its own settings for malloc. Memory for all of the process, but in other threads than the
+    first large blocks go their usual way.
+    """
+    if torch.is_grad_enabled() or not _is_ours_to_set():
+        yield
+        return
+    before = _resident()
+    _count(1)
+    try:
+        yield
+    finally:
+        _count(-1)
+        if _resident() - before > WORTH_RETURNING:
+            _libc().malloc_trim(0)
+
+
+def _count(change: int) -> None:
+    """One forward more, or one less; the first and the last of those that run at once set malloc."""
+    global _open
+    with _lock:
+        was, _open = _open, _open + change
+        if bool(was) == bool(_open):
+            return
+        for name, value in (KEEPING if _open else USUAL).items():
+            _libc().mallopt(name, value)
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None)
+
+
+@cache
+def _is_ours_to_set() -> bool:
+    return platform.libc_ver()[0] == "glibc" and not any(name.startswith(SETTINGS) for name in os.environ)
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds."""
+    with open("/proc/self/statm", "rb") as numbers:
+        return int(numbers.read().split()[1]) * mmap.PAGESIZE
