@@ -4,8 +4,8 @@
     python -m benchmarks.watch accelerate                  64 tokens after 4,096, 8 layers, 32/8 heads of 128, bfloat16
     python -m benchmarks.watch accelerate --dtype float32  the same tokens must come out
 
-Each contender runs in a process of its own, so that memory is its own too. `python -m benchmarks.parts` takes the
-second apart.
+Each contender runs in a process of its own, so that memory is its own too, in turns; the least time of its rounds
+counts. `python -m benchmarks.parts` takes the second apart.
 """
 
 from __future__ import annotations
@@ -96,27 +96,31 @@ def generation(mode: str, options: argparse.Namespace) -> dict[str, Any]:
 
     with torch.no_grad():
         run(ids[:, :300], 2)  # kernels are compiled at first use
-        start = time.perf_counter()
-        tokens = run(ids, options.new)
-        seconds = time.perf_counter() - start
-    return {"seconds": seconds, "tokens": tokens.tolist()}
+        with memory.peak() as grown:
+            start = time.perf_counter()
+            tokens = run(ids, options.new)
+            seconds = time.perf_counter() - start
+    return {"seconds": seconds, "MB": grown.added / memory.MB, "tokens": tokens.tolist()}
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run both modes, each in a process of its own, and print them side by side."""
-    results = {}
-    for mode in MODES[options.what]:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.watch", *sys.argv[1:], "--mode", mode]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        results[mode] = json.loads(done.stdout.splitlines()[-1])
-        shown = {name: value for name, value in results[mode].items() if name != "tokens"}
-        print(mode, ", ".join(f"{name} {value:,.2f}" for name, value in shown.items()), flush=True)
-    plain, ours = (results[mode] for mode in MODES[options.what])
+    """Run both modes in turns, each time in a process of its own, and print them side by side."""
+    results: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES[options.what]}
+    for _ in range(options.rounds):
+        for mode, found in results.items():
+            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.watch", *sys.argv[1:], "--mode", mode]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+            shown = {name: value for name, value in found[-1].items() if name != "tokens"}
+            print(mode, ", ".join(f"{name} {value:,.2f}" for name, value in shown.items()), flush=True)
+    plain, ours = (min(found, key=lambda round_: round_["seconds"]) for found in results.values())
+    memories = f"memory x {ours['MB'] / plain['MB']:.2f}"
     if options.what == "watch":
-        print(f"time x {ours['seconds'] / plain['seconds']:.2f}, memory x {ours['MB'] / plain['MB']:.2f}")
+        print(f"time x {ours['seconds'] / plain['seconds']:.2f}, {memories}")
         return
     same = plain["tokens"] == ours["tokens"]
-    print(f"{plain['seconds'] / ours['seconds']:.2f} times as fast, tokens {'the same' if same else 'differ'}")
+    print(f"{plain['seconds'] / ours['seconds']:.2f} times as fast, ", end="")
+    print(f"{memories}, tokens {'the same' if same else 'differ'}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     made.add_argument("--hidden", type=int, default=4096)
     made.add_argument("--intermediate", type=int, default=11008)
+    made.add_argument("--rounds", type=int, default=2)
     made.add_argument("--mode", help="run one alone, and print its numbers as JSON")
     return made
 

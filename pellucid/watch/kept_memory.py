@@ -24,19 +24,20 @@ KEEPING = {MMAP_THRESHOLD: 128 << 20, TRIM_THRESHOLD: -1}
 # What glibc comes to by itself once a block of 32 MB was freed; so it stays after the first forward.
 USUAL = {MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}
 WORTH_RETURNING = 64 << 20  # bytes by which a forward grew the process
-SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # how somebody's environment says what malloc should do
+# How somebody's environment has malloc keep memory; then it is not ours to set.
+SETTINGS = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"}
 
 _lock = threading.Lock()
-_open = 0
+_open = 0  # forwards that run
 
 
 @contextmanager
 def kept() -> Iterator[None]:
     """Let malloc give nothing back to the system inside the `with`, and much of it afterwards.
 
-    Not where gradients are recorded, for what a forward makes then outlives it; not under another C library; and not
-    where the environment has its own settings for malloc. Memory for all of the process, but in other threads than the
-    first large blocks go their usual way.
+    Not where gradients are recorded, for what a forward makes then outlives it; nor under another C library than glibc.
+    It holds for the whole process meanwhile, but what other threads than the first ask for, where it is large, comes
+    and goes as ever.
     """
     if torch.is_grad_enabled() or not _is_ours_to_set():
         yield
@@ -59,7 +60,8 @@ def _count(change: int) -> None:
         if bool(was) == bool(_open):
             return
         for name, value in (KEEPING if _open else USUAL).items():
-            _libc().mallopt(name, value)
+            if not _libc().mallopt(name, value):  # glibc before 2.35 maps all blocks of more than 32 MB
+                _libc().mallopt(name, USUAL[name])
 
 
 @cache
@@ -69,7 +71,7 @@ def _libc() -> Any:
 
 @cache
 def _is_ours_to_set() -> bool:
-    return platform.libc_ver()[0] == "glibc" and not any(name.startswith(SETTINGS) for name in os.environ)
+    return platform.libc_ver()[0] == "glibc" and not SETTINGS & set(os.environ)
 
 
 def _resident() -> int:
