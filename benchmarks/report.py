@@ -95,6 +95,7 @@ def _as_json(row: Row) -> dict[str, Any]:
     if isinstance(result, Measured):
         return told | {"quantities": result.values, "refused": result.refused}
     told |= {"amount": result.amount, "unit": result.unit, "limit": result.limit and result.limit.name}
+    told["limit_per_second"] = result.limit and result.limit.per_second
     return told | {"contenders": [_contender(result, label) for label in result.labels]}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from benchmarks.check import Oracle, WrongAnswerError, check, oracle
 from benchmarks.contenders import CONTENDERS
@@ -11,7 +14,7 @@ from benchmarks.contenders.contract import Ready, UnableError
 from benchmarks.contenders.pellucid import NAME as OURS
 from benchmarks.limits import DOT, MEMORY, TILES, Limits
 from benchmarks.process import FailedError
-from benchmarks.results import Measured, Raced, Times
+from benchmarks.results import Limit, Measured, Raced, Times
 from benchmarks.task import Task
 from benchmarks.timing import Plan, take_turns
 from benchmarks.work import Entry, Measurement, Race
@@ -29,10 +32,13 @@ def race(work: Race, limits: Limits, missing: dict[str, str], plan: Plan) -> Rac
         elif ready := _checked(entry, tasks[entry.task], exact, result):
             runs[entry.name] = ready.run
     exact.clear()
-    times = take_turns(runs, plan)
+    reader = limits.memory_reader(torch.get_num_threads()) if work.limit == MEMORY and runs else None
+    times = take_turns(runs | ({MEMORY: reader} if reader else {}), plan)
+    if reader:  # what is read at a time depends on what else uses the memory then
+        result.limit = Limit(MEMORY, reader.amount / statistics.median(times.pop(MEMORY)))
     units = {entry.name: entry.units for entry in work.entries}
     result.timed = {name: Times([second / units[name] for second in seconds]) for name, seconds in times.items()}
-    result.notes += _notes(work, limits)
+    result.notes += _notes(result, limits)
     return result
 
 
@@ -67,14 +73,19 @@ def _checked(entry: Entry, task: Task, exact: dict[int, Oracle], result: Raced) 
     return ready
 
 
-def _notes(work: Race, limits: Limits) -> list[str]:
+def _notes(result: Raced, limits: Limits) -> list[str]:
     """What must be known to read the shares: data that never leave a cache, units that only some contenders use."""
-    if work.limit == DOT and TILES in limits.per_second:
-        return [f"the processor's tiles, which some use, do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
-    if work.limit != MEMORY or not limits.fits(work.amount):
+    limit, amount = result.limit, result.amount
+    if limit is None:
         return []
-    at_size = limits.at_size(work.amount)
+    if limit.name == DOT and TILES in limits.per_second:
+        return [f"the processor's tiles, which some use, do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
+    if limit.name != MEMORY:
+        return []
+    read = f"memory was read at {limit.per_second / 1e9:.1f} GB/s in the same rounds"
+    if not limits.fits(amount):
+        return [read]
     return [
-        f"{work.amount / 2**20:.0f} MB may stay in the last cache ({(limits.last_cache or 0) / 2**20:.0f} MB): "
-        f"a buffer of that size is read at {at_size / 1e9:.0f} GB/s, memory at {limits.per_second[MEMORY] / 1e9:.0f}"
+        f"{amount / 2**20:.0f} MB may stay in the last cache ({(limits.last_cache or 0) / 2**20:.0f} MB): "
+        f"a buffer of that size is read at {limits.at_size(amount) / 1e9:.0f} GB/s; {read}"
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from llvmlite import ir
 
-from benchmarks.limits.kernel import function, least_seconds
+from benchmarks.limits.kernel import function, least_seconds, runner
 from pellucid.engines.cpu.builder import I8, I64, POINTER, Code, Value
 from pellucid.engines.cpu.target import Target, host
 
@@ -34,8 +34,8 @@ def bfloat16(workers: int) -> float | None:
     configuration = _configuration()
     address = function("peak_amx", _body, target)
     arguments = [configuration.data_ptr(), STEPS]
-    least_seconds(address, [configuration.data_ptr(), STEPS // 10], workers, 1)
-    seconds = least_seconds(address, arguments, workers, TRIES)
+    runner(address, [configuration.data_ptr(), STEPS // 10], workers)()
+    seconds = least_seconds(runner(address, arguments, workers), TRIES)
     return STEPS * SUMS * FLOPS * workers / seconds
 
 

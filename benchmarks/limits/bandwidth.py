@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from benchmarks.limits.kernel import LINE, function, least_seconds
+from benchmarks.limits.kernel import LINE, function, least_seconds, runner
 from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, Value, vector
 from pellucid.engines.cpu.target import host
 
@@ -25,13 +25,24 @@ def read(sizes: Iterable[int], workers: int) -> dict[int, float]:
     return {size: _read(buffer, size, workers) for size in sizes}
 
 
+class Reader:
+    """Reads a buffer when it is called, on all the threads; `amount` bytes of it."""
+
+    def __init__(self, buffer: torch.Tensor, workers: int, size: int | None = None, passes: int = 1) -> None:
+        step = VECTORS * host().vector_bytes
+        steps = (buffer.nbytes if size is None else size) // workers // step
+        self.buffer, self.amount = buffer, steps * step * workers * passes
+        address = function("read_buffer", _body, host())
+        self.run = runner(address, [buffer.data_ptr(), steps, passes], workers)
+
+    def __call__(self) -> None:
+        """Read it once, or `passes` times."""
+        self.run()
+
+
 def _read(buffer: torch.Tensor, size: int, workers: int) -> float:
-    step = VECTORS * host().vector_bytes
-    steps = size // workers // step
-    passes = max(1, LEAST_READ // size)
-    address = function("read_buffer", _body, host())
-    seconds = least_seconds(address, [buffer.data_ptr(), steps, passes], workers, TRIES)
-    return steps * step * workers * passes / seconds
+    reader = Reader(buffer, workers, size, max(1, LEAST_READ // size))
+    return reader.amount / least_seconds(reader, TRIES)
 
 
 def _body(code: Code) -> None:

@@ -27,12 +27,17 @@ def function(symbol: str, body: Callable[[Code], None], target: Target) -> int:
     return compiler.function(symbol, f"benchmark {symbol}", emit, target)
 
 
-def least_seconds(address: int, arguments: list[int], workers: int, tries: int) -> float:
-    """The shortest of some runs on `workers` threads: a limit is what the machine does when nothing disturbs it."""
+def runner(address: int, arguments: list[int], workers: int) -> Callable[[], None]:
+    """Runs the kernel on `workers` threads."""
     lines = (ctypes.c_int64 * ((1 + workers) * LINE))(*arguments)
+    return lambda: threads.run(address, ctypes.addressof(lines), workers)
+
+
+def least_seconds(run: Callable[[], None], tries: int) -> float:
+    """The shortest of some runs: a limit is what the machine does when nothing disturbs it."""
     best = float("inf")
     for _ in range(tries):
         started = time.perf_counter()
-        threads.run(address, ctypes.addressof(lines), workers)
+        run()
         best = min(best, time.perf_counter() - started)
     return best

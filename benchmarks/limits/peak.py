@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from benchmarks.limits.kernel import LINE, function, least_seconds
+from benchmarks.limits.kernel import LINE, function, least_seconds, runner
 from pellucid.engines.cpu.builder import F32, F64, I32, I64, Code, Value, vector
 from pellucid.engines.cpu.pairs import DOT
 from pellucid.engines.cpu.target import Target, host
@@ -53,8 +53,8 @@ def _peak(symbol: str, element: ir.Type, size: int, step: Step, flops_a_lane: in
         code.store(arguments, code.reduce("add", total).to(F64).bits(I64), (begin + 1) * LINE)
 
     address = function(symbol, body, target)
-    least_seconds(address, [0, STEPS // 10], workers, 1)  # the clock rises, the threads start
-    seconds = least_seconds(address, [0, STEPS], workers, TRIES)
+    runner(address, [0, STEPS // 10], workers)()  # the clock rises, the threads start
+    seconds = least_seconds(runner(address, [0, STEPS], workers), TRIES)
     return STEPS * chains * lanes * flops_a_lane * workers / seconds
 
 

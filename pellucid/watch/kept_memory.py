@@ -32,8 +32,8 @@ _open = 0  # forwards that run
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Let malloc give nothing back to the system inside the `with`, and much of it afterwards.
+def kept(model: object) -> Iterator[None]:
+    """During a model's forward, whichever it is, let malloc give nothing back to the system, and much of it afterwards.
 
     Not where gradients are recorded, for what a forward makes then outlives it; nor under another C library than glibc.
     It holds for the whole process meanwhile, but what other threads than the first ask for, where it is large, comes
@@ -75,6 +75,9 @@ def _is_ours_to_set() -> bool:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds."""
-    with open("/proc/self/statm", "rb") as numbers:
-        return int(numbers.read().split()[1]) * mmap.PAGESIZE
+    """Bytes of memory that the process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as numbers:
+            return int(numbers.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0

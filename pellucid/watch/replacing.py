@@ -30,7 +30,7 @@ def accelerate(model: Model) -> Model:
     scaled_dot_product_attention, nn.MultiheadAttention and flex_attention led to Pellucid while its forward runs. In
     both a single row of bfloat16 or float32, as a step of a generation is, goes through each nn.Linear at the speed at
     which memory is read, and a forward without gradients keeps the memory that it frees, up to 128 MB a tensor, until
-    it ends, where the C library is glibc. The numbers stay the same up to rounding. To accelerate twice changes nothing.
+    it ends, where the C library is glibc. The numbers stay the same up to rounding. Doing it twice changes nothing.
 
     Args:
         model: any module.
@@ -48,9 +48,9 @@ def accelerate(model: Model) -> Model:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
     if model not in _undo:
-        attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
-        _undo[model] = [*attention(model), *_during_forward(model, kept)]
         take_rows(model)
+        attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
+        _undo[model] = attention(model)
     return model
 
 
@@ -59,6 +59,7 @@ def restore(model: Model) -> Model:
     if model in _undo:
         for undo in _undo.pop(model):
             undo()
+        _call_as_before(model)
         leave_rows(model)
     return model
 
@@ -72,10 +73,10 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
             setattr(config, transformers_models.SETTING, setting)
 
     growing = model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
-    undo = [set_back, growing.remove]
-    if not any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before):
-        return undo
-    return [*undo, *_during_forward(model, lambda: transformers_models.standing_in(model))]
+    by_name = any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before)
+    contexts = (kept, transformers_models.standing_in) if by_name else (kept,)
+    _call_inside(model, *contexts)
+    return [set_back, growing.remove]
 
 
 def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -84,29 +85,37 @@ def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Non
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
     release = finalize(model, replace_flex(model))  # when it is called, or when the model leaves memory
-    return [*_during_forward(model, lambda: Capture(also_unwatched=True)), release]
+    _call_inside(model, kept, lambda _: Capture(also_unwatched=True))
+    return [release]
 
 
-def _during_forward(model: nn.Module, context: Callable[[], Any]) -> list[Callable[[], Any]]:
-    """Hooks that enter a context when the model's forward begins and leave it when it ends.
+def _call_inside(model: nn.Module, *contexts: Callable[[Any], Any]) -> None:
+    """Let each call of the model run inside contexts made of the model.
 
-    Not while torch.compile looks on: what it compiles stays torch's, and in one graph.
+    By a subclass of the model's class: hooks of a module are not run where Ctrl-C ends its forward. Not while
+    torch.compile looks on: what it compiles stays torch's, and in one graph.
     """
-    entered: list[Any] = []
+    before = type(model)
 
-    def enter(module: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        own = context()
-        own.__enter__()
-        entered.append(own)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or self._compiled_call_impl is not None:
+            return before.__call__(self, *args, **kwargs)
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context(self))
+            return before.__call__(self, *args, **kwargs)
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling():
-            entered.pop().__exit__(None, None, None)
+    names = {name: before.__dict__[name] for name in ("__module__", "__doc__") if name in before.__dict__}
+    names |= {"__qualname__": before.__qualname__, "__call__": call, "_before_pellucid": before}
+    # A module may hand what is set on to another one; its class it may not.
+    object.__setattr__(model, "__class__", type(before.__name__, (before,), names))
 
-    hooks = model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)
-    return [hook.remove for hook in hooks]
+
+def _call_as_before(model: nn.Module) -> None:
+    """Undo `_call_inside`, unless somebody has replaced the class since."""
+    before = type(model).__dict__.get("_before_pellucid")
+    if before is not None:
+        object.__setattr__(model, "__class__", before)
 
 
 @contextmanager

@@ -57,6 +57,21 @@ def test_a_run_prints_goals_and_writes_json(
     assert goal["met"] == (goal["measured"] <= 1.5)
 
 
+def test_a_share_of_memory_is_of_what_was_read_in_the_same_rounds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _only(monkeypatch, "decode", 1)
+    file = tmp_path / "results.json"
+    assert command.main(["--only", "decode", "--rounds", "1", "--threads", "1", "--json", str(file)]) == 0
+    assert "in the same rounds" in capsys.readouterr().out
+    (row,) = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert row["limit_per_second"] > 1e8  # not what LIMITS says
+    for contender in row["contenders"]:
+        if "rate" in contender:
+            assert contender["share"] == pytest.approx(contender["rate"] / row["limit_per_second"])
+            assert len(contender["seconds"]) == 1
+
+
 def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     _only(monkeypatch, "decode", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,8 +84,31 @@ def test_a_model_of_torchs_own(computed: list[Any]) -> None:
     assert len(computed) == 1  # nobody else is led to Pellucid, after an exception neither
     restore(model)
     assert torch.equal(model(x), plain)
-    assert not model._forward_hooks
-    assert not model._forward_pre_hooks
+    assert type(model) is nn.TransformerEncoderLayer
+
+
+def test_after_an_interrupt_nobody_else_is_led_to_pellucid(computed: list[Any]) -> None:
+    class Interrupted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            functional.scaled_dot_product_attention(x, x, x)
+            raise KeyboardInterrupt
+
+    x = torch.rand(2, 5, 8)
+    with pytest.raises(KeyboardInterrupt):
+        pellucid.accelerate(Interrupted())(x)
+    assert len(computed) == 1
+    functional.scaled_dot_product_attention(x, x, x)
+    assert len(computed) == 1
+
+
+def test_a_copy_of_an_accelerated_model_is_one_too(computed: list[Any]) -> None:
+    model, x = pellucid.accelerate(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()), torch.rand(2, 5, 8)
+    copied = copy.deepcopy(model)
+    restore(model)
+    assert type(model) is nn.TransformerEncoderLayer
+    assert type(copied).__name__ == "TransformerEncoderLayer"
+    torch.testing.assert_close(copied(x), model(x), atol=1e-5, rtol=0)
+    assert len(computed) == 1
 
 
 def test_watching_an_accelerated_model(computed: list[Any]) -> None:
