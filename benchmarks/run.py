@@ -13,6 +13,7 @@ from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.contract import Ready, UnableError
 from benchmarks.contenders.pellucid import NAME as OURS
 from benchmarks.limits import DOT, MEMORY, TILES, Limits
+from benchmarks.limits.bandwidth import Reader
 from benchmarks.process import FailedError
 from benchmarks.results import Limit, Measured, Raced, Times
 from benchmarks.task import Task
@@ -32,9 +33,9 @@ def race(work: Race, limits: Limits, missing: dict[str, str], plan: Plan) -> Rac
         elif ready := _checked(entry, tasks[entry.task], exact, result):
             runs[entry.name] = ready.run
     exact.clear()
-    reader = limits.memory_reader(torch.get_num_threads()) if work.limit == MEMORY and runs else None
+    reader = _reader(tasks[work.entries[0].task], limits) if work.limit == MEMORY and runs else None
     times = take_turns(runs | ({MEMORY: reader} if reader else {}), plan)
-    if reader:  # what is read at a time depends on what else uses the memory then
+    if reader:
         result.limit = Limit(MEMORY, reader.amount / statistics.median(times.pop(MEMORY)))
     units = {entry.name: entry.units for entry in work.entries}
     result.timed = {name: Times([second / units[name] for second in seconds]) for name, seconds in times.items()}
@@ -73,6 +74,17 @@ def _checked(entry: Entry, task: Task, exact: dict[int, Oracle], result: Raced) 
     return ready
 
 
+def _reader(task: Task, limits: Limits) -> Reader:
+    """What reads the task's keys and values; where a cache may hold them, as much as none does.
+
+    How fast memory is read depends on where in it something lies, and on what else uses it at the time.
+    """
+    buffers = [task.call.key, task.call.value]
+    if limits.fits(sum(tensor.nbytes for tensor in buffers)):
+        buffers = [torch.ones(max(limits.read_by_size), dtype=torch.uint8)]
+    return Reader(buffers, torch.get_num_threads())
+
+
 def _notes(result: Raced, limits: Limits) -> list[str]:
     """What must be known to read the shares: data that never leave a cache, units that only some contenders use."""
     limit, amount = result.limit, result.amount
@@ -82,10 +94,10 @@ def _notes(result: Raced, limits: Limits) -> list[str]:
         return [f"the processor's tiles, which some use, do {limits.per_second[TILES] / 1e9:.0f} GFLOP/s"]
     if limit.name != MEMORY:
         return []
-    read = f"memory was read at {limit.per_second / 1e9:.1f} GB/s in the same rounds"
+    read = f"read at {limit.per_second / 1e9:.1f} GB/s in the same rounds"
     if not limits.fits(amount):
-        return [read]
+        return [f"keys and values are {read}"]
     return [
         f"{amount / 2**20:.0f} MB may stay in the last cache ({(limits.last_cache or 0) / 2**20:.0f} MB): "
-        f"a buffer of that size is read at {limits.at_size(amount) / 1e9:.0f} GB/s; {read}"
+        f"a buffer of that size is read at {limits.at_size(amount) / 1e9:.0f} GB/s; memory was {read}"
     ]

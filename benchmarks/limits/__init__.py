@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks.limits import amx, bandwidth, peak
-from benchmarks.limits.bandwidth import Reader
 from benchmarks.machine import last_cache_bytes
 from benchmarks.results import Limit
 
@@ -33,11 +30,7 @@ class Limits:
 
     def fits(self, size: float) -> bool:
         """Whether so many bytes lie in the last cache when they are read again and again."""
-        return self.last_cache is not None and size < self.last_cache
-
-    def memory_reader(self, workers: int) -> Reader:
-        """Reads the largest of the measured buffers when it is called."""
-        return Reader(torch.ones(max(self.read_by_size), dtype=torch.uint8), workers)
+        return self.last_cache is not None and size <= self.last_cache
 
     def at_size(self, size: float) -> float:
         """Bytes a second of the smallest measured buffer that is no smaller, else of the largest."""

@@ -5,7 +5,7 @@ A buffer twice as large as the last cache is read from memory, a small one from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -26,22 +26,29 @@ def read(sizes: Iterable[int], workers: int) -> dict[int, float]:
 
 
 class Reader:
-    """Reads a buffer when it is called, on all the threads; `amount` bytes of it."""
+    """Reads `size` bytes of each buffer, or all, on all the threads, that many times, when it is called.
 
-    def __init__(self, buffer: torch.Tensor, workers: int, size: int | None = None, passes: int = 1) -> None:
+    `amount` bytes in all; the rest of a division into whole steps of each thread is left out.
+    """
+
+    def __init__(self, buffers: list[torch.Tensor], workers: int, size: int | None = None, passes: int = 1) -> None:
+        self.buffers, self.amount = buffers, 0
+        self.runs: list[Callable[[], None]] = []
         step = VECTORS * host().vector_bytes
-        steps = (buffer.nbytes if size is None else size) // workers // step
-        self.buffer, self.amount = buffer, steps * step * workers * passes
         address = function("read_buffer", _body, host())
-        self.run = runner(address, [buffer.data_ptr(), steps, passes], workers)
+        for buffer in buffers:
+            steps = (size or buffer.nbytes) // workers // step
+            self.amount += steps * step * workers * passes
+            self.runs.append(runner(address, [buffer.data_ptr(), steps, passes], workers))
 
     def __call__(self) -> None:
-        """Read it once, or `passes` times."""
-        self.run()
+        """Read them."""
+        for run in self.runs:
+            run()
 
 
 def _read(buffer: torch.Tensor, size: int, workers: int) -> float:
-    reader = Reader(buffer, workers, size, max(1, LEAST_READ // size))
+    reader = Reader([buffer], workers, size, max(1, LEAST_READ // size))
     return reader.amount / least_seconds(reader, TRIES)
 
 
