@@ -62,6 +62,10 @@ class Call:
     @cached_property
     def problem(self) -> Problem:
         """The problem that this call poses, without readouts."""
+        return self.posed()
+
+    def posed(self) -> Problem:
+        """The same, not kept, for torch.compile: it cannot look into a cached property before Python 3.12."""
         query, key, value = map(_as_autocast, (self.query, self.key, self.value))
         seed: Any = self.dropout_seed
         if seed is None:

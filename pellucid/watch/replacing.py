@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from pellucid.watch.row_linear import leave_rows, take_rows
 from pellucid.watch.torch_functions import Capture
 
 Model = TypeVar("Model", bound=nn.Module)
+Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
 _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
 
 
@@ -85,17 +87,28 @@ def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Non
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
     release = finalize(model, replace_flex(model))  # when it is called, or when the model leaves memory
-    _call_inside(model, kept, lambda _: Capture(also_unwatched=True))
+    _call_inside(model, kept, _captured)
     return [release]
 
 
-def _call_inside(model: nn.Module, *contexts: Callable[[Any], Any]) -> None:
+def _captured(model: nn.Module) -> Capture:
+    return Capture(also_unwatched=True)
+
+
+def _call_inside(model: nn.Module, *contexts: Context) -> None:
     """Let each call of the model run inside contexts made of the model.
 
-    By a subclass of the model's class: hooks of a module are not run where Ctrl-C ends its forward. Not while
-    torch.compile looks on: what it compiles stays torch's, and in one graph.
+    By a subclass of the model's class: hooks of a module are not run where Ctrl-C ends its forward.
     """
-    before = type(model)
+    # A module may hand what is set on to another one; its class it may not.
+    object.__setattr__(model, "__class__", _calling_inside(type(model), contexts))
+
+
+def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> type[nn.Module]:
+    """The class, with calls inside the contexts. Copies, pickled ones too, have it as well.
+
+    Not while torch.compile looks on: what it compiles stays torch's, and in one graph.
+    """
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or self._compiled_call_impl is not None:
@@ -105,10 +118,19 @@ def _call_inside(model: nn.Module, *contexts: Callable[[Any], Any]) -> None:
                 stack.enter_context(context(self))
             return before.__call__(self, *args, **kwargs)
 
+    def reduced(self: Any, protocol: Any) -> Any:
+        found: Any = before.__reduce_ex__(self, protocol)
+        as_usual = found[:2] == (copyreg.__newobj__, (type(self),))  # type: ignore[attr-defined]
+        return (_made, (before, contexts), *found[2:]) if as_usual else found
+
     names = {name: before.__dict__[name] for name in ("__module__", "__doc__") if name in before.__dict__}
-    names |= {"__qualname__": before.__qualname__, "__call__": call, "_before_pellucid": before}
-    # A module may hand what is set on to another one; its class it may not.
-    object.__setattr__(model, "__class__", type(before.__name__, (before,), names))
+    names |= {"__qualname__": before.__qualname__, "_before_pellucid": before}
+    return type(before.__name__, (before,), names | {"__call__": call, "__reduce_ex__": reduced})
+
+
+def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
+    kind = _calling_inside(before, contexts)
+    return kind.__new__(kind)
 
 
 def _call_as_before(model: nn.Module) -> None:

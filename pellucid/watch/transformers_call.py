@@ -77,7 +77,7 @@ def call_of(
     if rule is not None and rule.batch == call.batch:
         call.start, call.k_start, call.rule = rule.start, rule.k_start, rule
         call.padded_keys, call.padded_queries = rule.padded_keys, rule.padded_queries
-    elif attention_mask is not None:
+    elif attention_mask is not None and not torch.compiler.is_compiling():  # a graph cannot ask what is padding
         call.padded_keys = padding_of(attention_mask, call.batch)
         call.padded_queries = call.padded_keys if call.q_len == call.k_len else None
     return call

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid import graph
 from pellucid.watch.attending import attend, refuse, sessions_of
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, call_of
@@ -18,14 +19,34 @@ from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, ca
 def attention_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, Any]:
-    """The library's attention function: output [batch, q_len, heads, value_dim], and an Observation if asked for."""
+    """The library's attention function: output [batch, q_len, heads, value_dim], and an Observation if asked for.
+
+    Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
+    """
+    observed = bool(arguments.get("output_attentions")) or _is_collected()
+    if not torch.compiler.is_compiling():
+        return _attended(observed, module, query, key, value, attention_mask, arguments)
+    if observed:
+        return torch.compiler.disable(_attended)(observed, module, query, key, value, attention_mask, arguments)
+    call = call_of(module, query, key, value, attention_mask, **arguments)
+    return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
+
+
+def _attended(
+    observed: bool,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    arguments: dict[str, Any],
+) -> tuple[Tensor, Any]:
     try:
         call = call_of(module, query, key, value, attention_mask, **arguments)
     except UnknownArgumentError as error:
         return _as_the_library(module, error, query, key, value, attention_mask, arguments)
-    seen = attend(module, call, observe=bool(arguments.get("output_attentions")) or _is_collected())
-    wanted = seen.observation if arguments.get("output_attentions") or _is_collected() else None
-    return seen.output.transpose(1, 2).contiguous(), wanted
+    seen = attend(module, call, observe=observed)
+    return seen.output.transpose(1, 2).contiguous(), seen.observation if observed else None
 
 
 def _is_collected() -> bool:
@@ -73,10 +94,13 @@ def mask_function(
     from transformers import masking_utils
 
     function = masking_utils.causal_mask_function if mask_function is None else mask_function
-    asked = {
+    asked: dict[str, Any] = {
         "batch_size": batch_size, "q_length": q_length, "kv_length": kv_length, "q_offset": q_offset,
         "kv_offset": kv_offset, "mask_function": function, "attention_mask": attention_mask, "device": device,
     }  # fmt: skip
+    if torch.compiler.is_compiling():
+        skip = {"allow_is_bidirectional_skip": allow_is_bidirectional_skip}
+        return masking_utils.sdpa_mask(**(options | asked | skip))
     start = int(q_offset)
     k_len = _reachable(function, batch_size, start + q_length, kv_length, int(kv_offset))
     rule = MaskRule(

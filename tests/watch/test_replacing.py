@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,32 @@ def test_greedy_generation_is_the_same(computed: list[Any]) -> None:
     assert len(computed) == 2 * 2 * 8
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "t5", "bert", "vit"])
+def test_an_accelerated_model_can_be_compiled_in_one_graph(name: str) -> None:
+    model, inputs = models.made(name)
+    pellucid.accelerate(model)
+    with torch.no_grad():
+        expected = model(**inputs)[0]
+        found = torch.compile(model, backend="eager", fullgraph=True)(**inputs)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_compiled_accelerated_model_has_gradients_and_observations() -> None:
+    model, inputs = models.made("llama")
+    pellucid.accelerate(model).requires_grad_()
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    gradients = []
+    for run in (model, torch.compile(model, backend="aot_eager")):
+        weight.grad = None
+        run(**inputs).logits.square().mean().backward()
+        gradients.append(weight.grad)
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+    torch.compiler.reset()
+    with torch.no_grad():
+        seen = torch.compile(model, backend="eager")(**inputs, output_attentions=True).attentions
+    assert [type(layer) for layer in seen] == [pellucid.Observation] * 2
+
+
 def test_a_step_without_padding_has_no_mask(computed: list[Any]) -> None:
     from pellucid.language import TRUE
 
@@ -101,9 +128,10 @@ def test_after_an_interrupt_nobody_else_is_led_to_pellucid(computed: list[Any]) 
     assert len(computed) == 1
 
 
-def test_a_copy_of_an_accelerated_model_is_one_too(computed: list[Any]) -> None:
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_an_accelerated_model_is_one_too(computed: list[Any], copied_by: Any) -> None:
     model, x = pellucid.accelerate(nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()), torch.rand(2, 5, 8)
-    copied = copy.deepcopy(model)
+    copied = copied_by(model)
     restore(model)
     assert type(model) is nn.TransformerEncoderLayer
     assert type(copied).__name__ == "TransformerEncoderLayer"
