@@ -68,7 +68,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps freed memory by other rules")
 def test_freed_memory_is_kept_for_the_next_call() -> None:
     pages = (12 << 20) // mmap.PAGESIZE
-    assert int(run(ROUNDS, 12 << 20)) < pages // 4 < int(run(ROUNDS, 0))
+    # Where nothing is asked for, most processes have all pages cleared again, but not all: it depends on addresses.
+    assert max(int(run(ROUNDS, 12 << 20)) for _ in range(4)) < pages // 4
 
 
 def test_a_plan_knows_how_much_it_writes() -> None:
