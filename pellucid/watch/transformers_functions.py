@@ -24,23 +24,11 @@ def attention_forward(
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
     """
     observed = bool(arguments.get("output_attentions")) or _is_collected()
-    if not torch.compiler.is_compiling():
-        return _attended(observed, module, query, key, value, attention_mask, arguments)
-    if observed:
-        return torch.compiler.disable(_attended)(observed, module, query, key, value, attention_mask, arguments)
-    call = call_of(module, query, key, value, attention_mask, **arguments)
-    return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
-
-
-def _attended(
-    observed: bool,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    arguments: dict[str, Any],
-) -> tuple[Tensor, Any]:
+    if torch.compiler.is_compiling():
+        if observed:  # outside of the graph
+            return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
+        call = call_of(module, query, key, value, attention_mask, **arguments)
+        return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
     try:
         call = call_of(module, query, key, value, attention_mask, **arguments)
     except UnknownArgumentError as error:
@@ -68,13 +56,15 @@ def _as_the_library(
     """What the model's own eager function gives for a call that is not understood, and a warning."""
     name = type(module).__name__
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if eager is None or any(arguments.get(essential) is not None for essential in ESSENTIAL):
+    unsaid = mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False)  # what eager takes from a mask
+    if eager is None or unsaid or any(arguments.get(essential) is not None for essential in ESSENTIAL):
         raise UnknownArgumentError(f"{name} cannot be computed by Pellucid. {error}") from None
     refuse(module, f"{name} passes {error}")
     if not sessions_of(module):
         warnings.warn(f"{name} is computed by the model's own eager function. It passes {error}", stacklevel=3)
-    if isinstance(mask, LazyMask):
-        mask = query.new_zeros(()).masked_fill(~mask.rule.dense(), torch.finfo(query.dtype).min)
+    allowed = mask.rule.dense() if isinstance(mask, LazyMask) else mask
+    if allowed is not None and allowed.dtype == torch.bool:
+        mask = query.new_zeros(()).masked_fill(~allowed, torch.finfo(query.dtype).min)
     return eager(module, query, key, value, mask, **arguments)
 
 

@@ -98,13 +98,24 @@ def libc(monkeypatch: pytest.MonkeyPatch) -> Iterator[Libc]:
     assert kept_memory._open == 0
 
 
-def test_forwards_within_and_beside_each_other_set_malloc_once(libc: Libc) -> None:
+def test_a_forward_within_another_leaves_malloc_as_it_is(libc: Libc) -> None:
     inner = pellucid.accelerate(nn.Linear(4, 4))
     outer = pellucid.accelerate(nn.Sequential(inner, inner))
     with torch.no_grad():
         outer(torch.rand(3, 4))
     assert libc.said == KEPT + USUAL
     assert libc.trimmed == 0  # nothing grew
+
+
+def test_of_forwards_that_overlap_the_first_and_the_last_set_malloc(libc: Libc) -> None:
+    first, last = kept_memory.kept(None), kept_memory.kept(None)
+    with torch.no_grad():
+        first.__enter__()
+        last.__enter__()
+        first.__exit__(None, None, None)
+        assert libc.said == KEPT
+        last.__exit__(None, None, None)
+    assert libc.said == KEPT + USUAL
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -69,10 +69,17 @@ def test_greedy_generation_is_the_same(computed: list[Any]) -> None:
 def test_an_accelerated_model_can_be_compiled_in_one_graph(name: str) -> None:
     model, inputs = models.made(name)
     pellucid.accelerate(model)
+    operators: list[Any] = []
+
+    def noted(graph: torch.fx.GraphModule, _: Any) -> Any:
+        operators.extend(node.target for node in graph.graph.nodes)
+        return graph
+
     with torch.no_grad():
         expected = model(**inputs)[0]
-        found = torch.compile(model, backend="eager", fullgraph=True)(**inputs)[0]
+        found = torch.compile(model, backend=noted, fullgraph=True)(**inputs)[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert operators.count(torch.ops.pellucid.attention) == (6 if name == "t5" else 2)
 
 
 def test_a_compiled_accelerated_model_has_gradients_and_observations() -> None:
@@ -89,6 +96,17 @@ def test_a_compiled_accelerated_model_has_gradients_and_observations() -> None:
     with torch.no_grad():
         seen = torch.compile(model, backend="eager")(**inputs, output_attentions=True).attentions
     assert [type(layer) for layer in seen] == [pellucid.Observation] * 2
+
+
+@pytest.mark.filterwarnings("ignore:LlamaAttention is computed by:UserWarning")
+def test_an_argument_that_is_not_known_is_never_passed_over_in_a_compiled_model() -> None:
+    model, inputs = models.made("llama")
+    pellucid.accelerate(model)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(**inputs, strange=3)[0], model(**inputs, strange=3)[0], atol=1e-5, rtol=0)
+        with pytest.raises(ValueError, match="strange"):  # the mask, which says nothing, would be left out
+            compiled(models.ids(), strange=3)
 
 
 def test_a_step_without_padding_has_no_mask(computed: list[Any]) -> None:
@@ -112,6 +130,8 @@ def test_a_model_of_torchs_own(computed: list[Any]) -> None:
     restore(model)
     assert torch.equal(model(x), plain)
     assert type(model) is nn.TransformerEncoderLayer
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
 
 
 def test_after_an_interrupt_nobody_else_is_led_to_pellucid(computed: list[Any]) -> None:
