@@ -46,7 +46,8 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     if not callable(function):
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
     try:
-        with _Recording():
+        # A subclass of Tensor as query switches symbols off: torch calls us with its functions unoverridden.
+        with torch._C._EnableTorchFunction(), _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None

@@ -1,0 +1,129 @@
+"""Random calls of everything, each judged against float64: what is not right must be refused.
+
+    PELLUCID_FUZZ=4000 HYPOTHESIS_PROFILE=random pytest tests/fuzz/test_calls.py
+
+makes about six calls an example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import pellucid
+from tests.cases import ENGINES, running
+from tests.fuzz.budget import fuzzed
+from tests.fuzz.draws import Drawn, drawn_calls
+from tests.fuzz.judge import Bounds, assert_output, assert_rows, bounds, centre, spread
+
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+@engines
+def test_any_call(engine: str) -> None:
+    @fuzzed(share=0.25)
+    @given(drawn=drawn_calls(), change=st.sampled_from(("<< 32", "+ 1", "* -3", "nothing")))
+    def right_or_refused(drawn: Drawn, change: str) -> None:
+        with running(engine):
+            judge(drawn)
+            judge(drawn, again=True)
+            changed_in_place(drawn, change)
+            judge(drawn, again=True)
+
+    right_or_refused()
+
+
+def changed_in_place(drawn: Drawn, change: str) -> None:
+    """Other numbers in the same memory."""
+    for tensor in drawn.captured:
+        if change == "<< 32" and not tensor.is_floating_point():
+            tensor <<= 32
+        if change == "+ 1":
+            tensor += 1
+        if change == "* -3":
+            tensor *= -3
+
+
+def judge(drawn: Drawn, again: bool = False) -> None:
+    """Make a call and look at all that it gives."""
+    if any(t.min() < 0 for t in drawn.captured[2:] if t.numel() and "lengths" in drawn.said):
+        return
+    call, of = drawn.call, bounds(drawn.call, drawn.score_mod, drawn.mask_mod, drawn.sinks)
+    with torch.no_grad():
+        output, seen = call.by(pellucid.observe, readouts=list(drawn.readouts), **drawn.more())
+        assert_output(output, call, of)
+        plain = call.by(pellucid.attention, **drawn.more())
+        assert plain.dtype == call.query.dtype
+        assert_output(plain, call, of)
+        if again:
+            assert torch.equal(plain.nan_to_num(7.0), call.by(pellucid.attention, **drawn.more()).nan_to_num(7.0))
+        judge_weights(seen.weights(), of)
+    judge_readouts(drawn, seen, of)
+
+
+def judge_weights(weights: Tensor, of: Bounds) -> None:
+    """Each weight is inside its bounds, each row sums to what the sink leaves."""
+    middle = (of.most + of.least) / 2
+    assert_rows("weights", weights, middle, (of.most - of.least) / 2 + 1e-30 + 4 * of.eps * middle, of)
+    if of.sink is None and weights.shape[-1]:
+        full = torch.where(of.empty, 0.0, 1.0)[..., None]
+        n = weights.shape[-1]
+        assert_rows("sum of weights", weights.double().sum(-1, keepdim=True), full, torch.tensor(8 * of.eps * (8 + n**0.5)), of)
+
+
+def judge_readouts(drawn: Drawn, seen: Any, of: Bounds) -> None:
+    """What was read beside the output."""
+    weights, off = centre(of).nan_to_num(0.0), spread(of)
+    keys = of.scores.shape[-1]
+    maximum = of.scores.amax(-1) if keys else torch.full(of.scores.shape[:-1], -torch.inf).double()
+    size = maximum.abs().nan_to_num(0.0, 0.0, 0.0)
+    rounding = 16 * of.eps * (1 + size)
+    every = of.scores if of.sink is None else torch.cat([of.scores, of.sink], -1)
+    lse = every.logsumexp(-1) if every.shape[-1] else maximum
+    empty = of.empty if of.sink is None else torch.zeros_like(of.empty)
+    lse_size = lse.abs().nan_to_num(0.0, 0.0, 0.0)
+    per_row(seen, "lse", lse, off + 16 * of.eps * (1 + lse_size), of)
+    if "max_scores" in seen:
+        numbers = replace(of, nan=of.scores.isnan().any(-1))  # +inf is the largest of its row
+        per_row(seen, "max_scores", maximum, off + rounding, numbers)
+    if "entropy" in seen:
+        shares = every.softmax(-1).masked_fill(empty[..., None], 0.0)
+        entropy = -torch.special.xlogy(shares, shares).sum(-1)
+        logn = torch.tensor(float(max(every.shape[-1], 1))).double().log() + 1
+        per_row(seen, "entropy", entropy, (4 * off * logn + 64 * of.eps * logn * (1 + 0 * off)).clamp(max=logn.item()), of)
+    uncertain = (of.most - of.least).nan_to_num(1.0)
+    if "received" in seen and bool((of.judged & ~of.nan).all()):
+        received = seen["received"].detach().double()
+        allowed = uncertain.sum(-2) + 16 * of.eps * (1 + of.scores.shape[-2] ** 0.5) * (1 + weights.sum(-2))
+        assert received.shape == allowed.shape
+        assert bool(((received - weights.sum(-2)).abs() <= allowed).all()), "received"
+    if "topk" in seen:
+        judge_topk(seen["topk"], of)
+
+
+def per_row(seen: Any, name: str, want: Tensor, allowed: Tensor, of: Bounds) -> None:
+    assert_rows(name, seen[name][..., None], want[..., None], allowed[..., None], of)
+
+
+def judge_topk(top: Any, of: Bounds) -> None:
+    """The keys listed have the weights listed, and no other key has certainly more."""
+    rows = of.judged & ~of.nan
+    keys, found = top.keys[rows], top.weights[rows].double()
+    least, most = of.least[rows], of.most[rows]
+    listed = keys.clamp(min=0)
+    inside = (found >= least.gather(-1, listed) * (1 - 8 * of.eps) - 1e-30) & (
+        found <= most.gather(-1, listed) * (1 + 8 * of.eps) + 1e-30
+    )
+    assert bool((inside | (keys < 0)).all()), "topk weights"
+    assert bool((found[keys < 0] == 0).all()), "topk: weight of no key"
+    is_listed = torch.zeros(*least.shape[:-1], least.shape[-1] + 1, dtype=torch.bool).scatter(-1, keys + 1, True)
+    others = least.masked_fill(is_listed[..., 1:], 0.0)
+    if others.shape[-1] and found.shape[-1]:
+        last = found[..., -1] * (1 + 16 * of.eps) + 1e-30
+        assert bool((others.amax(-1) <= last).all()), "topk: a key with more weight is not listed"
