@@ -69,7 +69,7 @@ def drawn_calls(draw: st.DrawFn) -> Drawn:
     score_mod, score_said = draw(score_mods(captured, all_heads))
     batch = torch.Size(torch.broadcast_shapes(query[:-3], key[:-3], value[:-3])).numel()
     mask_mod, ids, mask_said = draw(mask_mods(captured, query[-2], key[-2], batch))
-    sinks = normal(all_heads, seed=seed + 5).to(dtype) * draw(st.sampled_from((1.0, 1e4, -1e9))) if draw(
+    sinks = normal(all_heads, seed=seed + 5) * draw(st.sampled_from((1.0, 1e4, -1e9))) if draw(
         st.sampled_from((False, False, False, True))
     ) else None  # fmt: skip
     if sinks is not None:

@@ -79,6 +79,8 @@ def bounds(
         sink = sink.expand(*scores.shape[:-1], 1)
     least, most = _weights(scores, off, sink, eps)
     nan = (scores.isnan() | (scores == torch.inf)).any(-1)
+    if sink is not None:
+        nan = nan | (sink.isnan() | (sink == torch.inf))[..., 0]
     return Bounds(scores, off, least, most, sink, ~beyond.any(-1), nan, eps)
 
 
