@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.thorough import thorough
+
 STATUS = Path("/proc/self/status")
 LIMIT_MB = 300
 
@@ -66,7 +68,7 @@ OPTIONS = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="a process's peak is read from /proc/self/status")
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", thorough(OPTIONS, every_day=["T5 and a mask"]))
 def test_the_peak_forward_and_of_forward_and_backward(name: str) -> None:
     script = SCRIPT.format(options=OPTIONS[name])
     done = subprocess.run(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import pellucid
 from tests.cases import Call, assert_close, dense, examples, largest, normal, running
+from tests.thorough import thorough
 
 BATCH, HEADS, Q_LEN, K_LEN = 2, 2, 11, 13
 TENSORS = (
@@ -142,7 +143,10 @@ def function(parameters: str, body: str, **tensors: Tensor) -> Callable[..., Any
 
 TILINGS = pytest.mark.parametrize(
     ("engine", "tile"),
-    [("reference", (1, 1)), ("tiles", (2, 3)), ("tiles", (4, 4)), ("tiles", (11, 1)), ("cpu", (1, 1))],
+    thorough(
+        [("reference", (1, 1)), ("tiles", (2, 3)), ("tiles", (4, 4)), ("tiles", (11, 1)), ("cpu", (1, 1))],
+        every_day=[("tiles", (2, 3)), ("cpu", (1, 1))],
+    ),
 )
 
 

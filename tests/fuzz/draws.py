@@ -79,7 +79,12 @@ def drawn_calls(draw: st.DrawFn) -> Drawn:
 
 
 def _tensor(
-    draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype, seed: int, sizes: tuple[float, ...], special: bool = True
+    draw: st.DrawFn,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    seed: int,
+    sizes: tuple[float, ...],
+    special: bool = True,
 ) -> Tensor:
     """Numbers of a drawn size, laid out and made in a drawn way, perhaps with something that is no number."""
     tensor = _clipped(normal(*shape, seed=seed) * draw(st.sampled_from(sizes)), dtype)
@@ -87,7 +92,9 @@ def _tensor(
         tensor.view(-1)[seed % tensor.numel()] = draw(st.sampled_from(SPECIAL))
     if draw(st.integers(0, 15)) == 0:
         tensor = tensor * 0
-    tensor = laid_out(tensor, draw(st.sampled_from(("contiguous",) * 3 + ("transposed", "sliced", "every other", "expanded"))))
+    tensor = laid_out(
+        tensor, draw(st.sampled_from(("contiguous",) * 3 + ("transposed", "sliced", "every other", "expanded")))
+    )
     return odd(tensor, draw(st.sampled_from(ODD)))
 
 

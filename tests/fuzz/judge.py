@@ -130,7 +130,9 @@ def _weights(scores: Tensor, off: Tensor, sink: Tensor | None, eps: float) -> tu
         whole = others.logsumexp(-1, keepdim=True)
         share = torch.exp((others - whole).nan_to_num(-torch.inf)).clamp(max=1.0)
         rest = whole + torch.log1p(-share)
-        found.append(torch.sigmoid(own - rest).masked_fill(own == -torch.inf, 0.0)[..., :-1].nan_to_num(0.5 + 0.5 * way))
+        found.append(
+            torch.sigmoid(own - rest).masked_fill(own == -torch.inf, 0.0)[..., :-1].nan_to_num(0.5 + 0.5 * way)
+        )
     least, most = found
     return (least * (1 - 16 * eps) - TINY).clamp(min=0.0), (most * (1 + 16 * eps) + TINY).clamp(max=1.0 + 16 * eps)
 
@@ -179,7 +181,11 @@ def assert_output(output: Tensor, call: Call, of: Bounds) -> None:
     summed = 4 * of.eps * (1 + value.shape[-2] ** 0.5)
     allowed = uncertain + (rounded + summed) * (of.most.nan_to_num(1.0) @ value.abs())
     allowed = allowed + 2 * torch.finfo(dtype).eps * want.abs() + max(TINY, torch.finfo(dtype).tiny)
-    judged = of.judged & finite & (weights @ value.abs()).amax(-1).le(torch.finfo(dtype).max / 4) if value.shape[-1] else of.judged
+    judged = (
+        of.judged & finite & (weights @ value.abs()).amax(-1).le(torch.finfo(dtype).max / 4)
+        if value.shape[-1]
+        else of.judged
+    )
     assert_rows("output", output, want, allowed, replace(of, judged=judged))
 
 

@@ -74,7 +74,9 @@ def judge_weights(weights: Tensor, of: Bounds) -> None:
     if of.sink is None and weights.shape[-1]:
         full = torch.where(of.empty, 0.0, 1.0)[..., None]
         n = weights.shape[-1]
-        assert_rows("sum of weights", weights.double().sum(-1, keepdim=True), full, torch.tensor(8 * of.eps * (8 + n**0.5)), of)
+        assert_rows(
+            "sum of weights", weights.double().sum(-1, keepdim=True), full, torch.tensor(8 * of.eps * (8 + n**0.5)), of
+        )
 
 
 def judge_readouts(drawn: Drawn, seen: Any, of: Bounds) -> None:
@@ -96,7 +98,9 @@ def judge_readouts(drawn: Drawn, seen: Any, of: Bounds) -> None:
         shares = every.softmax(-1).masked_fill(empty[..., None], 0.0)
         entropy = -torch.special.xlogy(shares, shares).sum(-1)
         logn = torch.tensor(float(max(every.shape[-1], 1))).double().log() + 1
-        per_row(seen, "entropy", entropy, (4 * off * logn + 64 * of.eps * logn * (1 + 0 * off)).clamp(max=logn.item()), of)
+        per_row(
+            seen, "entropy", entropy, (4 * off * logn + 64 * of.eps * logn * (1 + 0 * off)).clamp(max=logn.item()), of
+        )
     uncertain = (of.most - of.least).nan_to_num(1.0)
     if "received" in seen and bool((of.judged & ~of.nan).all()):
         received = seen["received"].detach().double()

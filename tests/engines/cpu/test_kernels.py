@@ -9,6 +9,7 @@ from torch import Tensor
 import pellucid
 from pellucid import engines
 from tests.engines.cpu.calls import check, every_call, observed
+from tests.thorough import thorough
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 SHAPES = {  # batch, heads, kv_heads, q_len, k_len, head_dim, value_dim
@@ -28,7 +29,14 @@ ALL_CALLS = [("ragged", dtype) for dtype in DTYPES] + [("several tiles", DTYPES[
 FEW_CALLS = [(shape, dtype) for shape in SHAPES for dtype in DTYPES[:3] if (shape, dtype) not in ALL_CALLS]
 
 
-@pytest.mark.parametrize(("shape", "dtype"), ALL_CALLS + FEW_CALLS, ids=str)
+EVERY_DAY = [
+    ("ragged", torch.bfloat16), ("ragged", torch.float64), ("several tiles", torch.float32), ("wide", torch.float16),
+    ("wide, more queries", torch.bfloat16), ("many packed keys", torch.float32), ("many packed keys", torch.bfloat16),
+    ("decode", torch.bfloat16), ("decode, ragged", torch.float16), ("decode, many rows", torch.float32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "dtype"), thorough(ALL_CALLS + FEW_CALLS, EVERY_DAY), ids=str)
 def test_every_call_and_readout(shape: str, dtype: torch.dtype) -> None:
     batch, heads, kv_heads, q_len, k_len, head_dim, value_dim = SHAPES[shape]
 

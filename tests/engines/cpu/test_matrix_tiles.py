@@ -21,6 +21,7 @@ from tests.engines.cpu.forked import exit_code, forked
 from tests.engines.cpu.protected import Guarded
 from tests.engines.cpu.soft_tiles import needs_tiles
 from tests.engines.cpu.test_protected_page import EDGES, Edge, inputs_of
+from tests.thorough import thorough
 
 pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles", "fresh_memory")]
 DTYPES = {torch.bfloat16: (45, 37), torch.float16: (40, 80), torch.float32: (80, 45)}  # head_dim, value_dim
@@ -58,13 +59,13 @@ def ids(parameter: Any) -> str:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.bfloat16, torch.float32]), ids=ids)
 def test_every_readout(dtype: torch.dtype, name: str) -> None:
     shape = (1, 4, 2, 101, 601, *DTYPES[dtype])
     check(inputs(shape, dtype), every_call(shape, drawn(dtype))[name])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+@pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.bfloat16]), ids=ids)
 @given(
     q_len=st.integers(80, 200),
     k_len=st.integers(80, MOST_KEYS),

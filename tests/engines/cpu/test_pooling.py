@@ -22,6 +22,7 @@ from pellucid.engines.cpu.target import host
 from pellucid.readouts import Pooled, PooledMax, Readout, TopK
 from tests.cases import examples
 from tests.engines.cpu.direct import DEFAULTS, observe
+from tests.thorough import thorough
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 BINS = (1, 2, 3, 7, 16, 17, 64, 65, 1009)
@@ -85,7 +86,7 @@ def planned(q_len: int, k_len: int, readouts: list[Readout], heads: int = 1, **o
         return plan_of(describe(query, key, key, **DEFAULTS, readouts=tuple(readouts))[0])[0]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.float32, torch.bfloat16]), ids=str)
 @pytest.mark.parametrize("name", CALLS)
 @given(
     q_len=st.integers(1, 211),
