@@ -15,7 +15,7 @@ def run(problem: Problem) -> Result:
     """Attention as the notebook writes it, with the whole matrix in memory. Differentiable any number of times."""
     place = problem.place()
     scores = problem.modify(problem.matrix(), place)
-    weights, lse = _softmax(scores, problem.sinks)
+    weights, lse = softmax(scores, problem.sinks)
     output = _dropped(weights, problem, place) @ problem.value_of_heads()
 
     sink = None if problem.sinks is None else problem.sinks.to(problem.dtype)[:, None]
@@ -24,12 +24,13 @@ def run(problem: Problem) -> Result:
     return Result(output.to(problem.query.dtype), lse, readings)
 
 
-def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
-    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys]; `lse` is those queries' own."""
-    return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
+def weights(problem: Problem, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys], out of these rows' softmax."""
+    sinks = None if problem.sinks is None else problem.sinks[heads]
+    return softmax(problem.scores(queries, heads=heads), sinks)[0][..., keys]
 
 
-def _softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+def softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """The weights of each row and its lse; a row with no key has weights 0 and lse -inf, and gradients 0."""
     allowed = scores > -torch.inf
     maximum = largest(scores.detach())

@@ -30,6 +30,23 @@ class Softmax(NamedTuple):
         """What to subtract from scores before exp: the maximum, or 0 for a row with no key yet."""
         return finite(self.maximum)
 
+    @property
+    def divisor(self) -> Tensor:
+        """The total, or 1 for a row with no key."""
+        return self.total.masked_fill(self.total == 0, 1.0)
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """The weights of scores [..., queries, keys].
+
+        Not exp(score - lse): maximum and log of the total are added there, and of a large maximum's sum the digits are
+        lost that the weights need.
+        """
+        return (scores - self.shift[..., None]).exp_().mul_(self.divisor.reciprocal()[..., None])
+
+    def log_weights(self, scores: Tensor) -> Tensor:
+        """Their natural logarithms."""
+        return (scores - self.shift[..., None]).sub_(self.divisor.log()[..., None])
+
 
 def finite(maximum: Tensor) -> Tensor:
     """`maximum` with -inf replaced by 0, so that subtracting it from -inf is not NaN."""

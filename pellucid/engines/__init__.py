@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pellucid import reference
-from pellucid.engines import cpu, portable
+from pellucid.engines import cpu, portable, rounded
 from pellucid.problem import Problem
 from pellucid.result import Result
 
@@ -44,7 +44,7 @@ class Engine(NamedTuple):
 
     run: Callable[[Problem], Result]
     covers: Callable[[Problem], bool]
-    weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = reference.weights
+    weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
     repeat: Callable[[Problem, tuple[int, ...]], Repeat | None] = _nothing_to_repeat
 
 
@@ -105,9 +105,13 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     """
     with torch.no_grad():
         problem = replace(problem, dropout_p=0.0, readouts=())
-        if torch.compiler.is_compiling():  # a part of the graph
-            return reference.weights(problem, lse, queries, keys, heads)
-        return ENGINES[name_for(problem)].weights(problem, lse, queries, keys, heads)
+        engine = name_for(problem)
+        # Which rows are rounded cannot be asked of what is looked through or recorded.
+        if engine == "reference" or problem.transformed or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return reference.weights(problem, queries, keys, heads)
+        made = ENGINES[engine].weights(problem, lse, queries, keys, heads)
+        whole = lambda rows: reference.weights(problem, queries[rows], keys, heads)  # noqa: E731
+        return rounded.replaced(made, lse, problem.k_len, whole)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The portable engine: blockwise online softmax in plain torch operations, on any device and dtype that torch has.
 
 Memory beyond inputs and results is a few tiles, whatever the lengths. Tiles that the mask leaves empty are skipped.
-The backward pass recomputes each tile's weights from the rows' lse, as FlashAttention does (Dao et al. 2022).
+The backward pass recomputes each tile's weights from the rows' softmax, as FlashAttention does (Dao et al. 2022).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, 
 from pellucid.problem import Problem
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
 from pellucid.result import Result
-from pellucid.softmax import Merge, Softmax
+from pellucid.softmax import Merge, Softmax, finite
 from pellucid.transformed import has_tangent
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
@@ -42,6 +42,11 @@ def run(problem: Problem) -> Result:
     return _forward(problem).result
 
 
+def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
+    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys]; `lse` is those queries' own."""
+    return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
+
+
 def gradients(
     problem: Problem, output: Tensor | None, lse: Tensor | None, readings: dict[str, Tensor]
 ) -> tuple[Tensor, ...]:
@@ -50,7 +55,7 @@ def gradients(
     The forward pass is run again. `readings` are the gradients of differentiable readouts, by name; None stands for 0.
     """
     forward = _forward(problem)
-    made = _Backward(problem, forward.result.output, forward.result.lse, forward.keys, forward.states)
+    made = _Backward(problem, forward.result.output, forward.keys, forward.states)
     return made.run(output, lse, readings)
 
 
@@ -96,7 +101,7 @@ def _forward(problem: Problem) -> _Forward:
         results = [readout.finish(state, rows) for readout, state in zip(rows_of, partial.states, strict=True)]
         finished.append((output, rows.whole.lse, partial, results))
         if columns_of:
-            _column_pass(problem, queries, rows.whole.lse, columns_of)
+            _column_pass(problem, queries, rows.whole, columns_of)
     return _assembled(problem, finished, rows_of, columns_of)
 
 
@@ -141,10 +146,10 @@ def _merged(left: _Partial, right: _Partial, readouts: list[RowReadout]) -> _Par
     return _Partial(merge.whole, output, [readout.merge(a, b, merge) for readout, a, b in pairs])
 
 
-def _column_pass(problem: Problem, queries: slice, lse: Tensor, columns_of: dict[ColumnReadout, Tensor]) -> None:
+def _column_pass(problem: Problem, queries: slice, softmax: Softmax, columns_of: dict[ColumnReadout, Tensor]) -> None:
     for keys, full in _key_blocks(problem, queries):
         tile = _tile(problem, queries, keys, full)
-        weights = tile.weights(lse)
+        weights = softmax.weights(tile.scores)
         for readout, state in columns_of.items():
             readout.update(state, weights, tile.place, problem)
 
@@ -225,7 +230,7 @@ class _Attention(torch.autograd.Function):
         output, lse, readings = forward.result
         ctx.problem, ctx.keys, ctx.states = problem, forward.keys, forward.states
         # What the backward pass reads again is saved too: autograd then notices changes in place.
-        ctx.save_for_backward(output, lse, *tensors, *(load.value for load in problem.loads))
+        ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))
         ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
         fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in _tensors(r)]
         ctx.mark_non_differentiable(*fixed)
@@ -237,14 +242,14 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, output_gradient: Tensor | None, lse_gradient: Tensor | None, *others: Tensor | None) -> Any:
         problem: Problem = ctx.problem
-        output, lse, *_ = ctx.saved_tensors
+        output, *_ = ctx.saved_tensors
         wanted = {
             name: gradient
             for name, gradient in zip(ctx.reading_names, others, strict=True)
             if gradient is not None and name in ctx.differentiable
         }
         with problem.own_precision():
-            made = _Backward(problem, output, lse, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
+            made = _Backward(problem, output, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
         return None, None, *made
 
 
@@ -281,7 +286,6 @@ class _Backward:
 
     problem: Problem
     output: Tensor
-    lse: Tensor
     keys: Softmax
     states: dict[str, State]
 
@@ -305,7 +309,7 @@ class _Backward:
         problem = self.problem
         zero = torch.zeros((), dtype=problem.dtype, device=problem.query.device)
         output_gradient = zero.expand_as(self.output) if output_gradient is None else output_gradient.to(problem.dtype)
-        lse_gradient = zero.expand_as(self.lse) if lse_gradient is None else lse_gradient
+        lse_gradient = zero.expand_as(self.keys.total) if lse_gradient is None else lse_gradient
         for queries in _query_blocks(problem):
             block = {name: gradient[..., queries] for name, gradient in wanted.items()}
             self._rows(queries, output_gradient[..., queries, :], lse_gradient[..., queries], block)
@@ -322,7 +326,7 @@ class _Backward:
             place = problem.place(queries, keys)
             raw = problem.matrix(queries, keys)
             tile = Tile(problem.modify(raw, place, full), place, problem.dtype)
-            weights = tile.weights(self.lse[..., queries])
+            weights = rows.whole.weights(tile.scores)
             score_gradient = self._values(keys, tile, weights, output_gradient)
             score_gradient = weights * (score_gradient + (lse_gradient - mean)[..., None])
             for name, gradient in wanted.items():

@@ -50,10 +50,6 @@ class Tile:
     def _maximum(self) -> Tensor:
         return largest(self.scores)
 
-    def weights(self, lse: Tensor) -> Tensor:
-        """The final weights of this tile, given the rows' lse [*batch, heads, queries]."""
-        return torch.exp(self.scores - finite(lse)[..., None])
-
     def evaluate(self, expression: Expression) -> Tensor:
         """The values of an expression of b, h, q and k over this tile."""
         return evaluate(expression, inputs=self.place, dtype=self.dtype)[0]
@@ -82,15 +78,15 @@ class Rows:
     @cached_property
     def sink_weight(self) -> Tensor:
         """The weight that the sink takes, [*batch, heads, queries]; 0 for a logit of -inf."""
-        assert self.sink is not None
-        return torch.exp(self.sink - finite(self.whole.lse))
+        assert self.merge is not None
+        return self.merge.right_factor / self.whole.divisor
 
     @cached_property
     def factor(self) -> Tensor:
         """What an unnormalised sum over the keys is multiplied by to become a sum of weights; 0 for an empty row."""
         total = self.whole.total
         share = self.merge.left_factor if self.merge is not None else (self.keys.total > 0).to(total.dtype)
-        return share / total.masked_fill(total == 0, 1.0)
+        return share / self.whole.divisor
 
 
 @dataclass(frozen=True)

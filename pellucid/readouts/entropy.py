@@ -62,16 +62,16 @@ class Entropy(RowReadout):
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D H / d score = -weight (log weight + H)."""
-        lse = (rows.whole if self.sink else rows.keys).lse
-        weights = weights if self.sink else tile.weights(lse)
-        log_weights = (tile.scores - finite(lse)[..., None]).clamp(min=LOWEST)
+        softmax = rows.whole if self.sink else rows.keys
+        weights = weights if self.sink else softmax.weights(tile.scores)
+        log_weights = softmax.log_weights(tile.scores).clamp(min=LOWEST)
         return -gradient[..., None] * weights * (log_weights + self.finish(state, rows)[..., None])
 
     def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor | float:
         """The same for the sink, if it counts."""
         if not self.sink or rows.sink is None:
             return 0.0
-        log_weight = (rows.sink - finite(rows.whole.lse)).clamp(min=LOWEST)
+        log_weight = (rows.sink - rows.whole.shift - rows.whole.divisor.log()).clamp(min=LOWEST)
         return -gradient * rows.sink_weight * (log_weight + self.finish(state, rows))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
-from pellucid.softmax import Merge, finite
+from pellucid.softmax import Merge
 from pellucid.transformed import is_transformed
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class TopKeys(NamedTuple):
 class TopK(RowReadout):
     """`observation.topk.weights` and `.keys`, [..., heads, queries, k]: the k largest weights of each row.
 
-    Among equal scores the lower key comes first. Where fewer than k keys are allowed, the weight is 0 and the key -1.
-    Not differentiable.
+    Among equal scores the lower key comes first. Where fewer than k keys are allowed, the weight is 0 and the key -1;
+    in a row that is NaN every weight is NaN and every key -1. Not differentiable.
 
     Args:
         k: how many, from 1 to the number of keys.
@@ -53,7 +53,8 @@ class TopK(RowReadout):
     def dense(self, dense: Dense) -> TopKeys:
         """The dense definition."""
         scores, keys = dense.scores.sort(dim=-1, descending=True, stable=True)
-        return _finish(scores[..., : self.k], keys[..., : self.k], dense.lse)
+        scores, keys = scores[..., : self.k], keys[..., : self.k]
+        return _finished(dense.weights.detach().gather(-1, keys), scores, keys, dense.lse)
 
     def of_tile(self, tile: Tile) -> State:
         """The k largest scores of the tile and their keys."""
@@ -74,7 +75,7 @@ class TopK(RowReadout):
     def finish(self, state: State, rows: Rows) -> TopKeys:
         """The scores as weights."""
         scores, keys = state
-        return _finish(scores, keys, rows.whole.lse)
+        return _finished(rows.whole.weights(scores), scores, keys, rows.whole.total)
 
 
 def _ordered(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +97,7 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values[..., :k], places[..., :k]
 
 
-def _finish(scores: Tensor, keys: Tensor, lse: Tensor) -> TopKeys:
-    weights = torch.exp(scores - finite(lse)[..., None])
-    return TopKeys(weights.detach(), keys.masked_fill(scores == -torch.inf, -1))
+def _finished(weights: Tensor, scores: Tensor, keys: Tensor, total: Tensor) -> TopKeys:
+    """No key where there is none allowed, and none in a row whose total, or its logarithm, is NaN: it has no order."""
+    none = (scores == -torch.inf) | total.isnan()[..., None]
+    return TopKeys(weights, keys.masked_fill(none, -1))

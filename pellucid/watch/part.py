@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pellucid import reference
+from pellucid.engines import rounded
 from pellucid.language import Expression
 from pellucid.problem import Problem
 from pellucid.softmax import finite
@@ -57,19 +59,27 @@ class Part:
         inside = (keys >= self.k_start) & (keys < self.k_start + self.k_len)
         own_keys = keys[inside] - self.k_start
         with torch.no_grad(), problem.own_precision():
-            raw = problem.matrix(rows - self.start, own_keys, heads)
-            place = problem.place(rows - self.start, own_keys, heads) | {"q": rows[:, None], "k": keys[inside]}
-            scores = problem.modify(raw, place)
-            if torch.equal(own_keys, torch.arange(self.k_len, device=own_keys.device)):
-                lse = self._log_sums(scores, heads)  # rounded as the scores are: large ones differ in their last digits
-            found = torch.exp(scores - finite(lse.to(raw.dtype))[..., None])
+            every = torch.arange(self.k_len, device=own_keys.device)
+            if torch.equal(own_keys, every):
+                found = self._softmax(problem, rows, heads)
+            else:
+                scores = self._scores(problem, rows, own_keys, heads)
+                found = torch.exp(scores - finite(lse.to(scores.dtype))[..., None])
+                again = lambda some: self._softmax(problem, rows[some], heads)[..., own_keys]  # noqa: E731
+                found = rounded.replaced(found, lse, self.k_len, again)
         if bool(inside.all()):
             return found
         whole = found.new_zeros(*found.shape[:-1], len(keys))
         whole[..., inside] = found
         return whole
 
-    def _log_sums(self, scores: Tensor, heads: Tensor) -> Tensor:
-        """The lse of rows of all keys, [batch, heads, rows]."""
-        lse = scores.logsumexp(-1)
-        return lse if self.sinks is None else torch.logaddexp(lse, self.sinks[heads].to(lse)[:, None])
+    def _softmax(self, problem: Problem, rows: Tensor, heads: Tensor) -> Tensor:
+        """The weights of rows of all the part's keys, [batch, heads, rows, keys]."""
+        scores = self._scores(problem, rows, torch.arange(self.k_len, device=rows.device), heads)
+        return reference.softmax(scores, None if self.sinks is None else self.sinks[heads])[0]
+
+    def _scores(self, problem: Problem, rows: Tensor, own_keys: Tensor, heads: Tensor) -> Tensor:
+        """What softmax is taken of, [batch, heads, rows, keys]; keys are counted from the part's first."""
+        chosen = (rows - self.start, own_keys, heads)
+        place = problem.place(*chosen) | {"q": rows[:, None], "k": own_keys + self.k_start}
+        return problem.modify(problem.matrix(*chosen), place)

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from pellucid.engines.cpu import in_place
 from pellucid.engines.cpu.builder import I32, I64, Code, Value
-from pellucid.engines.cpu.forward import Forward
+from pellucid.engines.cpu.forward import Forward, drift
 from pellucid.engines.cpu.kernel import Block, Task
 from pellucid.engines.cpu.layout import FIXED, KEYS, Spec
 from pellucid.engines.cpu.program import Bounds, Program, Span, Values
@@ -151,7 +151,7 @@ class Decode(Forward):
         for name in self.spec.accumulators[1:]:
             sums = [code.load(of[name], self.type, row) for of in (state, kept)]
             if name == "entropy":  # its terms are relative to the maximum
-                drifts = [code.select(own == -math.inf, 0.0, own - shift) for own in maxima]
+                drifts = [drift(code, own, shift) for own in maxima]
                 sums = [code.fma(*three) for three in zip(totals, drifts, sums, strict=True)]
             code.store(state[name], code.fma(sums[0], factors[0], sums[1] * factors[1]), row)
         code.store(state["correction"], factors[0], row)

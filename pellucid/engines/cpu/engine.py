@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.plan import Inputs, Plan, plan_of
 from pellucid.engines.cpu.sums import received_by
+from pellucid.engines.rounded import places
 from pellucid.problem import Problem
-from pellucid.readouts import Pooled, PooledMax
+from pellucid.readouts import MaxScore, Pooled, PooledMax
 from pellucid.result import Result
+from pellucid.softmax import largest
 
 
 def run(problem: Problem) -> Result:
@@ -50,4 +53,15 @@ def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
     readings |= {
         r.name: r.finish(pooled[r.name], problem) for r in problem.readouts if isinstance(r, Pooled | PooledMax)
     }
+    for readout in problem.readouts:
+        if isinstance(readout, MaxScore):
+            _see_nan(problem, readings[readout.name])
     return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})
+
+
+def _see_nan(problem: Problem, maximum: Tensor) -> None:
+    """Look at rows again whose maximum is +inf: of +inf and NaN in one row the kernel has kept +inf."""
+    infinite = maximum == torch.inf
+    for rows in places(infinite, problem.k_len):
+        seen = largest(problem.scores(rows))
+        maximum[..., rows] = torch.where(infinite[..., rows], seen, maximum[..., rows])

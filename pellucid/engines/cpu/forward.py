@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
 from pellucid.engines.cpu import tiles
 from pellucid.engines.cpu.builder import I32, I64, Code, Value, vector
-from pellucid.engines.cpu.kernel import LN2, LOG2E, Block, Kernel, Task
-from pellucid.engines.cpu.layout import KEYS
+from pellucid.engines.cpu.kernel import Block, Kernel, Task
+from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.pooling import Pooling
-from pellucid.engines.cpu.program import Values, always_finite, condition_of
+from pellucid.engines.cpu.program import Program, Values, always_finite, condition_of
 from pellucid.engines.cpu.tiles import Beside
 from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
+# From here on, in powers of two, neighbouring numbers of float32 are 64 apart: no two of them both get weight.
+FAR = 2.0**30
+HIGHEST = {4: (2.0 - 2.0**-23) * 2.0**127, 8: sys.float_info.max}  # finite number, by its bytes
+SMALLEST = 2.0**-126  # normal number of float32
+EXPONENT = 0x7F800000  # the bits of a float32 that say which power of two is next below
 
 
 class Forward(Kernel):
     """Scores, the user's functions, softmax, weighted sum: the five lines, tile by tile."""
+
+    def __init__(self, code: Code, spec: Spec, program: Program) -> None:
+        super().__init__(code, spec, program)
+        if self.factor is not None and self.score is SCORE and not spec.topk:
+            # As the exponential is taken a factor costs nothing. Not 0, for masked scores are -inf.
+            self.unscaled = code.maximum(self.factor, SMALLEST)
 
     def perform(self, pair: Value, part: Value) -> None:
         """The chunks of a range of queries; the last come first, for under a causal mask they are the longest."""
@@ -79,8 +91,8 @@ class Forward(Kernel):
         def some(row: Value) -> None:
             stop = code.minimum(row + self.lanes, block.rows)
             code.loop(row, stop, lambda own: self.row_scores(block, own, masked))
-            self.merge_maxima(block, row, masked)
-            code.loop(row, stop, lambda own: self.row_weights(block, own, masked))
+            self.merge_maxima(block, row)
+            code.loop(row, stop, lambda own: self.row_weights(block, own))
             self.merge_sums(block, row)
             if self.spec.pools:
                 self.pooling.add(block, row)
@@ -89,7 +101,7 @@ class Forward(Kernel):
 
     def row_scores(self, block: Block, row: Value, masked: bool) -> None:
         """Apply score_mod and mask_mod to a row of the tile; keep its largest scores, lane by lane."""
-        code, scores, bare = self.code, self.row_of_tile(row), self.bare(masked)
+        code, scores = self.code, self.row_of_tile(row)
         functions = self.of_row(block, row)
 
         def panel(j: Value, *maxima: Value) -> list[Value]:
@@ -97,7 +109,7 @@ class Forward(Kernel):
             for v, maximum in enumerate(maxima):
                 place = j + v * self.lanes
                 raw = code.load(scores, self.type, place)
-                score = raw if bare else self.modified(functions, raw, block, place, masked)
+                score = self.modified(functions, raw, block, place, masked)
                 if score is not raw:
                     code.store(scores, score, place)
                 result.append(code.maximum(score, maximum))
@@ -107,24 +119,35 @@ class Forward(Kernel):
         maxima = code.loop(0, block.count, panel, lowest, step=self.panel)
         self._keep_partial(0, row, _pairwise(code.maximum, maxima))
 
-    def bare(self, masked: bool) -> bool:
-        """Whether a tile's scores stay unscaled until their exponential is taken, which costs nothing there."""
-        return self.factor is not None and not masked and self.score is SCORE and not self.spec.topk
-
-    def merge_maxima(self, block: Block, row: Value, masked: bool) -> None:
+    def merge_maxima(self, block: Block, row: Value) -> None:
         """The largest scores so far of some rows, and what their sums so far must be multiplied by."""
         code, state, of_chunk = self.code, self.scratch, block.row + row
-        maximum = self._maxima(row)
-        if self.factor is not None and self.bare(masked):
-            maximum = maximum * code.spread(self.factor, self.lanes)
+        maximum, factor = self._maxima(row), self.unscaled
+        scaled = maximum if factor is None else maximum * code.spread(factor, self.lanes)
         before = code.load(state["maximum"], self.type, of_chunk)
-        after = code.maximum(before, maximum)
+        after = code.maximum(before, scaled)
         shift = code.select(after == -math.inf, 0.0, after)
         code.store(state["maximum"], after, of_chunk)
-        code.store(state["shift"], shift, row)
         code.store(state["correction"], self.power(before - shift), row)
         if self.spec.entropy:  # its terms are relative to the maximum, which has moved
-            code.store(state["drift"], code.select(before == -math.inf, 0.0, before - shift), row)
+            code.store(state["drift"], drift(code, before, shift), row)
+        if factor is not None:
+            shift = self._keep_factors(row, factor, maximum, shift)
+        code.store(state["shift"], shift, row)
+
+    def _keep_factors(self, row: Value, factor: Value, maximum: Value, shift: Value) -> Value:
+        """Keep what the unscaled scores of some rows are multiplied by; give what their products are less.
+
+        A product's difference from the shift is rounded once. How far the shift was rounded is the same for all keys
+        of a row, and counts in its total; but from FAR on no power of two may hold it. There the factor is cut down to
+        a power of two, whose products are exact: the largest score's difference is 0, all others' are far below.
+        """
+        code, every = self.code, self.code.spread(factor, self.lanes)
+        power = code.spread((factor.bits(I32) & EXPONENT).bits(self.number), self.lanes)
+        far = code.unary("fabs", shift) >= FAR
+        code.store(self.scratch["factor"], code.select(far, power, every), row)
+        held = code.select(maximum * every == shift, maximum * power, math.inf)  # by a tile before, if not by this one
+        return code.select(far, held, shift)
 
     def _maxima(self, row: Value) -> Value:
         """The largest scores of the tile of some rows, one row in each lane."""
@@ -135,15 +158,14 @@ class Forward(Kernel):
         code.store(self.scratch["kth"], largest[k - 1], row)  # the k-th of all is no less
         return largest[0]
 
-    def row_weights(self, block: Block, row: Value, masked: bool) -> None:
+    def row_weights(self, block: Block, row: Value) -> None:
         """Store a row's weights; keep the sums of them and of what each readout adds, lane by lane."""
         code, scores = self.code, self.row_of_tile(row)
         functions = self.of_row(block, row)
         if self.spec.topk:
             self.keep_largest(block, row)
         shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
-        factor = self._factor_of_scores(masked)
-        shift = shift if factor is None or self.bare(masked) else shift * LOG2E
+        factor = self._factor_of_row(row)
         vectors, extra = self.spec.vectors, len(self.spec.accumulators) - 2
         beside = self.beside_weights(block)
 
@@ -178,12 +200,11 @@ class Forward(Kernel):
         fetch = self.fetching(block, cache=1)
         return fetch and (lambda row, rows, column, columns: fetch(row + self.lanes, rows, column, columns))
 
-    def _factor_of_scores(self, masked: bool) -> Value | None:
-        """What makes a score a power of two, multiplied in with the difference; None if that is done afterwards."""
-        if self.factor is not None and self.bare(masked):
-            return self.code.spread(self.factor, self.lanes)
-        natural = self.unit != LN2 and not self.spec.entropy  # which adds up natural differences
-        return self.code.constant(self.type, LOG2E) if natural else None
+    def _factor_of_row(self, row: Value) -> Value | None:
+        """What makes unscaled scores powers of two, multiplied in with the difference; None if they are already."""
+        if self.unscaled is None:
+            return None
+        return self.code.spread(self.code.load(self.scratch["factor"], self.number, row), self.lanes)
 
     def merge_sums(self, block: Block, row: Value) -> None:
         """Add the tile's sums of some rows to their sums so far."""
@@ -362,29 +383,46 @@ class Forward(Kernel):
         code = self.code
         if not self.spec.sinks:
             return 1.0 / total
-        sink = code.load(self.pointer("sinks"), self.number, head) * (1.0 / self.unit)
+        sink = self.sink(head)
         largest = code.maximum(maximum, sink)
         largest = code.select(largest == -math.inf, 0.0, largest)
         share = self.power(maximum - largest)
         return share / (total * share + self.power(sink - largest))
 
+    def sink(self, head: Value) -> Value:
+        """A head's sink, counted as scores are; one beyond all scores stays finite."""
+        natural = self.code.load(self.pointer("sinks"), self.number, head)
+        finite = self.code.minimum(HIGHEST[self.spec.size], natural * (1.0 / self.unit))
+        return self.code.select(natural < math.inf, finite, natural)
+
     def _write_state(self, task: Task, row: Value) -> None:
         """The row's state for the readouts to finish, scores natural again; one array after another."""
         code = self.code
         place, rows = self.place_of_row(task, row), self.argument("state_rows")
+        maximum, total = (code.load(self.scratch[name], self.number, row) for name in ("maximum", "total"))
+        shift = code.select(maximum == -math.inf, 0.0, maximum)
         for i, name in enumerate(self.spec.accumulators):
             value = code.load(self.scratch[name], self.number, row)
             value = value * self.unit if name in ("maximum", "entropy") else value
+            if name == "maximum":  # which no NaN was larger than
+                value = code.select((total != total) & (maximum < math.inf), math.nan, value)
             code.store(self.pointer("state"), value, rows * i + place)
 
         def top(i: Value) -> None:
             score = code.load(self.scratch["top_scores"], self.number, row * self.spec.top_width + i)
             key = code.load(self.scratch["top_keys"], I32, row * self.spec.top_width + i)
-            code.store(self.pointer("top_scores"), score * self.unit, place * self.spec.topk + i)
+            key = code.select(total == total, key, -1)
+            code.store(self.pointer("top_scores"), (score - shift) * self.unit, place * self.spec.topk + i)
             code.store(self.pointer("top_keys"), key.to(I64), place * self.spec.topk + i)
 
         if self.spec.topk:
             code.loop(0, self.spec.topk, top)
+
+
+def drift(code: Code, before: Value, after: Value) -> Value:
+    """How far a maximum has moved, to be multiplied by a total; 0 where there was none."""
+    moved = before - after
+    return code.select(before == -math.inf, 0.0, code.select(moved < LOWEST, LOWEST, moved))
 
 
 def _pairwise(combine: Callable[[Value, Value], Value], values: list[Value]) -> Value:

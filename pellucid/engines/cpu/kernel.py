@@ -73,6 +73,7 @@ class Kernel(ABC):
     """A kernel being written. Methods appear in the order in which they run."""
 
     packs_values = True
+    unscaled: Value | None = None  # what scores are multiplied by later, if they are not as they are used
 
     def __init__(self, code: Code, spec: Spec, program: Program) -> None:
         worker, _, self.arguments = code.arguments
@@ -323,7 +324,7 @@ class Kernel(ABC):
     def modified(self, functions: Values, score: Value, block: Block, place: Value, masked: bool) -> Value:
         """A vector of scores after score_mod, -inf where masked. `functions` know the row."""
         code = self.code
-        if self.factor is not None:
+        if self.factor is not None and self.unscaled is None:
             score = score * code.spread(self.factor, self.lanes)
         if not masked and self.score is SCORE:
             return score

@@ -190,6 +190,7 @@ class Spec:
             "partials": self.block * self.lanes * (len(self.accumulators) - 1),
             "correction": self.block,
             "shift": self.block,
+            "factor": self.block if self.pairs else 0,
             "drift": self.block if self.entropy else 0,
             "output": rows * self.value_width,
             "product": 4 * self.lanes**2 if self.parts > 1 else 0,

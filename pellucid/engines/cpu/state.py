@@ -13,7 +13,7 @@ from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, LogSumExp, RowReadout, TopK
 from pellucid.readouts.base import Rows
 from pellucid.readouts.topk import TopKeys
-from pellucid.softmax import Softmax, finite
+from pellucid.softmax import Softmax
 
 
 @dataclass
@@ -22,7 +22,7 @@ class RowState:
 
     spec: Spec
     state: Tensor  # [accumulators, *batch, heads, q_len]
-    top_scores: Tensor  # [*batch, heads, q_len, k]
+    top_scores: Tensor  # [*batch, heads, q_len, k], less the row's maximum
     top_keys: Tensor
 
     @classmethod
@@ -60,11 +60,18 @@ class RowState:
             elif isinstance(readout, Expect):
                 readings[readout.name] = readout.finish((next(expects),), rows)
             elif isinstance(readout, TopK):
-                weights = (self.top_scores - finite(lse)[..., None]).exp_()
-                readings[readout.name] = TopKeys(weights, self.top_keys)  # -1 where there is none
+                readings[readout.name] = self._top_keys(rows)
             elif isinstance(readout, RowReadout):
                 readings[readout.name] = readout.finish((), rows)
         return readings
+
+    def _top_keys(self, rows: Rows) -> TopKeys:
+        """The keys are -1 where there is none; a sink that is NaN the kernel has not seen among the scores."""
+        weights = self.top_scores.exp_().mul_(rows.factor[..., None])
+        keys = self.top_keys
+        if rows.sink is not None:
+            keys = keys.masked_fill(rows.whole.total.isnan()[..., None], -1)
+        return TopKeys(weights, keys)
 
 
 _NOTHING = torch.empty(0)

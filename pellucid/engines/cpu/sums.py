@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from pellucid import reference
 from pellucid.engines.cpu.call import RANGES, call
 from pellucid.engines.cpu.columns import Columns
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import program_of, spec_of
 from pellucid.engines.cpu.target import Target
+from pellucid.engines.rounded import is_rounded, places
 from pellucid.problem import Problem
 from pellucid.readouts import Received
 
@@ -26,11 +29,18 @@ def received_by(problem: Problem, lse: Tensor) -> dict[str, Tensor]:
     sums = readout.start(problem)
     partial = sums.new_zeros(RANGES, *sums.shape)
     chosen = range(problem.q_len)[readout.queries]
-    own = {"lse": lse.data_ptr(), "received": partial.data_ptr()}
+    rounded = is_rounded(lse)
+    known = lse.masked_fill(rounded, torch.inf)  # of which every weight is 0
+    own = {"lse": known.data_ptr(), "received": partial.data_ptr()}
     own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
     output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
     call(problem, Columns, program, spec, own, output)
-    return {readout.name: readout.finish(partial.sum(0), problem)}
+    sums = partial.sum(0)
+    every = (torch.arange(problem.k_len), torch.arange(problem.heads))
+    for rows in places(rounded, problem.k_len):
+        weights = reference.weights(problem, rows, *every) * rounded[..., rows, None]
+        readout.update(sums, weights, problem.place(rows), problem)
+    return {readout.name: readout.finish(sums, problem)}
 
 
 def for_columns(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:

@@ -1,0 +1,74 @@
+"""A row that is NaN says so in every readout, whatever makes it NaN, and on every engine the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import pellucid
+from pellucid import readouts
+from tests.cases import ENGINES, running
+
+READOUTS = [readouts.MaxScore(), readouts.TopK(3), readouts.Entropy(), readouts.LogSumExp()]
+MAXIMUM = {
+    "query": math.nan,
+    "key": math.nan,
+    "mask": math.nan,
+    "score_mod": math.nan,
+    "inf": math.inf,
+    "both": math.nan,
+}
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+def nan_in(where: str, dtype: torch.dtype) -> dict[str, Any]:
+    """A call whose row 1 is NaN, by its key 2 or wholly."""
+    query, key, value = torch.randn(3, 1, 2, 83, 8).to(dtype).unbind(0)
+    call: dict[str, Any] = {"query": query, "key": key, "value": value}
+    bias = torch.zeros(83, 83, dtype=dtype)
+    if where == "query":
+        query[..., 1, 2] = math.nan
+    elif where == "key":
+        key[..., 2, 2] = math.nan
+    elif where == "score_mod":
+        call["score_mod"] = lambda score, b, h, q, k: torch.where((q == 1) & (k == 2), math.nan, score)
+    else:
+        bias[1, 2] = math.nan if where == "mask" else math.inf
+        bias[1, 71] = math.nan if where == "both" else 0.0
+        call["attn_mask"] = bias
+    return call
+
+
+@pytest.mark.parametrize("where", MAXIMUM)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def test_every_readout_tells_of_it(where: str, dtype: torch.dtype) -> None:
+    call = nan_in(where, dtype)
+    for engine in ENGINES:
+        with running(engine):
+            output, seen = pellucid.observe(**call, readouts=READOUTS)
+        assert output[0, :, 1].isnan().all(), engine
+        for found in (seen.lse, seen.entropy, seen.topk.weights, seen.weights(queries=1)):
+            row = found[:, :, 1] if found.shape[2] > 1 else found
+            assert row.isnan().all(), engine
+        assert (seen.topk.keys[0, :, 1] == -1).all(), engine
+        expected = torch.full((2,), MAXIMUM[where], dtype=seen.lse.dtype)
+        torch.testing.assert_close(seen.max_scores[0, :, 1], expected, equal_nan=True)
+        whole = seen.lse.isnan()
+        assert bool(whole.all()) == (where == "key"), engine  # the other rows are numbers
+        assert not seen.max_scores[~whole].isnan().any(), engine
+        assert (seen.topk.keys[~whole] >= 0).all(), engine
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_sink_that_is_nan_leaves_the_scores_their_maximum(engine: str) -> None:
+    query, key, value = torch.randn(3, 2, 13, 8).unbind(0)
+    with running(engine):
+        _, seen = pellucid.observe(query, key, value, sinks=torch.tensor([0.5, math.nan]), readouts=READOUTS)
+    assert not seen.max_scores.isnan().any()
+    assert seen.topk.weights[1].isnan().all()
+    assert not seen.topk.weights[0].isnan().any()
+    assert (seen.topk.keys[1] == -1).all()
+    assert (seen.topk.keys[0] >= 0).all()
