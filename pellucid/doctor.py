@@ -13,6 +13,7 @@ import torch
 
 from pellucid import engines
 from pellucid._version import __version__
+from pellucid.engines.cpu import stored
 from pellucid.functional import attention
 from pellucid.problem import Problem
 
@@ -44,6 +45,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "environment", " ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ) or "-"
     yield "engines", ", ".join(engines.ENGINES)
     yield "engine on cpu", _engine()
+    yield "kernels kept", stored.state()
     yield "self check", _self_check()
 
 

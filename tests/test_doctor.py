@@ -17,6 +17,14 @@ def test_versions_threads_and_engine():
     assert float(report["self check"].split()[3]) < 1e-5
 
 
+def test_where_kernels_are_kept_or_why_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "kernels"))
+    assert doctor.report()["kernels kept"] == f"{tmp_path / 'kernels'}, 0 kernels, 0.0 MB"
+    monkeypatch.setenv("PELLUCID_CACHE", "kernels")
+    report = doctor.report()["kernels kept"]
+    assert report == "not used: PELLUCID_CACHE: an absolute path is needed, got 'kernels'"
+
+
 def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     assert doctor.report()["no-such-package"] == "not installed"

@@ -32,10 +32,10 @@ def bfloat16(workers: int) -> float | None:
         return None
     target = _with_tiles(host())
     configuration = _configuration()
-    address = function("peak_amx", _body, target)
+    kernel = function("peak_amx", _body, target)
     arguments = [configuration.data_ptr(), STEPS]
-    runner(address, [configuration.data_ptr(), STEPS // 10], workers)()
-    seconds = least_seconds(runner(address, arguments, workers), TRIES)
+    runner(kernel, [configuration.data_ptr(), STEPS // 10], workers)()
+    seconds = least_seconds(runner(kernel, arguments, workers), TRIES)
     return STEPS * SUMS * FLOPS * workers / seconds
 
 

@@ -35,11 +35,11 @@ class Reader:
         self.buffers, self.amount = buffers, 0
         self.runs: list[Callable[[], None]] = []
         step = VECTORS * host().vector_bytes
-        address = function("read_buffer", _body, host())
+        kernel = function("read_buffer", _body, host())
         for buffer in buffers:
             steps = (size or buffer.nbytes) // workers // step
             self.amount += steps * step * workers * passes
-            self.runs.append(runner(address, [buffer.data_ptr(), steps, passes], workers))
+            self.runs.append(runner(kernel, [buffer.data_ptr(), steps, passes], workers))
 
     def __call__(self) -> None:
         """Read them."""

@@ -16,8 +16,8 @@ from pellucid.engines.cpu.target import Target
 LINE = 8  # int64 of a cache line: every thread's result has a line of its own
 
 
-def function(symbol: str, body: Callable[[Code], None], target: Target) -> int:
-    """The address of `void symbol(int64 begin, int64 end, int64 *arguments)`, whose body is what `body` writes."""
+def function(symbol: str, body: Callable[[Code], None], target: Target) -> compiler.Loaded:
+    """The kernel `void symbol(int64 begin, int64 end, int64 *arguments)`, whose body is what `body` writes."""
 
     def emit(module: ir.Module) -> None:
         code = Code(ir.Function(module, ir.FunctionType(ir.VoidType(), [I64, I64, POINTER]), symbol))
@@ -27,10 +27,10 @@ def function(symbol: str, body: Callable[[Code], None], target: Target) -> int:
     return compiler.function(symbol, f"benchmark {symbol}", emit, target)
 
 
-def runner(address: int, arguments: list[int], workers: int) -> Callable[[], None]:
+def runner(kernel: compiler.Loaded, arguments: list[int], workers: int) -> Callable[[], None]:
     """Runs the kernel on `workers` threads."""
     lines = (ctypes.c_int64 * ((1 + workers) * LINE))(*arguments)
-    return lambda: threads.run(address, ctypes.addressof(lines), workers)
+    return lambda: threads.run(kernel.address, ctypes.addressof(lines), workers)
 
 
 def least_seconds(run: Callable[[], None], tries: int) -> float:

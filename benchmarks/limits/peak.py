@@ -52,9 +52,9 @@ def _peak(symbol: str, element: ir.Type, size: int, step: Step, flops_a_lane: in
             total = total + sum_
         code.store(arguments, code.reduce("add", total).to(F64).bits(I64), (begin + 1) * LINE)
 
-    address = function(symbol, body, target)
-    runner(address, [0, STEPS // 10], workers)()  # the clock rises, the threads start
-    seconds = least_seconds(runner(address, [0, STEPS], workers), TRIES)
+    kernel = function(symbol, body, target)
+    runner(kernel, [0, STEPS // 10], workers)()  # the clock rises, the threads start
+    seconds = least_seconds(runner(kernel, [0, STEPS], workers), TRIES)
     return STEPS * chains * lanes * flops_a_lane * workers / seconds
 
 

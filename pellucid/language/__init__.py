@@ -7,7 +7,7 @@ tile (interval.py) and its derivatives (derivative.py); written.py makes a text 
 from pellucid.language.derivative import derivatives
 from pellucid.language.evaluate import evaluate
 from pellucid.language.expression import FALSE, INPUTS, SCORE, TRUE, Expression, constant, load, operation, walk
-from pellucid.language.interval import Interval, bounds
+from pellucid.language.interval import Interval, bounds, bounds_of_all
 from pellucid.language.trace import TraceError, trace
 from pellucid.language.written import read, write
 
@@ -20,6 +20,7 @@ __all__ = [
     "Interval",
     "TraceError",
     "bounds",
+    "bounds_of_all",
     "constant",
     "derivatives",
     "evaluate",

@@ -34,24 +34,40 @@ class Interval(NamedTuple):
 
 MIXED = Interval(False, True)
 Bounds = Interval | None
+Loaded = Callable[[Tensor, list[Bounds]], Bounds]  # of a captured tensor's elements, for indices inside such bounds
 
 
 def bounds(root: Expression, places: Mapping[str, Interval]) -> Bounds:
     """Bounds of `root` for b, h, q and k inside `places`, or None where nothing is known; a bool is at least MIXED."""
+    return bounds_of_all(root, places=places)[id(root)]
+
+
+def bounds_of_all(
+    *roots: Expression, places: Mapping[str, Interval], loaded: Loaded | None = None
+) -> dict[int, Bounds]:
+    """Bounds of every node below `roots`, by its id.
+
+    Args:
+        roots: expressions.
+        places: what b, h, q and k are inside of.
+        loaded: what is known of captured tensors. By default they are read, and the bounds hold as long as nobody
+            writes to them: whoever keeps what he concludes must say here what stays true.
+
+    """
     known: dict[int, Bounds] = {}
-    for node in walk(root):
+    for node in walk(*roots):
         args = [known[id(a)] for a in node.args]
-        known[id(node)] = _node_bounds(node, args, places)
-    return known[id(root)]
+        known[id(node)] = _node_bounds(node, args, places, loaded or _load)
+    return known
 
 
-def _node_bounds(node: Expression, args: list[Bounds], places: Mapping[str, Interval]) -> Bounds:
+def _node_bounds(node: Expression, args: list[Bounds], places: Mapping[str, Interval], loaded: Loaded) -> Bounds:
     if node.op == "constant":
         found: Bounds = Interval(node.value, node.value)
     elif node.op == "input":
         found = places.get(node.value)
     elif node.op == "load":
-        found = _load(node.value, args)
+        found = loaded(node.value, args)
     elif node.op == "where":
         found = _where(*args)
     else:

@@ -109,8 +109,9 @@ def _div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Express
     if any(expression(x).kind == "float" for x in (input, other)):
         return _apply("trunc", _apply("truediv", input, other))
     negative = _apply("xor", _apply("lt", input, 0), _apply("lt", other, 0))
-    quotient = _apply("floordiv", _apply("abs", input), _apply("abs", other))
-    return _apply("where", negative, _apply("neg", quotient), quotient)
+    quotient = _apply("floordiv", input, other)
+    inexact = _apply("ne", _apply("mul", quotient, other), input)
+    return _apply("add", quotient, cast(_apply("and", negative, inexact), "int"))
 
 
 def _pow(input: Any, exponent: Any) -> Expression:
@@ -128,11 +129,18 @@ def _pow(input: Any, exponent: Any) -> Expression:
         if kind == "float":
             return _apply("exp2", _apply("mul", power, log))
         if log.is_integer():
-            return cast(_apply("round", _apply("exp2", _apply("mul", power, int(log)))), "int")
+            return _power_of_two(_apply("mul", power, int(log)))
     raise UnsupportedError(
         "pow: one side must be a constant: an exponent 0.5 or a whole one up to 16, or a positive base (of whole "
         "numbers a power of 2; write 3.0 ** h for others)"
     )
+
+
+def _power_of_two(exponent: Expression) -> Expression:
+    """An int, as far as 64 bits reach: the lowest of all where only the sign's is left, then 0."""
+    within = cast(_apply("round", _apply("exp2", _apply("minimum", exponent, 62))), "int")
+    wrapped = _apply("mul", within, _where(_apply("lt", exponent, 63), 1, 2))
+    return _where(_apply("lt", exponent, 64), wrapped, 0)
 
 
 def _clamp(input: Any, min: Any = None, max: Any = None) -> Expression:

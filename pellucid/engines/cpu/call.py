@@ -32,7 +32,7 @@ RANGES = 8  # ranges of queries that have column sums of their own
 class Prepared:
     """A kernel and its arguments, all but the addresses: the same for calls that differ in their numbers alone."""
 
-    address: int
+    kernel: compiler.Loaded
     numbers: bytes  # the arguments, with 0 for every address
     array: type[ctypes.Array[ctypes.c_int64]]
     queries: int  # of a task
@@ -58,7 +58,7 @@ class Prepared:
                 tables.append(_table(tensor))
                 arguments[place + 1] = tables[-1].data_ptr()
         arguments[FIXED["scratch"]] = threads.scratch(self.workers * self.scratch)
-        threads.run(self.address, ctypes.addressof(arguments), self.workers)
+        threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
 
 
 def prepare(
@@ -75,7 +75,7 @@ def prepare(
         output: a contiguous tensor of the output's shape.
 
     """
-    address = compiler.function(
+    loaded = compiler.function(
         kernel.__name__.lower(),
         f"{spec!r} {program.description()}",
         lambda module: emit(module, kernel, spec, program),
@@ -105,7 +105,7 @@ def prepare(
     array = ctypes.c_int64 * len(numbers)
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
     queries = named["chunk"] * named["chunks_a_range"]
-    return Prepared(address, bytes(array(*numbers)), array, queries, scratch, workers, slots)
+    return Prepared(loaded, bytes(array(*numbers)), array, queries, scratch, workers, slots)
 
 
 def call(

@@ -1,8 +1,7 @@
-"""From a kernel's IR to a function in memory, with the machine code kept on disk.
+"""From a kernel's IR to a function in memory, with the machine code kept on disk (stored.py).
 
 The file's name is a digest of all that the code depends on: this package's sources, the kernel's own description, the
-processor, llvmlite and our version. A file that cannot be read, written or trusted is as good as none, and so is a
-directory.
+processor, llvmlite and our version.
 """
 
 from __future__ import annotations
@@ -11,22 +10,26 @@ import gc
 import hashlib
 import itertools
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 from llvmlite import binding, ir
 
 from pellucid._version import __version__
+from pellucid.engines.cpu import stored
 from pellucid.engines.cpu.target import Target, machine
 
+MOST_LOADED = 512  # functions that are kept for whoever asks for them again
+LOADS_A_JIT = 64  # LLVM's loader keeps 9 KB of each function that it ever loaded; one that has no functions is freed
 Emit = Callable[[ir.Module], None]
 _loaded: dict[tuple[str, str, Target], Loaded] = {}
-_lock = threading.RLock()  # held by whoever compiles
+_retired: list[Any] = []  # libraries of functions that are gone, unloaded by whoever compiles next
+_lock = threading.RLock()  # held by whoever compiles, and unloads
 _serial = itertools.count()  # LLVM wants a new name for everything it loads, also after a load that was interrupted
 
 if hasattr(os, "register_at_fork"):  # never in the midst of LLVM's work: a child would wait for the lock for ever
@@ -37,13 +40,22 @@ class Loaded:
     """A compiled function in memory: its address, valid as long as this lives."""
 
     def __init__(self, code: bytes, symbol: str) -> None:
-        library = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
-        self._library = library.link(_jit(), f"{symbol}-{next(_serial)}")
-        self.address: int = self._library[symbol]
+        builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
+        number = next(_serial)
+        jit = _jit(number // LOADS_A_JIT)
+        library = builder.link(jit, f"{symbol}-{number}")
+        self.address: int = library[symbol]
+        self.used = number
+        library.jit = jit  # which must outlive it
+        self._library = library
+
+    def __del__(self) -> None:
+        if "_library" in self.__dict__:  # not interrupted
+            _retired.append(self._library)
 
 
-def function(symbol: str, description: str, emit: Emit, target: Target) -> int:
-    """The address of the kernel that `emit` writes, compiled at most once.
+def function(symbol: str, description: str, emit: Emit, target: Target) -> Loaded:
+    """The kernel that `emit` writes, compiled at most once; it must be kept by whoever keeps its address.
 
     Args:
         symbol: the name of the function in the module.
@@ -58,8 +70,10 @@ def function(symbol: str, description: str, emit: Emit, target: Target) -> int:
         with _lock:
             loaded = _loaded.get(key)
             if loaded is None:
+                _forget_oldest()
                 loaded = _loaded[key] = _load(symbol, description, emit, target)
-    return loaded.address
+    loaded.used = next(_serial)
+    return loaded
 
 
 def assembly(module: ir.Module, target: Target) -> str:
@@ -72,26 +86,23 @@ def object_code(module: ir.Module, target: Target) -> bytes:
     return machine(target).emit_object(_optimised(module, target))
 
 
-def cache_directory() -> Path | None:
-    """Where compiled kernels are kept: $PELLUCID_CACHE, or `pellucid` in the user's cache directory, if any."""
-    own, base = os.environ.get("PELLUCID_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    try:
-        return (Path(base) if base else Path("~/.cache").expanduser()) / "pellucid"
-    except RuntimeError:  # the user has no home
-        return None
+def _forget_oldest() -> None:
+    """Make room for one more, and unload what nobody keeps."""
+    while len(_loaded) >= MOST_LOADED:
+        del _loaded[min(_loaded, key=lambda key: _loaded[key].used)]
+    while _retired:
+        _retired.pop().close()
 
 
 def _load(symbol: str, description: str, emit: Emit, target: Target) -> Loaded:
     digest = hashlib.sha256(repr((_sources(), description, symbol, target)).encode()).hexdigest()[:32]
-    directory = cache_directory()
-    path = directory and directory / f"{symbol}-{digest}.o"
-    code = path and _read(path)
-    if not code:
-        code = _compiled(symbol, emit, target)
-        if path:
-            _write(path, code)
+    name = f"{symbol}-{digest}.o"
+    kept = stored.read(name)
+    if kept:
+        with suppress(RuntimeError):  # LLVM makes nothing of it
+            return Loaded(kept, symbol)
+    code = _compiled(symbol, emit, target)
+    stored.write(name, code)
     return Loaded(code, symbol)
 
 
@@ -116,7 +127,8 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _optimised(module: ir.Module, target: Target) -> binding.ModuleRef:
-    parsed = binding.parse_assembly(str(module))
+    # What LLVM learns of types and constants ends with the module, in a context of its own.
+    parsed = binding.parse_assembly(str(module), context=binding.create_context())
     parsed.verify()
     # The IR has its final shape. LLVM's own pipeline would take four times as long, and make nothing faster.
     builder = binding.create_pass_builder(machine(target), binding.create_pipeline_tuning_options())
@@ -138,34 +150,8 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-@cache
-def _jit() -> binding.LLJIT:
+@lru_cache(maxsize=1)
+def _jit(generation: int) -> binding.LLJIT:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     return binding.create_lljit_compiler()
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    checksum, code = content[:32], content[32:]
-    return code if code and hashlib.sha256(code).digest() == checksum else None
-
-
-def _write(path: Path, code: bytes) -> None:
-    """Into a file of its own first: another process reads all of it or nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    except OSError:
-        return
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise

@@ -24,7 +24,7 @@ from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
-from pellucid.engines.cpu.specify import asked, program_of, spec_of
+from pellucid.engines.cpu.specify import asked, magnitude, program_of, spec_of
 from pellucid.engines.cpu.state import RowState
 from pellucid.language import SCORE, TRUE
 from pellucid.problem import Problem
@@ -129,12 +129,13 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
 
 
 def _signature(problem: Problem, program: Program, inputs: Inputs) -> Hashable:
-    """All that a plan depends on."""
+    """All that a plan depends on; of the numbers in tensors, only how large captured ints are."""
     tensors = [(t.shape, t.stride(), t.dtype) for t in (*inputs[:3], *inputs.captured)]
+    sizes = [magnitude(t, problem) for t in inputs.captured]
     plain = problem.score is SCORE and problem.mask is TRUE and len(program.roots) == 2
     return (
-        *tensors, None if plain else program.description(), asked(problem.readouts), problem.sinks is None,
-        problem.batch, problem.heads, problem.scale, torch.get_num_threads(),
+        *tensors, *sizes, None if plain else program.description(), asked(problem.readouts), problem.sinks is None,
+        problem.batch, problem.heads, problem.scale, math.copysign(1, problem.scale), torch.get_num_threads(),
     )  # fmt: skip
 
 

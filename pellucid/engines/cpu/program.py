@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from llvmlite import ir
+from torch import Tensor
 
 from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
-from pellucid.language import Expression, Interval, bounds, walk
+from pellucid.language import Expression, Interval, bounds, bounds_of_all, walk
 
 MOST_FINITE = 1e30
 STORED: dict[str, ir.Type] = {
@@ -54,6 +57,12 @@ class Program:
             lines.append(f"%{number}={node.op}:{node.kind}({','.join(names[id(a)] for a in node.args)}){value!r}")
         roots = ",".join(f"{name}={names[id(root)]}" for name, root in self.roots.items())
         return f"{roots};{';'.join(lines)}"
+
+    @cached_property
+    def bounded(self) -> frozenset[int]:
+        """Ids of the nodes whose ints never wrap around, whatever tensors hold."""
+        found = bounds_of_all(*self.roots.values(), places=ANYWHERE, loaded=_of_dtype)
+        return frozenset(node for node, bounds in found.items() if bounds is not None)
 
 
 @dataclass
@@ -201,9 +210,8 @@ def bfloat16_to_float(raw: Value) -> Value:
 def _floordiv(code: Code, a: Value, b: Value) -> Value:
     if element_of(a.type) in (F32, F64):
         return code.unary("floor", a / b)
-    # The processor traps on a division by 0, and of the lowest integer by -1.
-    lowest = -(1 << (element_of(a.type).width - 1))
-    return code.maximum(a, lowest + 1) // code.select(b == 0, 1, b)
+    # The processor traps on a division by 0, and of the lowest integer by -1, whose quotient wraps around.
+    return code.select(b == -1, -a, a // code.select((b == 0) | (b == -1), 1, b))
 
 
 def _mod(code: Code, a: Value, b: Value) -> Value:
@@ -247,6 +255,8 @@ BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
 
 # What is known of a function wherever it is evaluated, whatever tensors hold.
 
+ANYWHERE = dict.fromkeys("bhqk", Interval(0, 1 << 40))
+
 
 def condition_of(root: Expression) -> Expression | None:
     """The condition that a function is 1 or 0 for, if it is that."""
@@ -257,7 +267,7 @@ def always_finite(root: Expression) -> bool:
     """Whether a function of the place is never NaN or infinite."""
     if any(node.op == "load" for node in walk(root)):
         return False
-    found = bounds(root, dict.fromkeys("bhqk", Interval(0, 1 << 31)))
+    found = bounds(root, ANYWHERE)
     return found is not None and max(abs(found.low), abs(found.high)) < MOST_FINITE
 
 
@@ -266,8 +276,8 @@ def always_finite(root: Expression) -> bool:
 TABLE_BLOCK = 64  # elements of a captured tensor's last dimension that share a minimum and a maximum
 
 
-# No int of a mask is beyond this; what is beyond it is not known. Sums of two such do not overflow.
-MOST = 1 << 60
+LOWEST, HIGHEST = -(1 << 63), (1 << 63) - 1
+UNCHECKED = {"mul": 1 << 31} | dict.fromkeys(("add", "sub", "neg", "abs"), 1 << 62)  # what stays an int64 of such
 
 
 @dataclass
@@ -277,9 +287,17 @@ class Span:
     low: Value
     high: Value
 
+    def within(self, limit: int) -> Value:
+        """Whether all is from -limit up to, but not, limit."""
+        return (self.low >= -limit) & (self.high < limit)
+
 
 class Bounds:
-    """Computes whether a tile's keys may be, and are all, allowed. What it does not know it takes as mixed."""
+    """Computes whether a tile's keys may be, and are all, allowed. What it does not know it takes as mixed.
+
+    An int that may have wrapped around, as torch's do, may be any; that is looked at where the dtypes of what is read
+    do not rule it out.
+    """
 
     def __init__(
         self, code: Code, program: Program, arguments: dict[int, SlotArguments], places: dict[str, Span]
@@ -319,7 +337,16 @@ class Bounds:
             return None
         rule = SPANS.get(node.op)
         found = rule(code, *args) if rule else None
-        return _limited(code, found) if found is not None and node.kind == "int" else found
+        if found is None or node.op not in UNCHECKED or id(node) in self.program.bounded:
+            return found
+        return self._unless_wrapped(found, UNCHECKED[node.op], *filter(None, args))
+
+    def _unless_wrapped(self, found: Span, limit: int, *args: Span) -> Span:
+        """The result, or every int64 if an argument has bounds beyond the limit."""
+        code, fits = self.code, self.code.constant(I1, 1)
+        for arg in args:
+            fits = fits & arg.within(limit)
+        return Span(code.select(fits, found.low, LOWEST), code.select(fits, found.high, HIGHEST))
 
     def _where(self, condition: Span | None, left: Span | None, right: Span | None) -> Span | None:
         if left is None or right is None:
@@ -344,11 +371,11 @@ class Bounds:
         last, size = args[-1], where.sizes[-1]
         assert last is not None
         exact &= (last.low >= 0) & (last.low < size)
-        found = self._table_lookup(where, row, last, exact)
+        found = self._table_lookup(where, row, last, exact, _of_dtype(node.value, []) or Interval(0, 1))
         return Span(found.low > 0, found.high > 0) if node.kind == "bool" else found
 
-    def _table_lookup(self, where: SlotArguments, row: Value, last: Span, exact: Value) -> Span:
-        """The smallest minimum and largest maximum of the blocks that the index may fall into."""
+    def _table_lookup(self, where: SlotArguments, row: Value, last: Span, exact: Value, every: Interval) -> Span:
+        """The smallest minimum and largest maximum of the blocks that the index may fall into, if that is `exact`."""
         code, table = self.code, where.table
         assert table is not None
         size = where.sizes[-1]
@@ -364,8 +391,8 @@ class Bounds:
             least, most = code.load(table, I64, i), code.load(table, I64, rows * blocks + i)
             return [code.minimum(low, least), code.maximum(high, most)]
 
-        low, high = code.loop(first, stop, widen, [code.i64(MOST), code.i64(-MOST)])
-        return Span(code.select(exact, low, -MOST), code.select(exact, high, MOST))
+        low, high = code.loop(first, stop, widen, [code.i64(HIGHEST), code.i64(LOWEST)])
+        return Span(code.select(exact, low, int(every.low)), code.select(exact, high, int(every.high)))
 
 
 def _hull(code: Code, a: Span, b: Span) -> Span:
@@ -374,15 +401,12 @@ def _hull(code: Code, a: Span, b: Span) -> Span:
     return Span(code.minimum(a.low, b.low), code.maximum(a.high, b.high))
 
 
-def _limited(code: Code, a: Span) -> Span:
-    return Span(code.maximum(a.low, -MOST), code.minimum(a.high, MOST))
-
-
-def _span_mul(code: Code, a: Span, b: Span) -> Span:
-    product, safe = _corners(lambda x, y: x * y)(code, a, b), code.constant(I1, 1)
-    for value in (a.low, a.high, b.low, b.high):
-        safe &= (value < 1 << 30) & (value > -(1 << 30))
-    return Span(code.select(safe, product.low, -MOST), code.select(safe, product.high, MOST))
+def _of_dtype(tensor: Tensor, indices: Sequence[Any]) -> Interval | None:
+    """Bounds of a captured tensor's ints that hold whatever is written to it."""
+    if tensor.dtype == torch.bool or tensor.is_floating_point():
+        return None
+    whole = torch.iinfo(tensor.dtype)
+    return Interval(whole.min, whole.max)
 
 
 def _corners(combine: Callable[[Value, Value], Value]) -> Callable[..., Span]:
@@ -435,7 +459,7 @@ def _span_cast(code: Code, a: Span) -> Span | None:
 SPANS: dict[str, Callable[..., Any]] = {
     "add": lambda code, a, b: Span(a.low + b.low, a.high + b.high),
     "sub": lambda code, a, b: Span(a.low - b.high, a.high - b.low),
-    "mul": _span_mul,
+    "mul": _corners(lambda x, y: x * y),
     "floordiv": _span_floordiv,
     "mod": _span_mod,
     "minimum": lambda code, a, b: Span(code.minimum(a.low, b.low), code.minimum(a.high, b.high)),

@@ -45,13 +45,13 @@ def row_through(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         row.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), output.data_ptr(),
         columns, outputs, weight.stride(0), -(-outputs // shares),
     )  # fmt: skip
-    address = _address(DTYPES[row.dtype], bias is not None, host())
-    threads.run(address, ctypes.addressof(arguments), shares)
+    kernel = _kernel(DTYPES[row.dtype], bias is not None, host())
+    threads.run(kernel.address, ctypes.addressof(arguments), shares)
     return output
 
 
 @cache
-def _address(element: ir.Type, has_bias: bool, target: Target) -> int:
+def _kernel(element: ir.Type, has_bias: bool, target: Target) -> compiler.Loaded:
     def emit(module: ir.Module) -> None:
         signature = ir.FunctionType(ir.VoidType(), [I64, I64, POINTER])
         Row(Code(ir.Function(module, signature, "row")), element, has_bias, target).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor
 from pellucid.engines.cpu.layout import KEYS, POOLS, Spec
 from pellucid.engines.cpu.program import Program, Slot
 from pellucid.engines.cpu.target import Target, host
-from pellucid.language import Expression, Interval, bounds, walk
+from pellucid.language import Expression, Interval, bounds_of_all, walk
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, Readout, TopK
 
 MOST_TABULATED = 1 << 22
+FEW_READ = 1 << 14  # numbers of a captured tensor that take no time to read,
+PLACES_A_READ = 16  # as those do of which each serves so many places of the matrix
 PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}  # bfloat16 numbers that hold one between them
 LEAST_SPLIT = (32, 80, 80)  # head_dim, queries and keys
 
@@ -101,18 +104,42 @@ def _tabulated(load: Expression) -> bool:
     )
 
 
+def magnitude(tensor: Tensor, problem: Problem) -> int:
+    """The bits that a captured tensor's ints take beside the sign; 0 for bools and floats.
+
+    It is all that a kernel may depend on of a captured tensor's numbers, and a part of what a plan is found by. Where
+    reading them would take time, every number of the dtype is reckoned with.
+    """
+    if tensor.dtype == torch.bool or tensor.is_floating_point():
+        return 0
+    whole = torch.iinfo(tensor.dtype)
+    places = math.prod(problem.rows) * problem.k_len
+    if whole.bits < 32 or tensor.numel() > max(FEW_READ, places // PLACES_A_READ):
+        return whole.max.bit_length()
+    least, most = tensor.detach().aminmax()
+    return max((~int(least)).bit_length() if least < 0 else 0, int(most).bit_length())
+
+
 def _fits_32_bits(problem: Problem, program: Program) -> bool:
-    """Whether every int that the functions compute fits an int32."""
-    nodes = [n for n in walk(*program.roots.values()) if n.kind == "int" and n.op != "constant"]
+    """Whether every int that the functions compute fits an int32, whatever captured ints of their magnitude are."""
+    nodes = [n for n in walk(*program.roots.values()) if n.kind == "int"]
     if not nodes:
         return True
+
+    def loaded(tensor: Tensor, indices: list[Interval | None]) -> Interval | None:
+        if tensor.dtype == torch.bool or tensor.is_floating_point():
+            return None
+        bits = magnitude(tensor, problem)
+        return Interval(-(1 << bits), (1 << bits) - 1)
+
     places = {
         "b": Interval(0, max(torch.Size(problem.batch).numel() - 1, 0)),
         "h": Interval(0, problem.heads - 1),
         "q": Interval(0, problem.q_len - 1),
         "k": Interval(0, problem.k_len - 1),
     }
-    limits = [bounds(node, places) for node in nodes]
+    known = bounds_of_all(*program.roots.values(), places=places, loaded=loaded)
+    limits = [known[id(node)] for node in nodes]
     return all(x is not None and x.low >= -(2**31) and x.high < 2**31 for x in limits)
 
 

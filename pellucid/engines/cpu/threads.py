@@ -14,7 +14,7 @@ import ctypes
 import os
 import threading
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -74,6 +74,6 @@ def _parallel_for() -> ctypes._CFuncPtr:  # type: ignore[name-defined]
     return call
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _direct(address: int) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
     return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(address)

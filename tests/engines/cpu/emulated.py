@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ class Emulated:
         (folder / "driver.c").write_text(DRIVER)
         self._compiler("-O1", "-c", "driver.c", "-o", "driver.o")
 
-    def function(self, symbol: str, description: str, emit: Callable[[ir.Module], None], target: Target) -> int:
+    def function(self, symbol: str, description: str, emit: Callable[[ir.Module], None], target: Target) -> Any:
         """In place of `compile.function`."""
         assert target == self.target
         number = self.built.setdefault((symbol, description), len(self.built))
@@ -107,7 +108,7 @@ class Emulated:
             (self.folder / f"{number}.o").write_bytes(compiler.object_code(module, target))
             rename = f"-Wl,--defsym,kernel={symbol}"
             self._compiler("-static", "driver.o", f"{number}.o", rename, "-lm", "-o", f"{number}-{symbol}")
-        return number
+        return SimpleNamespace(address=number)
 
     def run(self, address: int, context: int, items: int) -> None:
         """In place of `threads.run`."""
@@ -130,13 +131,13 @@ class Listed:
     def __init__(self) -> None:
         self.assembly: dict[str, str] = {}  # by the kernel's symbol
 
-    def function(self, symbol: str, description: str, emit: Callable[[ir.Module], None], target: Target) -> int:
+    def function(self, symbol: str, description: str, emit: Callable[[ir.Module], None], target: Target) -> Any:
         """In place of `compile.function`."""
         module = ir.Module(symbol)
         module.triple = target.triple
         emit(module)
         self.assembly[symbol] = compiler.assembly(module, target)
-        return 0
+        return SimpleNamespace(address=0)
 
     def run(self, address: int, context: int, items: int) -> None:
         """In place of `threads.run`."""

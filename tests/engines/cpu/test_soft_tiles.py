@@ -36,13 +36,15 @@ def written(kind: type[Code]) -> Multiply:
         products.end()
         code.ir.ret_void()
 
-    address = compiler.function("multiply", f"a test's, {kind.__name__}", emit, target)
+    kernel = compiler.function("multiply", f"a test's, {kind.__name__}", emit, target)
 
     def multiply(left: Tensor, right: Tensor, sums: Tensor) -> Tensor:
         rows = torch.full((SIDE, 2 * STRIDE), torch.nan).bfloat16()
         rows[:, : 2 * SIDE] = left
         words, result = right.unflatten(0, (SIDE, 2)).transpose(1, 2).contiguous(), sums.clone()
-        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(address)(rows.data_ptr(), words.data_ptr(), result.data_ptr())
+        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(kernel.address)(
+            rows.data_ptr(), words.data_ptr(), result.data_ptr()
+        )
         return result
 
     return multiply

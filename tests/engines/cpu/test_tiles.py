@@ -41,10 +41,10 @@ def computed(name: str, source: Tensor, lanes: int, step: int, made: Made) -> Te
         code.ir.ret_void()
 
     emit(ir.Module())  # for the number of vectors, also where the code is known
-    address = compiler.function("tested", f"{name} {type_} {step}", emit, host())
+    kernel = compiler.function("tested", f"{name} {type_} {step}", emit, host())
     times = source.numel() // step
     found = torch.full((times, vectors, lanes), torch.nan, dtype=source.dtype)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(kernel.address)
     call(source.data_ptr(), found.data_ptr(), times)
     return found
 

@@ -42,9 +42,9 @@ def computed(name: str, x: torch.Tensor, lanes: int = LANES) -> torch.Tensor:
         code.loop(0, count, lambda i: code.store(target, function(code, code.load(source, type_, i)), i), step=lanes)
         code.ir.ret_void()
 
-    address = compiler.function(name, f"test {element} {lanes}", emit, host())
+    kernel = compiler.function(name, f"test {element} {lanes}", emit, host())
     y = torch.full_like(x, math.nan)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(kernel.address)
     call(x.data_ptr(), y.data_ptr(), x.numel())
     return y
 
