@@ -105,9 +105,9 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     """
     with torch.no_grad():
         problem = replace(problem, dropout_p=0.0, readouts=())
-        engine = name_for(problem)
-        # Which rows are rounded cannot be asked of what is looked through or recorded.
-        if engine == "reference" or problem.transformed or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # Which rows are rounded cannot be asked of what is recorded or looked through.
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or problem.transformed
+        if recorded or (engine := name_for(problem)) == "reference":
             return reference.weights(problem, queries, keys, heads)
         made = ENGINES[engine].weights(problem, lse, queries, keys, heads)
         whole = lambda rows: reference.weights(problem, queries[rows], keys, heads)  # noqa: E731
