@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pellucid
 from pellucid.watch import open_record
@@ -40,3 +40,18 @@ def test_an_accelerated_left_padded_model_is_finite(dtype: torch.dtype, tmp_path
         torch.testing.assert_close(layer.weights().sum(-1), torch.ones(layer.batch, layer.heads, layer.q_len))
         part = layer.weights(keys=[7, 0, 2])
         torch.testing.assert_close(part, layer.weights()[..., [7, 0, 2]], atol=1e-5, rtol=0)
+
+
+class Sunk(nn.Module):
+    """Scores and a sink that are all the same huge number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        huge = torch.full((x.shape[-2], x.shape[-2]), 3e6)
+        return pellucid.attention(torch.zeros_like(x), x, x, attn_mask=huge, sinks=huge[0, : x.shape[1]])
+
+
+def test_a_sink_has_its_share_of_huge_scores() -> None:
+    model = Sunk()
+    with torch.no_grad(), pellucid.watch(model) as record:
+        model(torch.randn(2, 3, 13, 8))
+    torch.testing.assert_close(record[0].readings["sink_mass"], torch.full((2, 3, 13), 1 / 14))
