@@ -14,7 +14,7 @@ from pellucid.engines.cpu import in_place
 from pellucid.engines.cpu.builder import I32, I64, Code, Value
 from pellucid.engines.cpu.forward import Forward, drift
 from pellucid.engines.cpu.kernel import Block, Task
-from pellucid.engines.cpu.layout import FIXED, KEYS, Spec
+from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.program import Bounds, Program, Span, Values
 from pellucid.engines.cpu.tiles import Beside
 
@@ -127,7 +127,7 @@ class Decode(Forward):
 
     def ranges_done(self, key_pair: Value) -> Value:
         """How many ranges of these keys are done, this one among them; what others kept can be read from here on."""
-        counter = self.code.at(self.arguments, FIXED["done_0"] + key_pair, I64)
+        counter = self.code.at(self.pointer("done"), key_pair, I64)
         before = self.code.ir.atomic_rmw("add", counter.raw, ir.Constant(I64, 1), "acq_rel")
         return Value(self.code, before) + 1
 

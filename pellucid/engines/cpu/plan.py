@@ -20,7 +20,7 @@ from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place,
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
+from pellucid.engines.cpu.layout import DECODE_RANGES, KEYS, Spec
 from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
@@ -64,6 +64,7 @@ class Plan:
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
     parts: int  # numbers that are kept of ranges of keys until they are merged
+    shared: int  # heads whose keys are in ranges
     pools: tuple[Pool, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
@@ -87,6 +88,7 @@ class Plan:
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
         if self.parts:
             tensors["parts"] = torch.empty(self.parts, dtype=self.number)
+            tensors["done"] = torch.zeros(self.shared, dtype=torch.int64)  # ranges of each head
         pooled = self._pooled() if self.pools else {}
         tensors |= pooled
         for pool in self.pools:
@@ -144,11 +146,11 @@ def _plan(problem: Problem, program: Program) -> Plan:
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
-    parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
+    parts, shared = (own["tasks"] * sum(part_of_state(spec).values()), own["pairs"]) if spec.shared_out else (0, 0)
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, pools_of(problem), untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, shared, pools_of(problem), untouched)
 
 
 def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
@@ -170,12 +172,11 @@ def is_decode(problem: Problem) -> bool:
 
 
 def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
-    """The specification and arguments: keys are shared out where there are few heads."""
+    """The specification and arguments: a head's keys are shared out where they are many."""
     group = group_of(problem.heads, problem.key)
     pairs = math.prod(problem.rows[:-1]) // group
-    # Not by the number of threads: it would change the last bits of the result.
-    wanted = -(-DECODE_TASKS // pairs)
-    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
+    # Not by the number of threads, nor of heads and batches: it would change the last bits of a row's result.
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (DECODE_RANGES * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
     arguments = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
     tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
