@@ -20,7 +20,7 @@ from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place,
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import DECODE_RANGES, KEYS, Spec
+from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
@@ -64,7 +64,6 @@ class Plan:
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
     parts: int  # numbers that are kept of ranges of keys until they are merged
-    shared: int  # heads whose keys are in ranges
     pools: tuple[Pool, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
@@ -88,7 +87,6 @@ class Plan:
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
         if self.parts:
             tensors["parts"] = torch.empty(self.parts, dtype=self.number)
-            tensors["done"] = torch.zeros(self.shared, dtype=torch.int64)  # ranges of each head
         pooled = self._pooled() if self.pools else {}
         tensors |= pooled
         for pool in self.pools:
@@ -146,11 +144,11 @@ def _plan(problem: Problem, program: Program) -> Plan:
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
-    parts, shared = (own["tasks"] * sum(part_of_state(spec).values()), own["pairs"]) if spec.shared_out else (0, 0)
+    parts = own["pairs"] * own["ranges"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, shared, pools_of(problem), untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, pools_of(problem), untouched)
 
 
 def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
@@ -178,7 +176,9 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     # Not by the number of threads, nor of heads and batches: it would change the last bits of a row's result.
     keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (DECODE_RANGES * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    arguments = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
+    together = -(-ranges // -(-DECODE_TASKS // pairs))  # in a task: what it asks for at the end of one is the next
+    arguments = {"pairs": pairs, "tasks": pairs * -(-ranges // together), "keys_a_range": keys}
+    arguments |= {"ranges": ranges, "ranges_a_task": together}
     tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
     dots = tiles or (spec.pairs and spec.parts == 1 and spec.target.dot_pays_in_decode)
     spec = replace(spec, group=group, queries=problem.q_len, pairs=dots, tiles=tiles, parts=1, whole=False)
