@@ -18,7 +18,7 @@ from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
-from pellucid.engines.cpu.pools import POOLED_TASKS, chunks_a_range, most_pooled, pools_of
+from pellucid.engines.cpu.pools import LEAST_POOLED, POOLED_CHUNKS, chunks_a_range, most_pooled, pools_of
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -180,11 +180,12 @@ def _work(named: dict[str, int], spec: Spec) -> int:
 
 def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
     """Queries a chunk: as many as keys are packed for, but enough tasks for every thread."""
-    wanted, most = TASKS_A_THREAD * torch.get_num_threads(), spec.chunk
+    wanted, most = -(-TASKS_A_THREAD * torch.get_num_threads() // pairs), spec.chunk
     if spec.pools:
-        wanted, most = POOLED_TASKS, min(most, most_pooled(pools_of(problem), spec))
+        wanted = min(POOLED_CHUNKS, -(-problem.q_len // LEAST_POOLED))
+        most = min(most, most_pooled(pools_of(problem), spec))
     blocks = -(-problem.q_len // spec.block)
-    per_head = max(-(-wanted // pairs), -(-blocks * spec.block // most))
+    per_head = max(wanted, -(-blocks * spec.block // most))
     return max(1, -(-blocks // per_head)) * spec.block
 
 

@@ -20,7 +20,7 @@ from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place,
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
+from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
@@ -144,7 +144,7 @@ def _plan(problem: Problem, program: Program) -> Plan:
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
-    parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
+    parts = own["pairs"] * own["ranges"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
@@ -170,14 +170,15 @@ def is_decode(problem: Problem) -> bool:
 
 
 def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
-    """The specification and arguments: keys are shared out where there are few heads."""
+    """The specification and arguments: a head's keys are shared out where they are many."""
     group = group_of(problem.heads, problem.key)
     pairs = math.prod(problem.rows[:-1]) // group
-    # Not by the number of threads: it would change the last bits of the result.
-    wanted = -(-DECODE_TASKS // pairs)
-    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
+    # Not by the number of threads, nor of heads and batches: it would change the last bits of a row's result.
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (DECODE_RANGES * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    arguments = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
+    together = -(-ranges // -(-DECODE_TASKS // pairs))  # in a task: what it asks for at the end of one is the next
+    arguments = {"pairs": pairs, "tasks": pairs * -(-ranges // together), "keys_a_range": keys}
+    arguments |= {"ranges": ranges, "ranges_a_task": together}
     tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
     dots = tiles or (spec.pairs and spec.parts == 1 and spec.target.dot_pays_in_decode)
     spec = replace(spec, group=group, queries=problem.q_len, pairs=dots, tiles=tiles, parts=1, whole=False)

@@ -12,7 +12,9 @@ from pellucid.problem import Problem
 from pellucid.readouts import Pooled, PooledMax
 
 POOLED_BYTES = 2 << 20  # of a thread's memory at most for bins, if they need not be more for a single block of queries
-POOLED_TASKS = 8  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
+# Chunks of a head, for any number of threads, heads and batches: sums that are rounded together must be the same.
+POOLED_CHUNKS = 8
+LEAST_POOLED = 512  # queries of such a chunk, if there are as many: packing the keys is shared by so many
 POOLED_RANGES = 64  # of a head's queries, each with a row of bins of its own, if there are not more bins of queries
 
 

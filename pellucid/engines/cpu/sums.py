@@ -35,7 +35,9 @@ def received_by(problem: Problem, lse: Tensor) -> dict[str, Tensor]:
     own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
     output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
     call(problem, Columns, program, spec, own, output)
-    sums = partial.sum(0)
+    sums = partial[0]
+    for part in partial[1:]:  # in this order: torch's own sum chooses one by shape and threads
+        sums.add_(part)
     every = (torch.arange(problem.k_len), torch.arange(problem.heads))
     for rows in places(rounded, problem.k_len):
         weights = reference.weights(problem, rows, *every) * rounded[..., rows, None]
