@@ -8,6 +8,7 @@ index out of range, the nearest element is read.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu import by_lane, circular, vectormath
 from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
 from pellucid.language import Expression, Interval, bounds, bounds_of_all, walk
 
@@ -128,8 +129,6 @@ class Values:
             return self._cast(args[0], node.kind)
         if node.op == "where":
             return code.select(*args)
-        if node.op in vectormath.FUNCTIONS:
-            return vectormath.FUNCTIONS[node.op](code, args[0])
         if node.op in UNARY:
             return UNARY[node.op](code, args[0])
         if node.args[0].kind == "bool" and node.op in ("lt", "le", "gt", "ge"):
@@ -207,15 +206,74 @@ def bfloat16_to_float(raw: Value) -> Value:
     return wide.bits(vector(F32, raw.lanes))
 
 
+def _is_float(value: Value) -> bool:
+    return element_of(value.type) in (F32, F64)
+
+
 def _floordiv(code: Code, a: Value, b: Value) -> Value:
-    if element_of(a.type) in (F32, F64):
-        return code.unary("floor", a / b)
+    if _is_float(a):
+        return _float_floordiv(code, a, b)
     # The processor traps on a division by 0, and of the lowest integer by -1, whose quotient wraps around.
     return code.select(b == -1, -a, a // code.select((b == 0) | (b == -1), 1, b))
 
 
 def _mod(code: Code, a: Value, b: Value) -> Value:
-    return a - _floordiv(code, a, b) * b
+    if not _is_float(a):
+        return a - _floordiv(code, a, b) * b
+    left = by_lane.remainder(code, a, b)
+    return code.select((left != 0.0) & ((left < 0.0) ^ (b < 0.0)), left + b, left)
+
+
+def _float_floordiv(code: Code, a: Value, b: Value) -> Value:
+    """The quotient of what has no remainder, to the nearest: a / b alone may be rounded up to a whole number."""
+    left = by_lane.remainder(code, a, b)
+    quotient = (a - left) / b
+    quotient = code.select((left != 0.0) & ((left < 0.0) ^ (b < 0.0)), quotient - 1.0, quotient)
+    whole = code.unary("floor", quotient)
+    whole = code.select(quotient - whole > 0.5, whole + 1.0, whole)
+    return code.select(b == 0.0, a / b, whole)
+
+
+def _extremum(choose: Callable[[Code, Value, Value], Value]) -> Callable[[Code, Value, Value], Value]:
+    """The smaller or larger; of NaN and a number NaN. `choose` gives its second argument if either is NaN."""
+
+    def extremum(code: Code, a: Value, b: Value) -> Value:
+        if not _is_float(a) or isinstance(a.raw, ir.Constant):
+            return choose(code, a, b)
+        if isinstance(b.raw, ir.Constant):
+            return choose(code, b, a)
+        return code.select(a == a, choose(code, a, b), a)
+
+    return extremum
+
+
+def _shift(move: Callable[[Value, Value], Value], beyond: Callable[[Value], Any]) -> Callable[..., Value]:
+    """`move` where the count is one of the integer's bits; `beyond` of the value elsewhere, as in torch."""
+
+    def shift(code: Code, a: Value, count: Value) -> Value:
+        inside = (count >= 0) & (count < element_of(a.type).width)
+        return code.select(inside, move(a, code.select(inside, count, 0)), beyond(a))
+
+    return shift
+
+
+def _power(code: Code, a: Value, b: Value) -> Value:
+    return by_lane.power(code, a, b) if _is_float(a) else _whole_power(code, a, b)
+
+
+def _whole_power(code: Code, a: Value, b: Value) -> Value:
+    """By squaring; to a negative power only 1 and -1 are not 0."""
+
+    def bit(_: Value, result: Value, square: Value, left: Value) -> list[Value]:
+        return [code.select((left & 1) != 0, result * square, result), square * square, left >> 1]
+
+    result, _, _ = code.loop(0, element_of(a.type).width, bit, [code.constant(a.type, 1), a, b])
+    sign = code.select((b & 1) != 0, a, 1)
+    return code.select(b >= 0, result, code.select((a == 1) | (a == -1), sign, 0))
+
+
+def _largest(code: Code, a: Value) -> Value:
+    return code.constant(a.type, 2.0**128 - 2.0**104 if element_of(a.type) is F32 else sys.float_info.max)
 
 
 def _not(code: Code, a: Value) -> Value:
@@ -223,14 +281,19 @@ def _not(code: Code, a: Value) -> Value:
 
 
 UNARY: dict[str, Callable[[Code, Value], Value]] = {
+    **vectormath.FUNCTIONS,
+    **circular.FUNCTIONS,
+    **by_lane.FUNCTIONS,
     "not": _not,
     "neg": lambda code, a: -a,
-    "abs": lambda code, a: code.unary("fabs", a) if element_of(a.type) in (F32, F64) else code.maximum(a, -a),
+    "abs": lambda code, a: code.unary("fabs", a) if _is_float(a) else code.maximum(a, -a),
     "sqrt": lambda code, a: code.unary("sqrt", a),
     "floor": lambda code, a: code.unary("floor", a),
     "ceil": lambda code, a: code.unary("ceil", a),
     "trunc": lambda code, a: code.unary("trunc", a),
     "round": lambda code, a: code.unary("roundeven", a),
+    "signbit": lambda code, a: circular.negative(a),
+    "largest": _largest,
 }
 BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
     "add": lambda code, a, b: a + b,
@@ -239,8 +302,14 @@ BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
     "truediv": lambda code, a, b: a / b,
     "floordiv": _floordiv,
     "mod": _mod,
-    "minimum": lambda code, a, b: code.minimum(a, b),
-    "maximum": lambda code, a, b: code.maximum(a, b),
+    "fmod": by_lane.remainder,
+    "pow": _power,
+    "atan2": circular.atan2,
+    "hypot": circular.hypot,
+    "shl": _shift(lambda a, count: a << count, lambda a: 0),
+    "shr": _shift(lambda a, count: a >> count, lambda a: a >> (element_of(a.type).width - 1)),
+    "minimum": _extremum(Code.minimum),
+    "maximum": _extremum(Code.maximum),
     "eq": lambda code, a, b: a == b,
     "ne": lambda code, a, b: a != b,
     "lt": lambda code, a, b: a < b,
