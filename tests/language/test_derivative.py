@@ -21,7 +21,7 @@ def double():
 
 def floats() -> dict[str, Tensor]:
     """The captured float tensors, each needing a gradient."""
-    return {name: t.clone().requires_grad_() for name, t in CAPTURED.items() if t.is_floating_point()}
+    return {name: t.clone().requires_grad_() for name, t in CAPTURED.items() if t.dtype == torch.float64}
 
 
 def whole_places() -> dict[str, Tensor]:

@@ -97,10 +97,12 @@ class Values:
     numbers: Numbers
     arguments: dict[int, SlotArguments]
     known: dict[int, Value] = field(default_factory=dict)
+    offsets: dict[tuple[int, int, int], Value] = field(default_factory=dict)  # by slot, dimension and index
 
     def bind(self, name: str, value: Value) -> Values:
         """These values, with an input known as well."""
-        bound = Values(self.code, self.program, self.numbers, self.arguments, dict(self.known))
+        known, offsets = dict(self.known), dict(self.offsets)
+        bound = Values(self.code, self.program, self.numbers, self.arguments, known, offsets)
         for node in walk(*self.program.roots.values()):
             if node.op == "input" and node.value == name:
                 bound.known[id(node)] = value
@@ -111,6 +113,10 @@ class Values:
         for node in walk(*roots):
             if node.op != "input" and all(id(a) in self.known for a in node.args):
                 self.value(node)
+            elif node.op == "load":
+                for dimension, index in enumerate(node.args):
+                    if id(index) in self.known:
+                        self._offset_along(node, dimension)
 
     def value(self, root: Expression, valid: Value | None = None) -> Value:
         """The value of an expression, in as many lanes as it needs. Lanes where not `valid` load nothing."""
@@ -142,18 +148,20 @@ class Values:
 
     def _load(self, node: Expression, indices: list[Value], valid: Value | None) -> Value:
         code, slot = self.code, self.program.slots[id(node.value)]
-        where = self.arguments[slot.number]
+        pointer, stored = self.arguments[slot.number].pointer, STORED[slot.dtype]
         if self.lies_along_keys(node):
-            offset = self._offset(where, indices[:-1]) + indices[-1].lane(0).to(I64)
-            type_ = vector(STORED[slot.dtype], indices[-1].lanes)
+            offset = self._offset(node, range(len(indices) - 1)) + indices[-1].lane(0).to(I64)
+            type_ = vector(stored, indices[-1].lanes)
             if valid is None:
-                return self._loaded(code.load(where.pointer, type_, offset), node, slot)
-            return self._loaded(code.masked_load(where.pointer, type_, valid, offset), node, slot)
-        offset = self._offset(where, indices)
-        if offset.lanes == 1:
-            return self._loaded(code.load(where.pointer, STORED[slot.dtype], offset), node, slot)
+                return self._loaded(code.load(pointer, type_, offset), node, slot)
+            return self._loaded(code.masked_load(pointer, type_, valid, offset), node, slot)
+        one = self._offset(node, [i for i, index in enumerate(indices) if index.lanes == 1])
+        several = [i for i, index in enumerate(indices) if index.lanes > 1]
+        if not several:
+            return self._loaded(code.load(pointer, stored, one), node, slot)
+        offset = self._offset(node, several)
         everywhere = code.constant(vector(I1, offset.lanes), 1)
-        return self._loaded(code.gather(where.pointer, STORED[slot.dtype], offset, everywhere), node, slot)
+        return self._loaded(code.gather(code.at(pointer, one, stored), stored, offset, everywhere), node, slot)
 
     def lies_along_keys(self, load: Expression) -> bool:
         """Whether neighbouring keys' elements of a captured tensor lie side by side, and every key has one."""
@@ -169,21 +177,29 @@ class Values:
     def fetch(self, load: Expression, keys: Iterable[Value], cache: int) -> None:
         """Ask for a row's elements at some keys to be brought to a cache; the row's place is known."""
         slot = self.program.slots[id(load.value)]
-        where = self.arguments[slot.number]
-        row = self._offset(where, [self.value(index) for index in load.args[:-1]])
+        for index in load.args[:-1]:
+            self.value(index)
+        row = self._offset(load, range(len(load.args) - 1))
         for key in keys:
-            self.code.prefetch(where.pointer, STORED[slot.dtype], row + key, cache)
+            self.code.prefetch(self.arguments[slot.number].pointer, STORED[slot.dtype], row + key, cache)
 
-    def _offset(self, where: SlotArguments, indices: Sequence[Value]) -> Value:
-        """The element's offset, each index wrapped if negative and then kept inside."""
-        code = self.code
-        offset = code.i64(0)
-        for index, size, stride in zip(indices, where.sizes, where.strides, strict=False):
-            wide = index.to(I64)
+    def _offset(self, load: Expression, dimensions: Sequence[int]) -> Value:
+        """The share of some dimensions in an element's offset."""
+        offset = self.code.i64(0)
+        for dimension in dimensions:
+            offset = self._offset_along(load, dimension) + offset
+        return offset
+
+    def _offset_along(self, load: Expression, dimension: int) -> Value:
+        """One dimension's share, the index wrapped if negative and then kept inside; computed once."""
+        code, slot, index = self.code, self.program.slots[id(load.value)], load.args[dimension]
+        where, key = self.arguments[slot.number], (slot.number, dimension, id(index))
+        if key not in self.offsets:
+            size, wide = where.sizes[dimension], self.known[id(index)].to(I64)
             wrapped = code.select(wide < 0, wide + size, wide)
             inside = code.minimum(code.maximum(wrapped, 0), size - 1)
-            offset = inside * stride + offset
-        return offset
+            self.offsets[key] = inside * where.strides[dimension]
+        return self.offsets[key]
 
     def _loaded(self, raw: Value, node: Expression, slot: Slot) -> Value:
         if slot.dtype == "bool":

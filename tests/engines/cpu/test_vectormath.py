@@ -32,7 +32,7 @@ RANGES = {
     "atan": [(-9, 9), (-1e-3, 1e-3), (-1e30, 1e30)],
     **{name: [(-80, 80), (-1e-3, 1e-3)] for name in ("sinh", "cosh", "asinh")},
     "acosh": [(1, 1.01), (1, 1e30)],
-    "atanh": [(-1, 1), (-1e-3, 1e-3)],
+    "atanh": [(-0.999, 0.999), (-1e-3, 1e-3)],
 }
 FUNCTIONS = vectormath.FUNCTIONS | circular.FUNCTIONS | by_lane.FUNCTIONS
 
