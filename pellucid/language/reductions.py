@@ -189,7 +189,7 @@ def einsum(equation: str, *operands: Any) -> Result:
     result = right if arrow else "".join(sorted(x for x in set(letters) if letters.count(x) == 1))
     sizes = dict(zip(letters, (size for row in rows for size in row.shape), strict=True))
     summed = [x for x in sizes if x not in result]
-    if math.prod(sizes.values()) > MOST_TERMS:
+    if math.prod(list(sizes.values())) > MOST_TERMS:
         raise UnsupportedError(f"einsum {equation!r} has more than {MOST_TERMS} products; compute it before")
 
     def term(place: dict[str, int]) -> Expression:
