@@ -22,7 +22,7 @@ from pellucid.language.evaluate import TORCH
 from tests.engines.cpu.lowered import computed
 from tests.language.programs import BATCH, CAPTURED, HEADS, K_LEN, NAMES, Q_LEN, function, places, programs
 
-BUDGET = int(os.environ.get("PELLUCID_FUZZ", "60"))
+BUDGET = int(os.environ.get("PELLUCID_FUZZ", "36"))
 # Of these the result is one of the arguments, or as exact as they are.
 EXACT = {"neg", "abs", "where", "minimum", "maximum", "floor", "ceil", "round", "trunc", "largest"}
 LENGTHS = {"b": BATCH, "h": HEADS, "q": Q_LEN, "k": K_LEN}
