@@ -47,9 +47,9 @@ def computed(
     fixed = [len(given["k"]), width, *(t.data_ptr() for t in (*given.values(), *results))]
     numbers = fixed + [number for tensor in loads.values() for number in _described(tensor)]
     kernel = _Kernel(program, dtype, narrow, list(given), len(fixed), lanes)
-    address = compiler.function("lowered", f"{next(_serial)} {id(program)}", kernel.emit, host())
+    compiled = compiler.function("lowered", f"{next(_serial)} {id(program)}", kernel.emit, host())
     array = (ctypes.c_int64 * len(numbers))(*numbers)
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(array)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)(array)
     return [result[:, : shape[-1]].reshape(shape) for result in results]
 
 
