@@ -7,22 +7,21 @@ drawn; thousands by hand.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor
 
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, trace, walk
 from pellucid.language.evaluate import TORCH
 from tests.engines.cpu.lowered import computed
+from tests.fuzz.budget import fuzzed
 from tests.language.programs import BATCH, CAPTURED, HEADS, K_LEN, NAMES, Q_LEN, function, places, programs
 
-BUDGET = int(os.environ.get("PELLUCID_FUZZ", "36"))
 # Of these the result is one of the arguments, or as exact as they are.
 EXACT = {"neg", "abs", "where", "minimum", "maximum", "floor", "ceil", "round", "trunc", "largest"}
 LENGTHS = {"b": BATCH, "h": HEADS, "q": Q_LEN, "k": K_LEN}
@@ -129,13 +128,13 @@ def check(expression: Expression, source: str) -> None:
             )
 
 
-@settings(max_examples=BUDGET, deadline=None)
+@fuzzed(0.18)
 @given(programs())
 def test_compiled_values(source: str) -> None:
     check(trace(function(source), "score_mod", NAMES), source)
 
 
-@settings(max_examples=BUDGET // 3, deadline=None)
+@fuzzed(0.06)
 @given(programs("float", depth=3))
 def test_compiled_derivatives(source: str) -> None:
     captured = {n: t.clone().requires_grad_() if t.is_floating_point() else t for n, t in CAPTURED.items()}
