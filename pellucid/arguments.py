@@ -215,7 +215,7 @@ def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
 def _check_captured(problem: Problem) -> None:
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
-        if tensor.device != device and tensor.ndim:
+        if tensor.device != device and (tensor.ndim or not tensor.is_cpu):  # as torch mixes devices
             raise ValueError(
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
             )

@@ -70,36 +70,36 @@ class Plan:
     @property
     def result_bytes(self) -> int:
         """Memory that the results of one call take."""
-        with torch.device("meta"):
-            output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype)
-            state = RowState.empty(self.spec, self.rows, self.number).tensors
-            pooled = self._pooled() if self.pools else {}
+        output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype, device="meta")
+        state = RowState.empty(self.spec, self.rows, self.number, "meta").tensors
+        pooled = self._pooled("meta") if self.pools else {}
         return sum(tensor.nbytes for tensor in (output, *state.values(), *pooled.values()))
 
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
         output = memory.empty(shape, self.dtype)
         state = RowState.empty(self.spec, self.rows, self.number)
-        tensors = self._readable(inputs) | state.tensors
-        tensors["output"] = output
+        own = state.tensors
+        own["output"] = output
+        tensors = self._readable(inputs)
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
         if self.parts:
-            tensors["parts"] = torch.empty(self.parts, dtype=self.number)
+            own["parts"] = torch.empty(self.parts, dtype=self.number, device="cpu")
         pooled = self._pooled() if self.pools else {}
-        tensors |= pooled
+        own |= pooled
         for pool in self.pools:
-            tensors |= pool.tables(self.spec, self.number)
-        self.prepared.run(tensors, inputs.captured)
+            own |= pool.tables(self.spec, self.number)
+        self.prepared.run(tensors, own, inputs.captured)
         joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
         return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
 
-    def _pooled(self) -> dict[str, Tensor]:
+    def _pooled(self, device: str = "cpu") -> dict[str, Tensor]:
         pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
         written: dict[str, Tensor] = {}
         for pool in self.pools:
-            written |= pool.written(pairs, queries, self.number)
+            written |= pool.written(pairs, queries, self.number, device)
         return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
