@@ -62,6 +62,14 @@ class Prepared:
             arguments[FIXED[name]] = address_of(tensor, self.reaches.get(name))
         for name, tensor in own.items():
             arguments[FIXED[name]] = address_of_own(tensor)
+        tables = self._captured(arguments, captured) if captured else ()  # held until the kernel has run
+        scratch = threads.scratch(self.workers * self.scratch)
+        arguments[FIXED["scratch"]] = threads.aligned(scratch)
+        threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
+        del tables
+
+    def _captured(self, arguments: ctypes.Array[ctypes.c_int64], captured: Sequence[Tensor]) -> list[Tensor]:
+        """Put the addresses of captured tensors and of their tables among the arguments; give the tables."""
         tables = []
         places = range(len(FIXED), len(arguments), SLOT)
         for place, tensor, reach, slot in zip(places, captured, self.captured_reaches, self.slots, strict=True):
@@ -69,9 +77,7 @@ class Prepared:
             if slot.table:
                 tables.append(_table(tensor))
                 arguments[place + 1] = address_of_own(tables[-1])
-        scratch = threads.scratch(self.workers * self.scratch)
-        arguments[FIXED["scratch"]] = threads.aligned(scratch)
-        threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
+        return tables
 
 
 def prepare(

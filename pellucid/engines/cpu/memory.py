@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pellucid.engines.cpu.address import address_of_own
 
+CPU = torch.device("cpu")  # torch reads a name anew each time
 LARGE = 32 << 20  # bytes from which on glibc takes every allocation from the system, and gives it back
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor for a result, holding anything."""
-    tensor = torch.empty(shape, dtype=dtype, device="cpu")
+    tensor = torch.empty(shape, dtype=dtype, device=CPU)
     if tensor.nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
         address = address_of_own(tensor)
         first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
