@@ -157,7 +157,8 @@ def _with_attn_mask(
     if attn_mask.dtype not in (torch.bool, torch.float32, dtype):
         raise TypeError(f"attn_mask: bool, float32 or query's {dtype} is needed, got {attn_mask.dtype}")
     missing = len(shape) - attn_mask.ndim
-    if missing < 0 or any(own not in (1, size) for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
+    # Compared one by one: torch.compile takes a length that may change for one that is in no tuple.
+    if missing < 0 or any(own != 1 and own != size for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
         raise ValueError(f"attn_mask: must broadcast to {list(shape)}, got {list(attn_mask.shape)}")
     place = [*_batch_indices(batch), INPUTS["h"], INPUTS["q"], INPUTS["k"]]
     indices = zip(attn_mask.shape, place[len(place) - attn_mask.ndim :], strict=True)
