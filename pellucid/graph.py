@@ -50,7 +50,7 @@ def run(problem: Problem) -> Result:
     """What an engine's `run` gives, as one node of the graph that is being made."""
     functions = [problem.score, problem.mask, *(e for readout in problem.readouts for e in readout.expressions)]
     text, captured = write(*functions)
-    seed = torch.as_tensor(problem.dropout_seed) if problem.dropout_p else None
+    seed = torch.as_tensor(problem.dropout_seed, device="cpu") if problem.dropout_p else None
     made = torch.ops.pellucid.attention(
         problem.query, problem.key, problem.value, problem.sinks, captured, seed, text,
         ",".join([_written(readout) for readout in problem.readouts]),
