@@ -18,29 +18,9 @@ from tests.cases import ENGINES, running
 
 PACKAGE = Path(__file__).parents[1] / "pellucid"
 ALLOCATIONS = {
-    "arange",
-    "as_tensor",
-    "asarray",
-    "empty",
-    "empty_strided",
-    "eye",
-    "frombuffer",
-    "full",
-    "hann_window",
-    "linspace",
-    "logspace",
-    "normal",
-    "ones",
-    "rand",
-    "randint",
-    "randn",
-    "randperm",
-    "range",
-    "scalar_tensor",
-    "tensor",
-    "tril_indices",
-    "triu_indices",
-    "zeros",
+    *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "frombuffer", "full", "hann_window"),
+    *("linspace", "logspace", "normal", "ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor"),
+    *("tensor", "tril_indices", "triu_indices", "zeros"),
 }
 
 

@@ -41,7 +41,10 @@ def address_of(tensor: Tensor, reach: int | None = None) -> int:
 
     """
     held, address = tensor.untyped_storage(), tensor.data_ptr()
-    start = held.data_ptr()
+    try:
+        start = held.data_ptr()
+    except RuntimeError:  # zeros that have no memory, or a wrapper's
+        start = 0
     reach = tensor.nbytes if reach is None else reach
     if reach and (not start or address + reach > start + held.nbytes()):
         raise AddressError(f"a tensor {list(tensor.shape)} of {reach} bytes has a storage of {held.nbytes()}")
