@@ -228,6 +228,7 @@ def test_a_fork_in_the_midst() -> None:
     wanted = CALLS["plain"]()
 
     def work() -> bool:
+        torch.set_num_threads(2)
         threads._pool.lost = threads._pool.used = False  # as before the fork
 
         def act() -> None:
