@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -47,7 +48,7 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
     try:
         # A subclass of Tensor as query switches symbols off: torch calls us with its functions unoverridden.
-        with torch._C._EnableTorchFunction(), _Recording():
+        with _functions_seen(), _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
@@ -62,6 +63,11 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     except UnsupportedError:
         got = f"tensor of shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise TraceError(f"{label}: it must return one score or one bool, got a {got}") from None
+
+
+def _functions_seen() -> AbstractContextManager[Any]:
+    """A context in which modes see torch's functions; torch.compile, which cannot enter it, always shows them."""
+    return nullcontext() if torch.compiler.is_compiling() else torch._C._EnableTorchFunction()
 
 
 class Symbol:

@@ -90,7 +90,8 @@ def object_code(module: ir.Module, target: Target) -> bytes:
 def _forget_oldest() -> None:
     """Make room for one more, and unload what nobody keeps."""
     while len(_loaded) >= MOST_LOADED:
-        del _loaded[min(_loaded, key=lambda key: _loaded[key].used)]
+        # Of a copy, and gone or not: a handler may load in the midst.
+        _loaded.pop(min(_loaded.copy().items(), key=lambda item: item[1].used)[0], None)
     while _retired:
         _retired.pop().close()
 
