@@ -74,7 +74,7 @@ class TextModel:
             ids = self.tokenizer(text, truncation=True, max_length=limit)["input_ids"]
         if not ids:
             raise InputError(f"{option}: it has no token; write something into it")
-        return torch.tensor([ids])
+        return torch.tensor([ids], device="cpu")
 
     def _limit(self) -> int | None:
         """How many tokens the model has positions for, or None."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -51,7 +52,7 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
     try:
         # A subclass of Tensor as query switches symbols off: torch calls us with its functions unoverridden.
-        with torch._C._EnableTorchFunction(), _Recording():
+        with _functions_seen(), _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
@@ -67,6 +68,11 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
         shape = list(result.shape) if is_row(result) else []
         got = f"tensor of shape {shape}; reduce it, with .sum(-1)" if shape else type(result).__name__
         raise TraceError(f"{label}: it must return one score or one bool, got a {got}") from None
+
+
+def _functions_seen() -> AbstractContextManager[Any]:
+    """A context in which modes see torch's functions; torch.compile, which cannot enter it, always shows them."""
+    return nullcontext() if torch.compiler.is_compiling() else torch._C._EnableTorchFunction()
 
 
 class Symbol:

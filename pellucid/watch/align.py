@@ -106,7 +106,7 @@ def align(
             raise ValueError(f"{name}: a slice of neighbours is needed, got {given} of {layer.q_len} x {layer.k_len}")
     if not 0 <= sequence < layer.batch:
         raise IndexError(f"sequence: the record has 0 to {layer.batch - 1}, got {sequence}")
-    matrix = torch.zeros(len(rows), len(columns))
+    matrix = torch.zeros(len(rows), len(columns), device="cpu")
     for one, head in chosen:
         for place, part in _comparable(one, head, sequence, rows, columns, filter_width):
             matrix[:, place] += part
@@ -178,8 +178,8 @@ def _median(values: Tensor, reach: int) -> Tensor:
 
 def _extents(rows: Tensor, columns: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first column of each row of a path, and the one after its last."""
-    starts = torch.full((count,), torch.iinfo(torch.int64).max).scatter_reduce(0, rows, columns, "amin")
-    stops = torch.zeros(count, dtype=torch.int64).scatter_reduce(0, rows, columns + 1, "amax")
+    starts = torch.full((count,), torch.iinfo(torch.int64).max, device="cpu").scatter_reduce(0, rows, columns, "amin")
+    stops = torch.zeros(count, dtype=torch.int64, device="cpu").scatter_reduce(0, rows, columns + 1, "amax")
     return starts, stops
 
 

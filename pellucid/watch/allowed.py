@@ -61,9 +61,9 @@ class Field:
         return Allowed(counts, counts - allows_first.to(torch.int32))
 
     @property
-    def _device(self) -> torch.device | None:
+    def _device(self) -> torch.device:
         """Where the tensors that the mask reads are."""
-        return next((node.value.device for node in walk(self.mask) if node.op == "load"), None)
+        return next((node.value.device for node in walk(self.mask) if node.op == "load"), torch.device("cpu"))
 
     def _add(self, counts: Tensor, rows: range, columns: range) -> None:
         """Add a tile's keys, cutting it where the mask is mixed."""

@@ -18,7 +18,7 @@ from pellucid.watch.session import Seen, Session, observation
 
 _active: dict[int, list[Session]] = {}
 _sessions: list[Session] = []
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may come in the midst
 _here = threading.local()  # attending: whether this thread is computing a call
 
 
@@ -62,11 +62,12 @@ def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
         observe: whether an observation is wanted though nobody watches.
 
     """
+    before = is_attending()  # a listener's own model may attend while this one does
     _here.attending = True
     try:
         return _seen(module, call, observe)
     finally:
-        _here.attending = False
+        _here.attending = before
 
 
 def is_attending() -> bool:

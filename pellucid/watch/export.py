@@ -85,7 +85,7 @@ def _rows_of_keys(record: Record, layer: Layer) -> Iterator[dict[str, Any]]:
     """The strongest keys of a layer as columns, some queries at a time; no padding, and no place without a key."""
     top: TopKeys = layer.topk
     at_once = max(1, _ROWS_AT_ONCE // (layer.batch * layer.heads * top.keys.shape[-1]))
-    numbers = torch.tensor(layer.head_numbers or range(layer.heads))
+    numbers = torch.tensor(layer.head_numbers or range(layer.heads), device="cpu")
     for start in range(0, layer.q_len, at_once):
         rows = slice(start, start + at_once)
         keys, weights = top.keys[:, :, rows].cpu(), top.weights[:, :, rows].cpu()
@@ -191,7 +191,7 @@ def _flat(layer: Layer, sequence: int, head: int) -> dict[str, list[float]]:
     top: TopKeys = layer.topk
     keys, weights = top.keys[sequence, head].cpu(), top.weights[sequence, head].cpu()
     known = keys >= 0
-    queries = (torch.arange(layer.q_len) + layer.start)[:, None].expand_as(keys)
+    queries = (torch.arange(layer.q_len, device="cpu") + layer.start)[:, None].expand_as(keys)
     indices, order = (queries * layer.k_len + keys)[known].sort()
     return {"indices": indices.tolist(), "values": [round(value, 6) for value in weights[known][order].tolist()]}
 

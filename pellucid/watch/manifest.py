@@ -68,7 +68,7 @@ def fill(record: Record, manifest: Json) -> None:
     record.model = manifest["model"]
     record.tokens, record.source_tokens = manifest["tokens"], manifest["source_tokens"]
     ids = manifest["token_ids"]
-    record.token_ids = None if ids is None else torch.tensor(ids, dtype=torch.int64)
+    record.token_ids = None if ids is None else torch.tensor(ids, dtype=torch.int64, device="cpu")
     record.segments = {name: _slices(spans) for name, spans in manifest["segments"].items()}
     record.readouts = manifest.get("readouts", [])
     record.missed = [Missed(missed["name"], missed["reason"]) for missed in manifest["missed"]]

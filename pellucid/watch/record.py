@@ -177,13 +177,13 @@ class Layer:
 
 
 def _positions(name: str, chosen: Chosen, length: int) -> Tensor:
-    every = torch.arange(length)
+    every = torch.arange(length, device="cpu")
     if chosen is None:
         return every
     try:
         if isinstance(chosen, slice | int):
             return every[chosen].reshape(-1)
-        indices = torch.as_tensor(chosen)
+        indices = torch.as_tensor(chosen, device="cpu")
         return every[indices.to(torch.int64) if indices.numel() == 0 else indices].reshape(-1)
     except (IndexError, TypeError, ValueError):
         raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None

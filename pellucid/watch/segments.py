@@ -116,7 +116,7 @@ def _readout(name: str, span: Span) -> Expect:
     if not isinstance(span, list):
         (start,), (stop,) = limits(name, span, 1)
         return Expect(lambda b, h, q, k: (k >= start) & (k < stop), PREFIX + name)
-    starts, stops = (torch.tensor(ends) for ends in limits(name, span, len(span)))
+    starts, stops = (torch.tensor(ends, device="cpu") for ends in limits(name, span, len(span)))
     return Expect(lambda b, h, q, k: (k >= starts[b]) & (k < stops[b]), PREFIX + name)
 
 
@@ -129,8 +129,8 @@ def _on_segment(layer: Layer, name: str, span: Span) -> Tensor:
             f"segments: {layer.name} has neither read {PREFIX + name!r} nor kept query and key; watch the model with "
             "segments={...}, or with keep=True"
         )
-    starts, stops = (torch.tensor(ends)[:, None] for ends in limits(name, span, layer.batch))
-    keys = torch.arange(layer.k_len)
+    starts, stops = (torch.tensor(ends, device="cpu")[:, None] for ends in limits(name, span, layer.batch))
+    keys = torch.arange(layer.k_len, device="cpu")
     inside = ((keys >= starts) & (keys < stops)).double()[:, None, :, None]  # [batch, 1, k_len, 1]
     sums = [(layer.weights(queries=rows).cpu().double() @ inside)[..., 0] for rows in _row_chunks(layer)]
     return torch.cat(sums, -1)
@@ -151,8 +151,8 @@ def _counted(layer: Layer) -> Tensor:
 
 def _inside(layer: Layer, span: Span) -> Tensor:
     """Which rows are in a segment, bool [batch, 1, q_len]."""
-    starts, stops = (torch.tensor(ends)[:, None, None] for ends in limits("segment", span, layer.batch))
-    positions = torch.arange(layer.start, layer.start + layer.q_len)
+    starts, stops = (torch.tensor(ends, device="cpu")[:, None, None] for ends in limits("segment", span, layer.batch))
+    positions = torch.arange(layer.start, layer.start + layer.q_len, device="cpu")
     return (positions >= starts) & (positions < stops)
 
 

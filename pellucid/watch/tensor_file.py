@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid.engines.cpu.address import address_of, is_plain
 from pellucid.watch.atomic import write_atomically
 
 _NAMES = {
@@ -103,9 +104,11 @@ def _header(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _write_tensor(counting: _Counting, file: BinaryIO, tensor: Tensor) -> None:
     plain = tensor.detach().cpu().contiguous()
-    size = plain.numel() * plain.element_size()
+    if not is_plain(plain):  # negated as it is read, or all zero without memory
+        plain = torch.empty(plain.shape, dtype=plain.dtype, device="cpu").copy_(plain)
+    size = plain.nbytes
     if not size:
         return
-    content = memoryview((ctypes.c_char * size).from_address(plain.data_ptr())).cast("B")
+    content = memoryview((ctypes.c_char * size).from_address(address_of(plain))).cast("B")
     for start in range(0, size, _CHUNK):
         counting.write(file, content[start : start + _CHUNK])

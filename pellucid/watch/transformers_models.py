@@ -31,7 +31,7 @@ def is_transformers(model: nn.Module) -> bool:
     return "transformers" in sys.modules and next(_users(model), None) is not None
 
 
-_registration = threading.Lock()
+_registration = threading.RLock()  # a signal's handler may come in the midst
 _standing_in: list[_Standin] = []
 
 

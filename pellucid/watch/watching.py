@@ -152,7 +152,7 @@ def _head_numbers(heads: Sequence[int] | None) -> torch.Tensor | None:
     numbers = list(heads)
     if not numbers or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
         raise ValueError(f"heads: numbers of heads from 0 are needed, or None for all, got {heads!r}")
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, device="cpu")
 
 
 def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:

@@ -7,7 +7,6 @@ number of threads are the same. A plan holds no tensor of the call that made it.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import asked, magnitude, program_of, spec_of
 from pellucid.engines.cpu.state import RowState
 from pellucid.language import SCORE, TRUE
+from pellucid.once import forget_oldest
 from pellucid.problem import Problem
 
 MOST_PLANS = 512
@@ -49,7 +49,7 @@ class Written(NamedTuple):
     """What a plan's kernel wrote."""
 
     output: Tensor
-    state: RowState
+    state: RowState | None  # if there are readouts
     pooled: dict[str, Tensor]  # by readout, [*batch, heads, query bins, key bins]
 
 
@@ -70,36 +70,44 @@ class Plan:
     @property
     def result_bytes(self) -> int:
         """Memory that the results of one call take."""
-        with torch.device("meta"):
-            output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype)
-            state = RowState.empty(self.spec, self.rows, self.number).tensors
-            pooled = self._pooled() if self.pools else {}
+        output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype, device="meta")
+        state = RowState.empty(self.spec, self.rows, self.number, "meta").tensors
+        pooled = self._pooled("meta") if self.pools else {}
         return sum(tensor.nbytes for tensor in (output, *state.values(), *pooled.values()))
 
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
-        output = memory.empty(shape, self.dtype)
-        state = RowState.empty(self.spec, self.rows, self.number)
-        tensors = self._readable(inputs) | state.tensors
-        tensors["output"] = output
+        tensors = self._readable(inputs)
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
+        output, state = memory.empty(shape, self.dtype), None
+        own = {"output": output}
         if self.parts:
-            tensors["parts"] = torch.empty(self.parts, dtype=self.number)
-        pooled = self._pooled() if self.pools else {}
-        tensors |= pooled
-        for pool in self.pools:
-            tensors |= pool.tables(self.spec, self.number)
-        self.prepared.run(tensors, inputs.captured)
-        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
-        return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
+            own["parts"] = torch.empty(self.parts, dtype=self.number, device="cpu")
+        if self.spec.rows_out:
+            state = RowState.empty(self.spec, self.rows, self.number)
+            own |= state.tensors
+        if self.pools:
+            return Written(output, state, self._run_with_pools(tensors, own, inputs))
+        self.prepared.run(tensors, own, inputs.captured)
+        return Written(output, state, {})
 
-    def _pooled(self) -> dict[str, Tensor]:
+    def _run_with_pools(self, tensors: dict[str, Tensor], own: dict[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
+        """Run the kernel; give the bins of pooled readouts, which it writes as well."""
+        pooled = self._pooled()
+        own |= pooled
+        for pool in self.pools:
+            own |= pool.tables(self.spec, self.number)
+        self.prepared.run(tensors, own, inputs.captured)
+        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
+        return {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()}
+
+    def _pooled(self, device: str = "cpu") -> dict[str, Tensor]:
         pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
         written: dict[str, Tensor] = {}
         for pool in self.pools:
-            written |= pool.written(pairs, queries, self.number)
+            written |= pool.written(pairs, queries, self.number, device)
         return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -108,7 +116,6 @@ class Plan:
 
 
 _plans: dict[Hashable, Plan] = {}  # the least recently made first
-_lock = threading.Lock()
 
 
 def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
@@ -121,10 +128,8 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     if plan is None:
         plan = _plan(problem, program)
         memory.keep_freed(plan.result_bytes)
-        with _lock:
-            while len(_plans) >= MOST_PLANS:
-                del _plans[next(iter(_plans))]
-            _plans[signature] = plan
+        forget_oldest(_plans, MOST_PLANS - 1)
+        _plans[signature] = plan
     return plan, inputs
 
 
