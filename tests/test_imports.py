@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "once", "softmax", "result", "transformed", "masks", "scores"),
+    ("_version", "legible", "once", "softmax", "result", "transformed", "masks", "scores"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),
@@ -43,7 +43,7 @@ THIRD_PARTY = {
         "watch.transformers_models",
         "commands.models",
     ),
-    "safetensors": ("demo.weights", "watch.tensor_file"),
+    "safetensors": ("demo.weights",),
     "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
     "babel": ("demo.cldr",),
     "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len
 from torch import Tensor
 
+from pellucid.legible import one_line
 from pellucid.viewer.fonts import Lettering
-from pellucid.viewer.labels import axis_label, one_line, shorten
+from pellucid.viewer.labels import axis_label, shorten
 from pellucid.viewer.selection import TITLES, Reading
 
 # Fixed metadata: the same reading gives the same bytes.

@@ -13,8 +13,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from pellucid.legible import one_line
 from pellucid.viewer.attention_map import AttentionMap
-from pellucid.viewer.labels import cut_middle, one_line, shorten
+from pellucid.viewer.labels import cut_middle, shorten
 from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
 from pellucid.viewer.shades import viridis
 from pellucid.watch.record import Layer, Record

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
+from pellucid.legible import one_line
 from pellucid.viewer.fonts import Lettering
-from pellucid.viewer.labels import cut_middle, one_line, shorten
+from pellucid.viewer.labels import cut_middle, shorten
 from pellucid.viewer.picture import check_path, save_figure
 from pellucid.viewer.record_map import FOR_A_MAP, all_maps
 from pellucid.watch.record import Record

@@ -199,6 +199,7 @@ class Record(Mapping[str, Layer]):
         token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
         segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
         readouts: what was asked to be read, in words.
+        notes: what else is to be known of the run, in sentences.
         missed: the attention modules that ran and were not observed, each with the reason.
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
         complete: whether the `with` was left without an exception.
@@ -220,6 +221,7 @@ class Record(Mapping[str, Layer]):
         self.token_ids: Tensor | None = None
         self.segments: dict[str, Span] = dict(segments or {})
         self.readouts: list[str] = []
+        self.notes: list[str] = []
         self.missed: list[Missed] = []
         self.planned_bytes = 0
         self.complete = True
