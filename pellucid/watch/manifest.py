@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -42,6 +43,7 @@ def _span(value: Any, field: str) -> None:
         raise ValueError(f"{field} must be [start, stop] with stop from start on, got {legible.name(value)}")
 
 
+_CRC32 = schema.whole(0, (1 << 32) - 1)
 # Every field of a manifest; layer_file.py has those of a layer that its file must fit.
 _NEEDED: dict[str, schema.Kind] = {
     "model": schema.text,
@@ -58,6 +60,7 @@ _OPTIONAL: dict[str, schema.Kind] = {  # not in records of the first releases
     "readouts": schema.list_of(schema.text),
     "notes": schema.list_of(schema.text),
     "run": schema.name,
+    "crc32": _CRC32,
 }
 _RECORD = schema.fields(_NEEDED, _OPTIONAL)
 _FILE_OF_A_LAYER = schema.fields(
@@ -65,7 +68,7 @@ _FILE_OF_A_LAYER = schema.fields(
         "name": schema.name,
         "file": schema.matching(r"layer-[0-9]{4,9}\.safetensors", "a name as layer-0000.safetensors"),
         "bytes": schema.whole(),
-        "crc32": schema.whole(0, (1 << 32) - 1),
+        "crc32": _CRC32,
     }
 )
 
@@ -132,7 +135,8 @@ def write(folder: Path, manifest: Json) -> None:
         OSError: it cannot be written.
 
     """
-    content = json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8", "surrogatepass")
+    whole = manifest | {"crc32": checksum(manifest)}
+    content = json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8", "surrogatepass")
     if len(content) > LARGEST:
         raise ValueError(f"it would have {len(content)} bytes, and {LARGEST} are the most; give fewer tokens")
 
@@ -140,6 +144,12 @@ def write(folder: Path, manifest: Json) -> None:
         file.write(content)
 
     write_atomically(folder / NAME, fill_file)
+
+
+def checksum(manifest: Json) -> int:
+    """The CRC-32 of what a manifest says but for its own `crc32`, as the shortest ASCII JSON with sorted names."""
+    rest = {key: value for key, value in manifest.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def read(folder: Path) -> Json:

@@ -83,6 +83,8 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
     damaged = [(entry, fault) for entry, fault in faults if fault is not None]
     if damaged and not skip_damaged:
         raise RecordError(f"{_damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others")
+    if verify and manifest.get("crc32", known := manifests.checksum(manifest)) != known:
+        raise RecordError(f"{folder}: its {manifests.NAME} is damaged: its checksum is another")
     record = StoredRecord(folder, manifest)
     for entry, fault in damaged:
         record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {_reason(fault)}"))
