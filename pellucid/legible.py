@@ -5,10 +5,12 @@ Whatever is printed goes through here, so that no name can end a line, turn it r
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 SPACE = "␣"
 UNSHOWN = "�"  # a character that has no picture of its own: format controls, unassigned code points, lone surrogates
+_KEPT = re.compile("[^\n\u200e]+")
 LONGEST_NAME = 120  # of a name in a message
 LONGEST_MESSAGE = 2_000
 
@@ -34,6 +36,11 @@ def one_line(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(character if _is_harmless(character) else visible(character) for character in text)
+
+
+def lines(text: str) -> str:
+    """The same of a text that may have several lines, and labels that are kept from left to right."""
+    return _KEPT.sub(lambda found: one_line(found[0]), text)
 
 
 def message(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,9 @@ def _config(record: Record, names: list[str], heads: list[tuple[int, HeadSummary
 def _scattered(number: int, row: HeadSummary) -> dict[str, Any]:
     """A head's numbers."""
     values = {name: getattr(row, name) for name in COLUMNS if name not in ("layer", "head")}
-    plain = {name: None if isinstance(value, float) and isnan(value) else value for name, value in values.items()}
+    plain = {
+        name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()
+    }
     return {"layer": number, "head": row.head, "module": row.layer, **plain}
 
 

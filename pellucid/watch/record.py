@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.language import Expression
 from pellucid.watch.part import Part
 
@@ -104,11 +105,12 @@ class Layer:
         kept = f", {'scores' if self.by_hand else 'query and key'} kept" if self.parts else ""
         lengths = f"{self.batch} x {self.heads} heads, {self.q_len} queries x {self.k_len} keys"
         own = ", a softmax of the model's own" if self.by_hand else ""
-        return f"Layer({self.name!r}, {self.role}{own}, {lengths}: {', '.join(self.readings)}{kept})"
+        read = ", ".join(self.readings)
+        return legible.message(f"Layer({self.name!r}, {self.role}{own}, {lengths}: {read}{kept})")
 
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)
-        return f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}"
+        return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
 
     @property
     def query(self) -> Tensor | None:
@@ -255,14 +257,15 @@ class Record(Mapping[str, Layer]):
 
     def __repr__(self) -> str:
         missed = f", {len(self.missed)} missed" if self.missed else ""
-        return f"Record({self.model}, {len(self)} layers{missed})"
+        return f"Record({legible.name(self.model)}, {len(self)} layers{missed})"
 
     def _unknown(self, name: str) -> str:
         missed = next((missed for missed in self.missed if missed.name == name), None)
         if missed is not None:
-            return f"{name!r} was not observed: {missed.reason}"
+            return legible.message(f"{name!r} was not observed: {missed.reason}")
         few = self.layers if len(self) <= 8 else [*self.layers[:4], "...", *self.layers[-3:]]
-        return f"{name!r} is no layer of the record, which has {', '.join(few) or 'none'}"
+        known = ", ".join(map(legible.name, few)) or "none"
+        return f"{legible.quoted(name)} is no layer of the record, which has {known}"
 
     def summary(self, **options: Any) -> Any:
         """Each head in numbers, and its kind: see `pellucid.watch.summary`."""
