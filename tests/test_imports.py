@@ -35,7 +35,7 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress"),
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress", "watch.summary"),
     "huggingface_hub": ("commands.models",),  # comes with transformers
     "transformers": (
         "watch.growing_cache",

@@ -26,7 +26,7 @@ _METADATA: dict[str, dict[str, str | None]] = {
     ".svg": {"Date": None, "Creator": "pellucid"},
     ".pdf": {"CreationDate": None, "Creator": "pellucid", "Producer": None},
 }
-PLAIN: dict[Any, Any] = {"text.usetex": False}  # whatever a user's own settings are: LaTeX reads files that a label names
+PLAIN: dict[Any, Any] = {"text.usetex": False}  # whatever the user's settings: LaTeX reads files that a label names
 _DOTS_PER_INCH = 160
 _LONGEST_TITLE = 60
 _AXES = {

@@ -43,6 +43,8 @@ _COLUMNS = (
     ("same", "duplicate", 2),
     ("conc.", "concentration", 2),
 )
+_ABBREVIATED = ", ".join(f"{heading} {name}" for heading, name, _ in _COLUMNS if heading != name)
+_LEGEND = f"{_ABBREVIATED}; each without the sink, as NAME_without_sink in --json"
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class _FittingTable:
         yield wide if fits else head_table(self.view)
         if fits:
             yield Text("in brackets: the whole, the sink counted", style="dim")
+        yield Text(_LEGEND, style="dim")
 
 
 def head_table(view: RecordView, *, whole: bool = False) -> Table:

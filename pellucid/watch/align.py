@@ -57,10 +57,13 @@ class Alignment:
         return [start * per_key for start in self.starts.tolist()]
 
     def words(self) -> list[Word]:
-        """The tokens joined to words: a token that begins with a space, or its sign, begins a word."""
+        """The tokens joined to words: one that begins with a space, or with a tokenizer's sign for it, begins a word.
+
+        Tokens that are texts (`pellucid.watch.readable.token_texts`) make words as they read in any script.
+        """
         found: list[Word] = []
         for token, start, stop in zip(self.tokens, self.starts.tolist(), self.stops.tolist(), strict=True):
-            plain = token.replace("Ġ", " ").replace("▁", " ")
+            plain = f" {token[1:]}" if token.startswith(("Ġ", "▁")) else token
             if found and not plain.startswith(" "):
                 found[-1] = Word(found[-1].text + plain, found[-1].start, stop)
             else:
