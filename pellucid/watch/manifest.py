@@ -152,6 +152,12 @@ def checksum(manifest: Json) -> int:
     return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
+def verify(folder: Path, manifest: Json) -> None:
+    """Raise RecordError if a manifest has a checksum, and it is another than that of what it says."""
+    if "crc32" in manifest and manifest["crc32"] != checksum(manifest):
+        raise RecordError(f"{folder}: its {NAME} is damaged: its checksum is another")
+
+
 def read(folder: Path) -> Json:
     """The manifest in a folder, of this version of the format, right in every field but those of a layer's file.
 

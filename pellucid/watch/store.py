@@ -83,8 +83,8 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
     damaged = [(entry, fault) for entry, fault in faults if fault is not None]
     if damaged and not skip_damaged:
         raise RecordError(f"{_damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others")
-    if verify and manifest.get("crc32", known := manifests.checksum(manifest)) != known:
-        raise RecordError(f"{folder}: its {manifests.NAME} is damaged: its checksum is another")
+    if verify:
+        manifests.verify(folder, manifest)
     record = StoredRecord(folder, manifest)
     for entry, fault in damaged:
         record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {_reason(fault)}"))
@@ -151,6 +151,7 @@ class RecordWriter:
         try:
             if resume and os.path.lexists(self.folder / manifests.NAME):
                 found = manifests.read(self.folder)
+                manifests.verify(self.folder, found)
                 self._manifest = _continued(self.folder, found, self._manifest, keeps)
                 self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
             else:
