@@ -156,8 +156,8 @@ class Layer:
         """
         if not self.parts:
             raise ValueError(
-                f"weights: {self.name} kept no query and key to compute them from; "
-                f"watch the model with keep=[{self.name!r}], or keep=True for all layers"
+                f"weights: {legible.name(self.name)} kept no query and key to compute them from; "
+                f"watch the model with keep=[{legible.quoted(self.name)}], or keep=True for all layers"
             )
         rows = _positions("queries", queries, self.q_len)
         chosen_keys, chosen_heads = _positions("keys", keys, self.k_len), _positions("heads", heads, self.heads)
