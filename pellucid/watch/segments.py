@@ -87,7 +87,8 @@ def segment_mass(record: Record, layer: str | int | Layer, segments: Spans | Non
         side = "keys" if names.queries else "queries"
         raise ValueError(
             f"segments: none is given for the {side} of {legible.name(chosen.name)} ({chosen.role}); "
-            'name ranges of tokens in watch(segments={"prompt": slice(0, 10)}), those that cross-attention looks at as "source.…"'
+            'name ranges of tokens in watch(segments={"prompt": slice(0, 10)}), '
+            'those that cross-attention looks at as "source.…"'
         )
     columns = [_on_segment(chosen, name, segments[name]) for name in names.keys]
     to_segments = torch.stack(columns, -1)  # [batch, heads, q_len, to]
