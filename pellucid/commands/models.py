@@ -59,6 +59,10 @@ class TextModel:
             InputError: a text is empty or longer than the model allows.
 
         """
+        with _as_input_errors(f"--model {self.name}: its tokenizer fails on the text: "):
+            return self._given(text, target, truncate)
+
+    def _given(self, text: str, target: str | None, truncate: bool) -> Given:
         ids = self._encoded("--text", text, truncate)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
@@ -158,17 +162,24 @@ def _loaded(name: str, what: str, load: Callable[..., Any], **options: Any) -> A
 
     No code of the model's own folder runs, and the library's question whether it may finds nobody who answers.
     """
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()), _nobody_answers():
-            warnings.simplefilter("ignore")
+    with _as_input_errors(f"--model {name}: no {what.split()[-1]} can be loaded from it: "), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stderr(StringIO()), _nobody_answers():
             return _from_here_or_hub(name, partial(load, trust_remote_code=False, **options))
+
+
+@contextmanager
+def _as_input_errors(told: str) -> Iterator[None]:
+    """Whatever the library raises as one message, which begins with `told`."""
+    try:
+        yield
     except (InputError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # of every kind: OSError, KeyError, RuntimeError, the tokenizers' PanicException ...
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run; give a model that transformers knows by itself"
-        raise InputError(f"--model {name}: no {what.split()[-1]} can be loaded from it: {reason}") from error
+        raise InputError(f"{told}{reason}") from error
 
 
 @contextmanager
