@@ -149,7 +149,7 @@ def coded(tmp_path, capsys):
         elif where == "kernel":
             config["attn_implementation"] = "someone/kernel"
         elif where == "architecture":
-            config["architectures"] = ["pipeline", 3, "logging"]
+            config["architectures"] = ["pipeline", "logging"]
         elif where == "pickle":
             (folder / "model.safetensors").unlink()
             torch.save({"evil": _Evil(str(tmp_path / "ran"))}, folder / "pytorch_model.bin")
