@@ -1,6 +1,6 @@
 """Records damaged in every way: each opens and gives the numbers that it had, or the one documented error, and at once.
 
-PELLUCID_FUZZ is the number of examples of each test.
+What a hostile writer makes, checksums and all, is refused or opens; what damage makes also has to give the numbers.
 """
 
 import copy
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -24,14 +24,10 @@ from pellucid.viewer.record_page import RecordView, record_page
 from pellucid.watch import manifest as manifests
 from pellucid.watch.store import RecordError, RecordWriter, open_record
 from pellucid.watch.tensor_file import checksum_of
+from tests.fuzz.budget import fuzzed
 from tests.watch.observed import observed_layer, observed_record
 
-EXAMPLES = int(os.environ.get("PELLUCID_FUZZ", "100"))
 LONGEST = 1.0  # seconds of the processor that a small record may take; the machine may be busy
-FUZZED = settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize="PELLUCID_FUZZ" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
 IDS = torch.randint(0, 5, (2, 13), generator=torch.Generator().manual_seed(3))
 EXTREME = [
     None, True, False, 0, 1, -1, 2, 7, 13, 2**31, 2**62, 2**63, 10**40, 0.5, -0.0, 1e308, float("nan"), float("inf"),
@@ -121,7 +117,7 @@ def write_manifest(folder, content, *, sealed):
 FILES = ["manifest.json", *(f"layer-{number:04d}.safetensors" for number in range(3))]
 
 
-@FUZZED
+@fuzzed(0.25)
 @given(data=st.data())
 def test_any_byte(sound, expected, data):
     folder = copied(sound)
@@ -136,7 +132,7 @@ def test_any_byte(sound, expected, data):
     shutil.rmtree(folder.parent)
 
 
-@FUZZED
+@fuzzed(0.25)
 @given(data=st.data())
 def test_any_length(sound, expected, data):
     folder = copied(sound)
@@ -148,7 +144,7 @@ def test_any_length(sound, expected, data):
     shutil.rmtree(folder.parent)
 
 
-@FUZZED
+@fuzzed(0.25)
 @given(data=st.data())
 def test_any_field_of_the_manifest(sound, expected, data):
     folder = copied(sound)
@@ -182,7 +178,7 @@ def _with_another_field(data, content):
     return whole
 
 
-@FUZZED
+@fuzzed(0.25)
 @given(data=st.data())
 def test_any_header_of_a_layer(sound, data):
     """Headers that a hostile writer made, checksums and all."""
