@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.watch.warping import warp
 
 if TYPE_CHECKING:
@@ -57,10 +58,13 @@ class Alignment:
         return [start * per_key for start in self.starts.tolist()]
 
     def words(self) -> list[Word]:
-        """The tokens joined to words: a token that begins with a space, or its sign, begins a word."""
+        """The tokens joined to words: one that begins with a space, or with a tokenizer's sign for it, begins a word.
+
+        Tokens that are texts (`pellucid.watch.readable.token_texts`) make words as they read in any script.
+        """
         found: list[Word] = []
         for token, start, stop in zip(self.tokens, self.starts.tolist(), self.stops.tolist(), strict=True):
-            plain = token.replace("Ġ", " ").replace("▁", " ")
+            plain = f" {token[1:]}" if token.startswith(("Ġ", "▁")) else token
             if found and not plain.startswith(" "):
                 found[-1] = Word(found[-1].text + plain, found[-1].start, stop)
             else:
@@ -129,10 +133,16 @@ def _chosen_heads(record: Record, heads: Iterable[LayerHead] | None) -> list[tup
         raise ValueError("heads: at least one pair of a layer and a head is needed, got none")
     for layer, _ in chosen:
         if not layer.parts:
-            raise ValueError(f"align: {layer.name} kept no query and key; watch the model with keep=[{layer.name!r}]")
+            raise ValueError(
+                f"align: {_name(layer)} kept no query and key; watch the model with keep=[{legible.quoted(layer.name)}]"
+            )
         if (layer.q_len, layer.k_len) != (chosen[0][0].q_len, chosen[0][0].k_len):
-            raise ValueError(f"heads: {layer.name} and {chosen[0][0].name} attend over different lengths")
+            raise ValueError(f"heads: {_name(layer)} and {_name(chosen[0][0])} attend over different lengths")
     return chosen
+
+
+def _name(layer: Layer) -> str:
+    return legible.name(layer.name)
 
 
 def _layer_head(record: Record, cross: Sequence[str], layer: str | int, head: int) -> tuple[Layer, int]:
@@ -142,7 +152,7 @@ def _layer_head(record: Record, cross: Sequence[str], layer: str | int, head: in
         layer = cross[layer]
     found = record[layer]
     if not 0 <= head < found.heads:
-        raise IndexError(f"heads: {found.name} has heads 0 to {found.heads - 1}, got {head}")
+        raise IndexError(f"heads: {_name(found)} has heads 0 to {found.heads - 1}, got {head}")
     return found, head
 
 

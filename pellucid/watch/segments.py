@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.readouts import Expect
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def segment_mass(record: Record, layer: str | int | Layer, segments: Spans | Non
     if not names.queries or not names.keys:
         side = "keys" if names.queries else "queries"
         raise ValueError(
-            f"segments: none is given for the {side} of {chosen.name} ({chosen.role}); name ranges of tokens in "
-            'watch(segments={"prompt": slice(0, 10)}), those that cross-attention looks at as "source.…"'
+            f"segments: none is given for the {side} of {legible.name(chosen.name)} ({chosen.role}); "
+            'name ranges of tokens in watch(segments={"prompt": slice(0, 10)}), '
+            'those that cross-attention looks at as "source.…"'
         )
     columns = [_on_segment(chosen, name, segments[name]) for name in names.keys]
     to_segments = torch.stack(columns, -1)  # [batch, heads, q_len, to]
@@ -104,11 +106,13 @@ def limits(name: str, span: Span, batch: int) -> tuple[list[int], list[int]]:
     """
     spans = span if isinstance(span, list) else [span] * batch
     if len(spans) != batch:
-        raise ValueError(f"segments: {name} has {len(spans)} ranges for {batch} sequences")
+        raise ValueError(f"segments: {legible.name(name)} has {len(spans)} ranges for {batch} sequences")
     for one in spans:
         start, stop = one.start or 0, _END if one.stop is None else one.stop
         if one.step not in (None, 1) or start < 0 or stop < start:
-            raise ValueError(f"segments: {name} must be a slice forward from 0, as slice(3, 10), got {one}")
+            raise ValueError(
+                f"segments: {legible.name(name)} must be a slice forward from 0, as slice(3, 10), got {one}"
+            )
     return [one.start or 0 for one in spans], [_END if one.stop is None else one.stop for one in spans]
 
 
@@ -126,8 +130,8 @@ def _on_segment(layer: Layer, name: str, span: Span) -> Tensor:
         return layer.readings[PREFIX + name].cpu().double()
     if not layer.parts:
         raise ValueError(
-            f"segments: {layer.name} has neither read {PREFIX + name!r} nor kept query and key; watch the model with "
-            "segments={...}, or with keep=True"
+            f"segments: {legible.name(layer.name)} has neither read {legible.quoted(PREFIX + name)} nor kept query and "
+            "key; watch the model with segments={...}, or with keep=True"
         )
     starts, stops = (torch.tensor(ends, device="cpu")[:, None] for ends in limits(name, span, layer.batch))
     keys = torch.arange(layer.k_len, device="cpu")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pellucid import legible
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import watching
@@ -236,4 +237,5 @@ def _report(session: Session, model: nn.Module) -> None:
     if record.missed:
         few = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         more = f"; and {len(record.missed) - 3} more" if len(record.missed) > 3 else ""
-        warnings.warn(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}", stacklevel=4)
+        missed = legible.message(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}")
+        warnings.warn(missed, stacklevel=4)
