@@ -111,6 +111,11 @@ class Layer:
         return f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}"
 
     @property
+    def end(self) -> int:
+        """The position after its last query."""
+        return self.start + self.q_len
+
+    @property
     def query(self) -> Tensor | None:
         """The queries, [batch, heads, q_len, head_dim], or None where not kept."""
         return torch.cat([part.query for part in self.parts], -2) if self.parts else None
