@@ -67,11 +67,16 @@ def extended(parts: list[Part], new: Part) -> list[Part]:
 
 
 def _is_longer(earlier: Tensor, later: Tensor) -> bool:
-    """Whether a key tensor begins with another: told from its last key, for a cache only grows or is reordered."""
+    """Whether a key tensor begins with another.
+
+    Of a single sequence its last key tells: a cache only grows. Of several each key is looked at, for those of beams
+    change places, and in the first layer two beams with the same last token have the same last key.
+    """
     length = earlier.shape[-2]
     if later.shape[-2] < length or earlier.shape[:2] != later.shape[:2] or not length:
         return False
-    return torch.equal(earlier[:, :, -1], later[:, :, length - 1])
+    looked_at = slice(length - 1, length) if len(earlier) == 1 else slice(length)
+    return torch.equal(earlier[:, :, looked_at], later[:, :, looked_at])
 
 
 def _shares(part: Part, last: Part) -> bool:

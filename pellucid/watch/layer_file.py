@@ -21,7 +21,7 @@ _PLAIN = (
     "name", "role", "batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "value_dim", "scale", "has_sink",
     "calls", "start", "head_numbers",
 )  # fmt: skip
-_SINCE = ("by_hand", "complete")  # not in records of the first releases
+_SINCE = ("by_hand", "complete", "sums")  # not in records of the first releases
 
 
 def write_layer(folder: Path, file: str, layer: Layer) -> Json:

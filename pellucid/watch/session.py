@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -159,12 +160,13 @@ class Session:
                 cut = self._taken_back(layer, layer.end - count, cache)
                 if cut is not None:
                     self.record.add(cut)
-                    self._cut_tokens(cut)
+                    self._cut_tokens(cut, cache)
         self.caches.release()
 
-    def _cut_tokens(self, layer: Layer) -> None:
-        if layer.role != "cross" and self.tokens.ids is not None:
-            self.tokens.ids = self.record.token_ids = self.tokens.ids[:, : layer.end]
+    def _cut_tokens(self, layer: Layer, cache: Any) -> None:
+        if layer.role != "cross":
+            self.tokens.cut(cache, layer.end)
+            self.record.token_ids = self.tokens.ids
 
     def _start(self, role: str, layers: list[Layer], call: Call, cache: Any) -> int:
         """The position of the call's first query."""
@@ -191,7 +193,8 @@ class Session:
         if self.readouts is not None:
             return self.readouts
         if place.role != "cross":
-            ids = self.tokens.at(place.start, call.q_len, call.batch, lambda: self._is_in_order(place, call))
+            in_order = partial(self._is_in_order, place, call)
+            ids = self.tokens.at(place.start, call.q_len, call.batch, place.cache, in_order)
         self._ids = ids
         first = self._first_keys(place, call)
         known = (ids, place.role, first)
@@ -280,6 +283,7 @@ class Session:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
         missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
         layer.readings |= reading.of_parts(layer, missing)
+        layer.sums = [name for name in layer.readings if name in self._sums]
         if "received" in layer.readings:
             self._lost.discard(layer.name)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class TokenIds:
     def __init__(self) -> None:
         self.ids: Tensor | None = None
         self._new: Tensor | None = None
+        self._of: WeakKeyDictionary[Any, Tensor | None] = WeakKeyDictionary()  # of the sequences that are in caches
         self._told: Tensor | None = None  # the whole sequence, as a generation says before it calls the model
 
     @contextmanager
@@ -41,29 +43,46 @@ class TokenIds:
         if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
             self._new = ids.detach()
 
-    def at(self, start: int, q_len: int, batch: int, is_in_order: Callable[[], bool]) -> Tensor | None:
+    def at(self, start: int, q_len: int, batch: int, cache: Any, is_in_order: Callable[[], bool]) -> Tensor | None:
         """The ids of all positions up to the queries of a self-attention call, if they are known.
 
         Args:
             start: position of the first query.
             q_len: queries.
             batch: sequences.
+            cache: what holds the keys before the call's own, where that is known: several sequences may take turns.
             is_in_order: whether each sequence of the batch is the one that it was: beams change places.
 
         """
         (new, told), self._new, self._told = (self._new, self._told), None, None
-        if new is None:
-            pass
-        elif start == 0:
-            self.ids = new
-        elif told is not None and told.shape == (len(new), start + q_len) and torch.equal(told[:, start:], new):
-            self.ids = told
-        elif self.ids is not None and self.ids.shape[1] >= start and len(new) == len(self.ids) and is_in_order():
-            self.ids = torch.cat((self.ids[:, :start], new), 1)
-        else:
-            self.ids = None
+        if new is not None:
+            before = self.ids if cache is None else self._of.get(cache)
+            self.ids = _joined(before, new, told, start, is_in_order)
+            if cache is not None:
+                self._of[cache] = self.ids
         known = self.ids
         return known if known is not None and known.shape == (batch, start + q_len) else None
+
+    def cut(self, cache: Any, length: int) -> None:
+        """Forget what a cache has taken back."""
+        known = self._of.get(cache)
+        if known is not None and known.shape[1] > length:
+            is_last = self.ids is known
+            self._of[cache] = known[:, :length]
+            self.ids = self._of[cache] if is_last else self.ids
+
+
+def _joined(
+    before: Tensor | None, new: Tensor, told: Tensor | None, start: int, is_in_order: Callable[[], bool]
+) -> Tensor | None:
+    """The ids of a sequence whose ids from `start` on are new; None if those before are not known."""
+    if start == 0:
+        return new
+    if told is not None and told.shape == (len(new), start + new.shape[1]) and torch.equal(told[:, start:], new):
+        return told
+    if before is not None and before.shape[1] >= start and len(new) == len(before) and is_in_order():
+        return torch.cat((before[:, :start], new), 1)
+    return None
 
 
 @contextmanager
