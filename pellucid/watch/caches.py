@@ -64,6 +64,7 @@ class Caches:
                 self._passes += 1
                 at_pass()
             given = next((value for value in (*args, *kwargs.values()) if _is_cache(value)), None)
+            given = getattr(given, "self_attention_cache", given)  # a pair of caches may be made anew for each pass
             place = threading.get_ident(), id(module)
             if given is not None:
                 self._given[place] = ref(given)
@@ -73,26 +74,18 @@ class Caches:
         with ExitStack() as hooks:
             for module in modules.that_may_attend():
                 hooks.callback(module.register_forward_pre_hook(noted, with_kwargs=True).remove)
+            hooks.callback(self.release)
             yield
-        self.release()
 
     def of(self, module: nn.Module) -> Any:
         """The cache that a running module was handed, or None."""
         given = self._given.get((threading.get_ident(), id(module)))
         return None if given is None else given()
 
-    def knows(self, cache: Any, base: str) -> bool:
-        """Whether a layer of a module was read through a cache."""
-        return any(trace.base == base for trace in self._traces(cache).values())
-
     def names(self, cache: Any) -> list[str]:
         """The layers read through a cache, those first that were not called for the longest time."""
         traces = self._traces(cache)
         return sorted(traces, key=lambda name: traces[name].call_number)
-
-    def is_live(self, name: str) -> bool:
-        """Whether the cache through which a layer was read is still there."""
-        return any(name in followed.traces for followed in self._followed.values())
 
     def recent(self, cache: Any, name: str) -> Recent:
         """The last queries of a layer read through a cache."""

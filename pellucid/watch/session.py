@@ -121,17 +121,17 @@ class Session:
             self._self = (start, call)
         if not start:
             self.caches.begins(cache, base)
-        continued = self._continued(base, layers, call, role, start, cache) if start else None
+        continued = self._continued(layers, call, role, start, cache) if start else None
         name = base if not layers else f"{base}#{len(layers) + 1}"
         return Place(name if continued is None else continued.name, role, start, continued, base, cache)
 
-    def _continued(self, base: str, layers: list[Layer], call: Call, role: str, start: int, cache: Any) -> Layer | None:
+    def _continued(self, layers: list[Layer], call: Call, role: str, start: int, cache: Any) -> Layer | None:
         """The layer that a call continues, without the rows that it replaces; None if there is none."""
         fitting = {layer.name: layer for layer in layers if layer.name not in self._handed}
         fitting = {name: layer for name, layer in fitting.items() if continues(layer, call, role, start)}
         ending = {name: layer for name, layer in fitting.items() if layer.end == start}
-        if not self.caches.knows(cache, base):  # one that is new, or none: the layer's own must be gone then
-            return next((layer for name, layer in ending.items() if not self.caches.is_live(name)), None)
+        if cache is None:
+            return next(iter(ending.values()), None)
         own = self.caches.names(cache)
         for name in own:
             if name in ending:

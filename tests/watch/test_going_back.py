@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -219,3 +221,24 @@ def test_beams_of_ones_own_leave_no_tokens_of_other_beams() -> None:
     assert record.token_ids is None
     assert "beyond_first_induction" not in record[0]
     assert "beyond_first_previous" in record[0]
+
+
+def test_a_cache_filled_before_is_no_continuation_of_another_text() -> None:
+    model, _ = models.made("llama")
+    filled = cached(model)
+    with torch.no_grad():
+        model(models.ids(13)[:, :7], **caches.given(filled))
+        with pellucid.watch(model, keep=True) as record:
+            model(models.ids(7))
+            model(models.ids(2), **caches.given(filled))
+    assert [(layer.start, layer.q_len) for layer in record.values()] == [(0, 7), (0, 7), (7, 2), (7, 2)]
+
+
+def test_caches_are_let_go_of_when_the_next_pass_begins() -> None:
+    model, _ = models.made("llama")
+    with torch.no_grad(), pellucid.watch(model) as record:
+        past = [weakref.ref(caches.returned(model(models.ids(length)))) for length in (7, 5, 3)]
+        assert [one() is None for one in past] == [True, True, False]
+    gc.collect()
+    assert past[-1]() is None
+    assert len(record) == 6
