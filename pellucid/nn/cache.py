@@ -5,8 +5,12 @@ A cache belongs to one layer and one batch of sequences. It knows nothing of pos
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from pellucid.nn.room import Room, grown
 
 __all__ = ["KeyValueCache"]
 
@@ -16,7 +20,8 @@ class KeyValueCache:
 
     Without gradients (`torch.no_grad`, `torch.inference_mode`) new positions are written into memory reserved ahead,
     which doubles when it is full: a step costs what it adds. With gradients enabled every step concatenates, because
-    autograd may hold on to what was there before, and gradients flow back through all steps.
+    autograd may hold on to what was there before, and gradients flow back through all steps. What the cache has given
+    out never changes: the step after `truncate`, or that of a copy, takes fresh memory.
 
     Args:
         capacity: positions to reserve at the first `append`; 0 reserves what it brings.
@@ -35,23 +40,34 @@ class KeyValueCache:
     def __init__(self, capacity: int = 0) -> None:
         if capacity < 0:
             raise ValueError(f"capacity: cannot be negative, got {capacity}.")
-        self.length = 0
         self._capacity = capacity
         self._key: Tensor | None = None
         self._value: Tensor | None = None
+        self._rooms: tuple[Room | None, Room | None] = (None, None)
 
     def __repr__(self) -> str:
         return f"KeyValueCache(length={self.length})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: keys and values of their own, without what is reserved behind them."""
+        held = {name: getattr(self, name) for name in ("_key", "_value")}
+        own = {name: None if tensor is None else tensor.clone() for name, tensor in held.items()}
+        return vars(self) | own | {"_rooms": (None, None)}
+
+    @property
+    def length(self) -> int:
+        """Positions held."""
+        return 0 if self._key is None else self._key.shape[-2]
+
     @property
     def key(self) -> Tensor:
         """All keys held, `[..., kv_heads, length, head_dim]`."""
-        return _held(self._key, self.length)
+        return _held(self._key)
 
     @property
     def value(self) -> Tensor:
         """All values held, `[..., kv_heads, length, head_dim]`."""
-        return _held(self._value, self.length)
+        return _held(self._value)
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values, these last.
@@ -61,44 +77,33 @@ class KeyValueCache:
             value: the same shape as `key`.
 
         Returns:
-            Keys and values `[..., kv_heads, length, head_dim]`: views of the cache that later steps leave as they are.
+            Keys and values `[..., kv_heads, length, head_dim]`: views of the cache that nothing later changes.
 
         Raises:
             ValueError: key and value disagree, or differ from what is held in more than their length.
         """
         self._check(key, value)
-        end = self.length + key.shape[-2]
-        self._key = self._extended(self._key, key, end)
-        self._value = self._extended(self._value, value, end)
-        self.length = end
-        return self.key, self.value
+        if torch.is_grad_enabled():
+            self._key, self._value = _appended(self._key, key), _appended(self._value, value)
+            return self.key, self.value
+        capacity = max(self._capacity, 2 * self.length)
+        key_room, held_key = grown(self._rooms[0], self._key, key, capacity)
+        value_room, held_value = grown(self._rooms[1], self._value, value, capacity)
+        self._key, self._value, self._rooms = held_key, held_value, (key_room, value_room)
+        return held_key, held_value
 
     def truncate(self, length: int) -> None:
         """Forget all positions but the first `length`, as after a guess that was refused.
 
-        Later steps overwrite the forgotten ones, also in what `append` has returned and in observations of it.
+        What `append` has returned, and observations of it, stay as they are; the next step copies what is left.
 
         Raises:
             ValueError: there are fewer positions than `length`, or it is negative.
         """
         if not 0 <= length <= self.length:
             raise ValueError(f"length: must be from 0 to the {self.length} positions held, got {length}.")
-        self.length = length
-
-    def _extended(self, held: Tensor | None, new: Tensor, end: int) -> Tensor:
-        if torch.is_grad_enabled():
-            return new if held is None else torch.cat((held[..., : self.length, :], new), dim=-2)
-        if held is None or not _can_write(held, end):
-            held = self._reserved(held, new, end)
-        held[..., self.length : end, :] = new
-        return held
-
-    def _reserved(self, held: Tensor | None, new: Tensor, end: int) -> Tensor:
-        capacity = max(end, self._capacity, 2 * self.length)
-        larger = new.new_empty(*new.shape[:-2], capacity, new.shape[-1])
-        if held is not None:
-            larger[..., : self.length, :] = held[..., : self.length, :]
-        return larger
+        if self._key is not None and self._value is not None:
+            self._key, self._value = self._key[..., :length, :], self._value[..., :length, :]
 
     def _check(self, key: Tensor, value: Tensor) -> None:
         if key.shape != value.shape:
@@ -119,12 +124,11 @@ class KeyValueCache:
             )
 
 
-def _held(tensor: Tensor | None, length: int) -> Tensor:
+def _held(tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise ValueError("cache: it is empty. Append keys and values before reading them.")
-    return tensor[..., :length, :]
+    return tensor
 
 
-def _can_write(held: Tensor, end: int) -> bool:
-    """Whether positions up to `end` fit; memory made in inference mode cannot be written outside of it."""
-    return held.shape[-2] >= end and (torch.is_inference_mode_enabled() or not held.is_inference())
+def _appended(held: Tensor | None, new: Tensor) -> Tensor:
+    return new if held is None else torch.cat((held, new), dim=-2)

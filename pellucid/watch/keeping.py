@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,11 @@ from pellucid.watch.shift import of_heads
 
 
 def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
-    """The part of a layer that one call is; of some heads only, if they are given."""
+    """The part of a layer that one call is; of some heads only, if they are given. Its keys are those of the call."""
     score, mask = call.functions_by_position(start)
     if call.rule is None and call.q_len == 1 and call.k_start + call.k_len == start + 1:
         mask = operation("and", mask, operation("ge", INPUTS["q"], INPUTS["k"]))  # so too when more keys have come
-    query, key, sinks = call.problem.query.detach(), _own(call.problem.key.detach()), call.sinks
+    query, key, sinks = call.problem.query.detach(), call.problem.key.detach(), call.sinks
     if sinks is not None:
         sinks = sinks.detach()
     batch, every = call.batch, call.heads
@@ -31,10 +33,12 @@ def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
     return Part(start, call.k_start, query, key, call.scale, score, mask, sinks)
 
 
-def _own(key: Tensor) -> Tensor:
-    """The keys as they are now: a copy, if they lie in a cache that is written in place."""
+def kept_part_of(call: Call, start: int, heads: Tensor | None) -> Part:
+    """The same with the keys as they are now: a copy, if they lie in a cache that is written in place."""
+    part, key = part_of(call, start, heads), call.problem.key
+    is_copy = heads is not None
     written = key.is_inference() or key._version > 0
-    return key.clone() if written else key
+    return replace(part, key=part.key.clone()) if written and not is_copy else part
 
 
 def kept_bytes(call: Call, heads: Tensor | None) -> int:
@@ -63,11 +67,16 @@ def extended(parts: list[Part], new: Part) -> list[Part]:
 
 
 def _is_longer(earlier: Tensor, later: Tensor) -> bool:
-    """Whether a key tensor begins with another: told from its last key, for a cache only grows or is reordered."""
+    """Whether a key tensor begins with another.
+
+    Of a single sequence its last key tells: a cache only grows. Of several each key is looked at, for those of beams
+    change places, and in the first layer two beams with the same last token have the same last key.
+    """
     length = earlier.shape[-2]
     if later.shape[-2] < length or earlier.shape[:2] != later.shape[:2] or not length:
         return False
-    return torch.equal(earlier[:, :, -1], later[:, :, length - 1])
+    looked_at = slice(length - 1, length) if len(earlier) == 1 else slice(length)
+    return torch.equal(earlier[:, :, looked_at], later[:, :, looked_at])
 
 
 def _shares(part: Part, last: Part) -> bool:
@@ -78,8 +87,7 @@ def _shares(part: Part, last: Part) -> bool:
 
 def _on(part: Part, key: Tensor) -> Part:
     """A part with its keys as the beginning of a longer key tensor, so that the shorter one can leave memory."""
-    own = key[:, :, : part.k_len]
-    return Part(part.start, part.k_start, part.query, own, part.scale, part.score, part.mask, part.sinks)
+    return replace(part, key=key[:, :, : part.k_len])
 
 
 def _serves(last: Part, new: Part) -> bool:
@@ -90,19 +98,38 @@ def _serves(last: Part, new: Part) -> bool:
 
 def _closed(last: Part, new: Part) -> bool:
     """Whether the mask keeps earlier queries from keys that came after them."""
-    if new.k_len == last.k_len:
+    queries = range(last.start, last.start + last.q_len)
+    return closed(new, queries, range(last.k_start + last.k_len, new.k_start + new.k_len))
+
+
+def closed(part: Part, queries: range, keys: range) -> bool:
+    """Whether a part's mask keeps queries from looking at keys, all given by their positions."""
+    if not queries or not keys:
         return True
-    if new.mask is TRUE:
+    if part.mask is TRUE:
         return False
-    device = new.key.device
+    device = part.key.device
     place = {
-        "b": torch.arange(new.query.shape[0], device=device)[:, None, None, None],
-        "h": torch.arange(new.query.shape[1], device=device)[:, None, None],
-        "q": torch.arange(last.start, last.start + last.q_len, device=device)[:, None],
-        "k": torch.arange(last.k_start + last.k_len, new.k_start + new.k_len, device=device),
+        "b": torch.arange(part.query.shape[0], device=device)[:, None, None, None],
+        "h": torch.arange(part.query.shape[1], device=device)[:, None, None],
+        "q": torch.arange(queries.start, queries.stop, device=device)[:, None],
+        "k": torch.arange(keys.start, keys.stop, device=device),
     }
-    (allowed,) = evaluate(new.mask, inputs=place, dtype=torch.float32)
+    (allowed,) = evaluate(part.mask, inputs=place, dtype=torch.float32)
     return not bool(allowed.any())
+
+
+def before(parts: list[Part], end: int, role: str) -> list[Part]:
+    """The parts without their queries from position `end` on, nor in self-attention keys that no other looks at."""
+    return [_before(part, end, role) for part in parts if part.start < end]
+
+
+def _before(part: Part, end: int, role: str) -> Part:
+    q_end, k_end = part.start + part.q_len, part.k_start + part.k_len
+    query, key = part.query[:, :, : end - part.start], part.key
+    if role != "cross" and closed(part, range(part.start, min(end, q_end)), range(end, k_end)):
+        key = key[:, :, : max(0, end - part.k_start)]
+    return replace(part, query=query, key=key)
 
 
 def _form(root: Expression) -> str:

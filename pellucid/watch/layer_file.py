@@ -45,7 +45,8 @@ _PLAIN = {
     "start": _length,
     "head_numbers": schema.list_of(_length),
 }
-_SINCE = {"by_hand": schema.flag, "complete": schema.flag}  # not in records of the first releases
+# Not in records of the first releases.
+_SINCE = {"by_hand": schema.flag, "complete": schema.flag, "sums": schema.list_of(schema.text)}
 _PART = {
     "start": _length,
     "k_start": _length,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Place(NamedTuple):
     role: str
     start: int  # position of its first query
     continued: Layer | None  # the layer that it continues
+    base: str = ""  # the module's name
+    cache: Any = None  # what holds the keys before its own, where that is known
 
 
 def layer_of(
@@ -100,8 +102,10 @@ def _both(
     return torch.cat((first, second), 1)
 
 
-def continues(layer: Layer, call: Call, role: str) -> bool:
-    """Whether a call whose queries follow a layer's last may be of the same sequences."""
+def continues(layer: Layer, call: Call, role: str, start: int) -> bool:
+    """Whether a call whose first query is at `start` may be of the same sequences as a layer, by its sizes."""
     if layer.batch != call.batch:
         return False
-    return layer.k_len == call.k_len if role == "cross" else call.k_start + call.k_len >= layer.k_len
+    if role == "cross":
+        return layer.k_len == call.k_len
+    return call.k_start + call.k_len >= (layer.k_len if layer.end == start else start)

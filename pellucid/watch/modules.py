@@ -37,13 +37,15 @@ class Modules:
         """Whether a module is chosen, by its name. Raises as `choice.chooser`."""
         return chooser(argument, chosen, list(self.expected), self.names.values())
 
+    def that_may_attend(self) -> Iterator[nn.Module]:
+        """The model, and of its modules those whose own forward may call attention."""
+        return (module for module in self.root.modules() if module is self.root or _may_attend(module))
+
     @contextmanager
     def following(self) -> Iterator[None]:
         """Keep track of what is running, by hooks that are gone afterwards."""
         with ExitStack() as hooks:
-            for module in self.root.modules():
-                if module is not self.root and not _may_attend(module):
-                    continue
+            for module in self.that_may_attend():
                 hooks.callback(module.register_forward_pre_hook(self._enter).remove)
                 hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
             yield

@@ -60,31 +60,40 @@ class Part:
             heads: numbers of the heads, among those kept.
 
         """
-        problem = self.problem()
         inside = (keys >= self.k_start) & (keys < self.k_start + self.k_len)
         own_keys = keys[inside] - self.k_start
-        with torch.no_grad(), problem.own_precision(), self.computing():
-            every = torch.arange(self.k_len, device=own_keys.device)
-            if torch.equal(own_keys, every):
-                found = self._softmax(problem, rows, heads)
-            else:
-                scores = self._scores(problem, rows, own_keys, heads)
-                found = torch.exp(scores - finite(lse.to(scores.dtype))[..., None])
-                again = lambda some: self._softmax(problem, rows[some], heads)[..., own_keys]  # noqa: E731
-                found = rounded.replaced(found, lse, self.k_len, again)
+        every = torch.arange(self.k_len, device=own_keys.device)
+        if torch.equal(own_keys, every):
+            found = self._softmax(rows, heads)
+        else:
+            scores = self.scores(rows, own_keys, heads)
+            found = torch.exp(scores - finite(lse.to(scores.dtype))[..., None])
+            again = lambda some: self._softmax(rows[some], heads)[..., own_keys]  # noqa: E731
+            found = rounded.replaced(found, lse, self.k_len, again)
         if bool(inside.all()):
             return found
         whole = found.new_zeros(*found.shape[:-1], len(keys))
         whole[..., inside] = found
         return whole
 
-    def _softmax(self, problem: Problem, rows: Tensor, heads: Tensor) -> Tensor:
-        """The weights of rows of all the part's keys, [batch, heads, rows, keys]."""
-        scores = self._scores(problem, rows, torch.arange(self.k_len, device=rows.device), heads)
-        return reference.softmax(scores, None if self.sinks is None else self.sinks[heads])[0]
+    def scores(self, rows: Tensor, own_keys: Tensor, heads: Tensor) -> Tensor:
+        """What softmax is taken of, [batch, heads, rows, keys], -inf where masked.
 
-    def _scores(self, problem: Problem, rows: Tensor, own_keys: Tensor, heads: Tensor) -> Tensor:
-        """What softmax is taken of, [batch, heads, rows, keys]; keys are counted from the part's first."""
+        Args:
+            rows: positions of the queries, all of them in this part.
+            own_keys: the keys, counted from the part's first.
+            heads: numbers of the heads, among those kept.
+
+        """
+        problem = self.problem()
         chosen = (rows - self.start, own_keys, heads)
-        place = problem.place(*chosen) | {"q": rows[:, None], "k": own_keys + self.k_start}
-        return problem.modify(problem.matrix(*chosen), place)
+        with torch.no_grad(), problem.own_precision(), self.computing():
+            place = problem.place(*chosen) | {"q": rows[:, None], "k": own_keys + self.k_start}
+            return problem.modify(problem.matrix(*chosen), place)
+
+    def _softmax(self, rows: Tensor, heads: Tensor) -> Tensor:
+        """The weights of rows of all the part's keys, [batch, heads, rows, keys]."""
+        scores = self.scores(rows, torch.arange(self.k_len, device=rows.device), heads)
+        problem = self.problem()
+        with torch.no_grad(), problem.own_precision():
+            return reference.softmax(scores, None if self.sinks is None else self.sinks[heads])[0]

@@ -17,6 +17,7 @@ from pellucid.readouts import ColumnReadout, Expect, LogSumExp, PooledMax, Reado
 from pellucid.readouts.topk import TopKeys
 from pellucid.watch.call import Call
 from pellucid.watch.part import Part
+from pellucid.watch.record import Layer
 from pellucid.watch.shift import by_index
 
 Readings = dict[str, Any]
@@ -137,15 +138,37 @@ def joined(name: str, readout: Readout | None, earlier: Any, later: Any, k_len: 
     return type(earlier)(*(torch.cat(pair, 2) for pair in zip(earlier, later, strict=True)))
 
 
-def of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> Readings:
+def of_parts(layer: Layer, readouts: Sequence[ColumnReadout]) -> Readings:
     """What sums over queries find in all of a layer's queries, from its kept query and key.
 
+    Bins of queries need one part that has them all; where the layer has several, these sums are left out.
+
     Args:
-        part: the layer's only part.
+        layer: the layer.
         readouts: sums over queries.
-        padded: which queries are padding, bool [batch, q_len], or None.
 
     """
+    whole = [r for r in readouts if isinstance(r, Received) and r.queries == slice(None)]
+    binned = [r for r in readouts if r not in whole]
+    found = {r.name: _received(layer, r) for r in whole} if layer.parts else {}
+    if binned and len(layer.parts) == 1:
+        found |= _of_part(layer.parts[0], binned, layer.padding.queries)
+    return found
+
+
+def _received(layer: Layer, readout: Received) -> Tensor:
+    total = layer.readings["lse"].new_zeros(layer.batch, layer.heads, layer.k_len)
+    padded = layer.padding.queries
+    for part in layer.parts:
+        first = part.start - layer.start
+        own = None if padded is None else padded[:, first : first + part.q_len]
+        received = _of_part(part, [readout], own)[readout.name]
+        total[..., part.k_start : part.k_start + part.k_len] += received
+    return total if layer.padding.keys is None else total.masked_fill(layer.padding.keys[:, None], torch.nan)
+
+
+def _of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> Readings:
+    """The same of one part; `padded` says which of its queries are padding, bool [batch, q_len], or None."""
     problem = part.problem()
     device = part.query.device
     score, mask = (by_index(e, part.start, part.k_start, device) for e in (problem.score, problem.mask))

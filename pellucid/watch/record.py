@@ -63,6 +63,7 @@ class Layer:
         by_hand: whether the model computes its weights itself, by a softmax that it writes out. Its scores are then all
             that is known: head_dim is 1, `query` and `key` are zeros, and where they are kept the scores are kept too.
         readings: what was read, by name; `lse` is always there.
+        sums: the names of those that are sums over queries.
         padding: which queries and keys are padding.
         parts: what exact weights are computed from, empty unless kept: one a call, or one for all calls where one
             key tensor and one pair of functions serve them.
@@ -86,6 +87,7 @@ class Layer:
     start: int = 0
     head_numbers: list[int] = field(default_factory=list)
     readings: dict[str, Any] = field(default_factory=dict)
+    sums: list[str] = field(default_factory=list)
     padding: Padding = field(default_factory=Padding)
     parts: list[Part] = field(default_factory=list)
 
@@ -111,6 +113,11 @@ class Layer:
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)
         return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
+
+    @property
+    def end(self) -> int:
+        """The position after its last query."""
+        return self.start + self.q_len
 
     @property
     def query(self) -> Tensor | None:
@@ -284,6 +291,12 @@ class Record(Mapping[str, Layer]):
         from pellucid.watch.align import align
 
         return align(self, *args, **options)
+
+    def of_beams(self, generated: Any, **options: Any) -> Record:
+        """The record of the sequences that a beam search has returned: see `pellucid.watch.beams`."""
+        from pellucid.watch.beams import of_beams
+
+        return of_beams(self, generated, **options)
 
     def save(self, path: Any, **options: Any) -> Any:
         """Write the record to a folder `name.attn/`: see `pellucid.watch.store`."""

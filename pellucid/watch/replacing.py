@@ -82,7 +82,8 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
 
 
 def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    grow_in_place(kwargs.get("past_key_values"))
+    for given in (*args, *kwargs.values()):  # by its kind: the argument's name has changed with the library's versions
+        grow_in_place(given)
 
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.nn import KeyValueCache
 from pellucid.observation import Observation
 from pellucid.readouts import ColumnReadout, Readout
 from pellucid.result import Result
 from pellucid.watch import reading
 from pellucid.watch.beside import Beside
 from pellucid.watch.beyond import summary_readouts
+from pellucid.watch.caches import Caches
 from pellucid.watch.call import Call
-from pellucid.watch.keeping import kept_bytes, part_of
+from pellucid.watch.going_back import taken_back
+from pellucid.watch.keeping import kept_bytes, kept_part_of
 from pellucid.watch.layering import Place, continues, joined, layer_of
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Listener, Progress
@@ -49,9 +54,11 @@ class Session:
     listener: Listener | None = None
     more: tuple[Readout, ...] = ()  # beside what the summary needs
     tokens: TokenIds = field(default_factory=TokenIds)
+    caches: Caches = field(default_factory=Caches)
     captured: Counter[str] = field(default_factory=Counter)  # calls of each module
     refused: dict[str, str] = field(default_factory=dict)
     generating: int = 0
+    drafting: int = 0  # whether the model proposes candidates to itself: they are no rows of a text
     stored: frozenset[str] = frozenset()  # layers that `on_layer` has from an earlier run: they are not read again
     _handed: set[str] = field(default_factory=set)
     _self: tuple[int, Call] | None = None  # the last self-attention: its start, and the call
@@ -61,12 +68,16 @@ class Session:
     _firsts: dict[str, Tensor | None] = field(default_factory=dict)
     _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
     _beside: Beside = field(default_factory=Beside)
+    _sums: dict[str, ColumnReadout] = field(default_factory=dict)  # the sums over queries that were read
+    _lost: set[str] = field(default_factory=set)  # layers of which what the keys received is not known any more
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""
         base = self.modules.name_of(module) or type(module).__name__
         self.captured[base] += 1
+        if self.drafting:
+            return Seen(reading.run(call.problem).output, None)
         if not self.observes(base):
             self._pass_over(base, module, call)
             return Seen(reading.run(call.problem).output, None)
@@ -92,6 +103,7 @@ class Session:
         output = reading.run(call.problem).output
         layer = layer_of(place, call, {}, padded, self.heads)
         self._add(layer if place.continued is None else joined(place.continued, layer, {}), place)
+        self._follow(place, call)
         return Seen(output, None)
 
     def _pass_over(self, base: str, module: nn.Module, call: Call) -> None:
@@ -103,17 +115,60 @@ class Session:
     def _place(self, base: str, module: nn.Module, call: Call) -> Place:
         layers = [layer for name, layer in self.record.items() if name.split("#")[0] == base]
         role = layers[0].role if layers else role_of(base, module, call, True)
-        start = self._start(role, layers, call)
+        cache = self.caches.of(module)
+        start = self._start(role, layers, call, cache)
         if role != "cross":
             self._self = (start, call)
-        for layer in layers:
-            ends_here = start and start == layer.start + layer.q_len and layer.name not in self._handed
-            if ends_here and continues(layer, call, role):
-                return Place(layer.name, role, start, layer)
+        if not start:
+            self.caches.begins(cache, base)
+        continued = self._continued(layers, call, role, start, cache) if start else None
         name = base if not layers else f"{base}#{len(layers) + 1}"
-        return Place(name, role, start, None)
+        return Place(name if continued is None else continued.name, role, start, continued, base, cache)
 
-    def _start(self, role: str, layers: list[Layer], call: Call) -> int:
+    def _continued(self, layers: list[Layer], call: Call, role: str, start: int, cache: Any) -> Layer | None:
+        """The layer that a call continues, without the rows that it replaces; None if there is none."""
+        fitting = {layer.name: layer for layer in layers if layer.name not in self._handed}
+        fitting = {name: layer for name, layer in fitting.items() if continues(layer, call, role, start)}
+        ending = {name: layer for name, layer in fitting.items() if layer.end == start}
+        if cache is None:
+            return next(iter(ending.values()), None)
+        own = self.caches.names(cache)
+        for name in own:
+            if name in ending:
+                return ending[name]
+        for name in own:
+            if name in fitting and (cut := self._taken_back(fitting[name], start, cache)) is not None:
+                return cut
+        return None
+
+    def _taken_back(self, layer: Layer, start: int, cache: Any) -> Layer | None:
+        """A layer without its rows from a position on; None if rows before it looked at the keys there."""
+        recent = self.caches.recent(cache, layer.name)
+        if not layer.start < start < layer.end or (layer.role != "cross" and not recent.is_closed(start)):
+            return None
+        cut = taken_back(layer, start, recent, self._sums)
+        if "received" in layer.readings and "received" not in cut.readings:
+            self._lost.add(layer.name)
+        return cut
+
+    def take_back(self) -> None:
+        """Remove the rows that the last cache has taken back since its last pass, and let go of it."""
+        cache, count = self.caches.taken_back()
+        for name in self.caches.names(cache) if count > 0 else ():
+            layer = self.record.get(name)
+            if layer is not None and name not in self._handed and (layer.role != "cross" or not _is_own(cache)):
+                cut = self._taken_back(layer, layer.end - count, cache)
+                if cut is not None:
+                    self.record.add(cut)
+                    self._cut_tokens(cut, cache)
+        self.caches.release()
+
+    def _cut_tokens(self, layer: Layer, cache: Any) -> None:
+        if layer.role != "cross":
+            self.tokens.cut(cache, layer.end)
+            self.record.token_ids = self.tokens.ids
+
+    def _start(self, role: str, layers: list[Layer], call: Call, cache: Any) -> int:
         """The position of the call's first query."""
         if role == "cross":  # its queries are those of the self-attention before it
             last = self._self
@@ -121,7 +176,9 @@ class Session:
         if call.start is not None:
             return call.start
         behind = call.k_start + call.k_len - call.q_len
-        return behind if any(behind == layer.start + layer.q_len for layer in layers) else 0
+        own = self.caches.names(cache)
+        is_known = any(behind == layer.end or (layer.name in own and behind < layer.end) for layer in layers)
+        return behind if is_known else 0
 
     def _padded(self, place: Place, call: Call) -> Tensor | None:
         """Which queries are padding."""
@@ -136,7 +193,8 @@ class Session:
         if self.readouts is not None:
             return self.readouts
         if place.role != "cross":
-            ids = self.tokens.at(place.start, call.q_len, call.batch)
+            in_order = partial(self._is_in_order, place, call)
+            ids = self.tokens.at(place.start, call.q_len, call.batch, place.cache, in_order)
         self._ids = ids
         first = self._first_keys(place, call)
         known = (ids, place.role, first)
@@ -144,6 +202,10 @@ class Session:
             named = segment_readouts(self.record.segments, place.role)
             self._default = (known, [*summary_readouts(ids, role=place.role, first=first), *named, *self.more])
         return self._default[1]
+
+    def _is_in_order(self, place: Place, call: Call) -> bool:
+        """Whether the sequences of the batch are those of the layer's last call, by their keys."""
+        return call.batch == 1 or self.caches.recent(place.cache, place.name).is_on(call, place.start)
 
     def _first_keys(self, place: Place, call: Call) -> Tensor | None:
         """The first key of each sequence that is no padding, known since its first call: a window may have left it."""
@@ -180,19 +242,29 @@ class Session:
     ) -> None:
         """Put what was read into the record."""
         lookup = {readout.name: readout for readout in readouts}
+        self._sums |= {name: readout for name, readout in lookup.items() if isinstance(readout, ColumnReadout)}
         if self.heads is not None:
             readings = reading.of_heads(readings, lookup, self.heads)
         layer = layer_of(place, call, readings, padded, self.heads)
         self._beside.add(layer, call, place.start, self.heads, self._ids)
         if self.keeps(place.name):
-            layer.parts = [part_of(call, place.start, self.heads)]
+            layer.parts = [kept_part_of(call, place.start, self.heads)]
         if place.continued is not None:
             layer = joined(place.continued, layer, lookup)
         self._add(layer, place)
 
+        self._follow(place, call)
+
+    def _follow(self, place: Place, call: Call) -> None:
+        """Remember the cache that a layer was read through, and what may have to be taken out of its sums."""
+        if place.cache is None:
+            return
+        recent = self.caches.recent(place.cache, place.name).before(place.start)
+        self.caches.note(place.cache, place.base, place.name, recent.extended(call, place.start))
+
     def _add(self, layer: Layer, place: Place) -> None:
         self.record.add(layer)
-        if place.role != "cross" and self.tokens.ids is not None:
+        if place.role != "cross":
             self.record.token_ids = self.tokens.ids
         if self.on_layer is not None and not self.generating:
             self.hand_over(layer)
@@ -209,13 +281,11 @@ class Session:
 
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
-        missing = [
-            r
-            for r in (*(self.readouts or ()), *self.more)
-            if isinstance(r, ColumnReadout) and r.name not in layer.readings
-        ]
-        if missing and len(layer.parts) == 1:
-            layer.readings |= reading.of_part(layer.parts[0], missing, layer.padding.queries)
+        missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
+        layer.readings |= reading.of_parts(layer, missing)
+        layer.sums = [name for name in layer.readings if name in self._sums]
+        if "received" in layer.readings:
+            self._lost.discard(layer.name)
 
     def salvage(self) -> None:
         """Hand over what an interrupted run has so far, as long as it is taken: what ended the run is raised anyway."""
@@ -226,9 +296,22 @@ class Session:
 
     def finish(self) -> None:
         """Close the record: hand over what is left, and list what was missed."""
+        self.take_back()
         for layer in list(self.record.values()):
             self.hand_over(layer)
+        if self._lost:
+            few = ", ".join(sorted(self._lost)[:3])
+            warnings.warn(
+                f"watch: {few} {'and others ' if len(self._lost) > 3 else ''}have no `received`: their cache took back "
+                "queries that were not held any more; keep=True keeps them",
+                stacklevel=5,
+            )
         self.record.missed = [Missed(*missed) for missed in self.modules.missed(self.captured, self.refused)]
+
+
+def _is_own(cache: Any) -> bool:
+    """Whether a cache is that of a single layer of pellucid.nn: the one of cross-attention holds the context."""
+    return isinstance(cache, KeyValueCache)
 
 
 def observation(call: Call, output: Tensor, readings: reading.Readings, readouts: Sequence[Readout]) -> Observation:

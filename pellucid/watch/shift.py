@@ -51,3 +51,10 @@ def of_heads(expression: Expression, heads: Tensor) -> Expression:
     if not any(node.op == "input" and node.value == "h" for node in walk(expression)):
         return expression
     return _replaced(expression, {"h": load(heads, (INPUTS["h"],))})
+
+
+def of_sequences(expression: Expression, sequences: Tensor) -> Expression:
+    """An expression of a sequence's number as one of its place among some sequences, int64 [chosen]."""
+    if not any(node.op == "input" and node.value == "b" for node in walk(expression)):
+        return expression
+    return _replaced(expression, {"b": load(sequences, (INPUTS["b"],))})

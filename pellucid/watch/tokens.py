@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,31 +18,85 @@ class TokenIds:
     def __init__(self) -> None:
         self.ids: Tensor | None = None
         self._new: Tensor | None = None
+        self._of: WeakKeyDictionary[Any, Tensor | None] = WeakKeyDictionary()  # of the sequences that are in caches
+        self._told: Tensor | None = None  # the whole sequence, as a generation says before it calls the model
 
     @contextmanager
     def following(self, model: nn.Module) -> Iterator[None]:
-        """Listen to the model's embeddings of tokens, by hooks that are gone afterwards."""
+        """Listen to the model's embeddings of tokens, and to what `generate` gives it, by hooks gone afterwards."""
         with ExitStack() as hooks:
             for module in _word_embeddings(model):
                 hooks.callback(module.register_forward_pre_hook(self._seen).remove)
+            hooks.enter_context(replaced(model, "prepare_inputs_for_generation", self._telling))
             yield
+
+    def _telling(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(prepare)  # the library looks at its arguments
+        def told(input_ids: Any, *args: Any, **options: Any) -> Any:
+            self._told = input_ids.detach() if isinstance(input_ids, Tensor) else None
+            return prepare(input_ids, *args, **options)
+
+        return told
 
     def _seen(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         ids = args[0] if args else None
         if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
             self._new = ids.detach()
 
-    def at(self, start: int, q_len: int, batch: int) -> Tensor | None:
-        """The ids of all positions up to the queries of a self-attention call, if they are known."""
-        new, self._new = self._new, None
-        if new is not None and start == 0:
-            self.ids = new
-        elif new is not None and self.ids is not None and self.ids.shape[1] >= start and len(new) == len(self.ids):
-            self.ids = torch.cat((self.ids[:, :start], new), 1)
-        elif new is not None:
-            self.ids = None
+    def at(self, start: int, q_len: int, batch: int, cache: Any, is_in_order: Callable[[], bool]) -> Tensor | None:
+        """The ids of all positions up to the queries of a self-attention call, if they are known.
+
+        Args:
+            start: position of the first query.
+            q_len: queries.
+            batch: sequences.
+            cache: what holds the keys before the call's own, where that is known: several sequences may take turns.
+            is_in_order: whether each sequence of the batch is the one that it was: beams change places.
+
+        """
+        (new, told), self._new, self._told = (self._new, self._told), None, None
+        if new is not None:
+            before = self.ids if cache is None else self._of.get(cache)
+            self.ids = _joined(before, new, told, start, is_in_order)
+            if cache is not None:
+                self._of[cache] = self.ids
         known = self.ids
         return known if known is not None and known.shape == (batch, start + q_len) else None
+
+    def cut(self, cache: Any, length: int) -> None:
+        """Forget what a cache has taken back."""
+        known = self._of.get(cache)
+        if known is not None and known.shape[1] > length:
+            is_last = self.ids is known
+            self._of[cache] = known[:, :length]
+            self.ids = self._of[cache] if is_last else self.ids
+
+
+def _joined(
+    before: Tensor | None, new: Tensor, told: Tensor | None, start: int, is_in_order: Callable[[], bool]
+) -> Tensor | None:
+    """The ids of a sequence whose ids from `start` on are new; None if those before are not known."""
+    if start == 0:
+        return new
+    if told is not None and told.shape == (len(new), start + new.shape[1]) and torch.equal(told[:, start:], new):
+        return told
+    if before is not None and before.shape[1] >= start and len(new) == len(before) and is_in_order():
+        return torch.cat((before[:, :start], new), 1)
+    return None
+
+
+@contextmanager
+def replaced(model: nn.Module, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Let a method of one model be another, made of its own; where somebody has put one there, it stays."""
+    own: Callable[..., Any] | None = getattr(model, name, None)
+    if own is None or name in vars(model):
+        yield
+        return
+    model.__dict__[name] = by(own)
+    try:
+        yield
+    finally:
+        model.__dict__.pop(name, None)
 
 
 def _word_embeddings(model: nn.Module) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
 from pellucid.watch.record import Layer, OnLayer, Record, Span
 from pellucid.watch.session import Session
+from pellucid.watch.tokens import replaced
 from pellucid.watch.told import told
 from pellucid.watch.torch_functions import Capture
 
@@ -193,9 +195,10 @@ def _captured(model: nn.Module, session: Session) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # what was compiled runs as it is written
         stack.enter_context(watching(session))
+        stack.enter_context(session.caches.following(session.modules, session.take_back))
         stack.enter_context(session.modules.following())
         stack.enter_context(session.tokens.following(model))
-        stack.enter_context(_generation_noted(model, session))
+        stack.enter_context(replaced(model, "generate", _generation_noted(session)))
         if transformers_models.is_transformers(model):
             stack.enter_context(transformers_models.installed(model))
         stack.enter_context(flex_captured(model))
@@ -203,26 +206,27 @@ def _captured(model: nn.Module, session: Session) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _generation_noted(model: nn.Module, session: Session) -> Iterator[None]:
-    """Let the session know while the model's `generate` runs: a layer is complete only after it."""
-    generate: Callable[..., Any] | None = getattr(model, "generate", None)
-    if generate is None or "generate" in vars(model):
-        yield
-        return
+def _generation_noted(session: Session) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The model's `generate`, which lets the session know while it runs: a layer is complete only after it."""
 
-    def noted(*args: Any, **options: Any) -> Any:
-        session.generating += 1
-        try:
-            return generate(*args, **options)
-        finally:
-            session.generating -= 1
+    def noting(generate: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(generate)
+        def noted(*args: Any, **options: Any) -> Any:
+            is_draft = session.generating and getattr(options.get("generation_config"), "is_assistant", False)
+            session.generating += 1
+            session.drafting += bool(is_draft)
+            try:
+                generated = generate(*args, **options)
+            finally:
+                session.generating -= 1
+                session.drafting -= bool(is_draft)
+            if not session.generating:
+                session.take_back()
+            return generated
 
-    model.__dict__["generate"] = noted
-    try:
-        yield
-    finally:
-        model.__dict__.pop("generate", None)
+        return noted
+
+    return noting
 
 
 def _report(session: Session, model: nn.Module) -> None:
