@@ -58,6 +58,7 @@ def test_an_offset_and_lengths_that_grow_in_place() -> None:
         check(61, 137, mask_mod=mask)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of this and that
 def test_in_a_compiled_graph_and_in_expect() -> None:
     x, ids = torch.randn(2, 67, 16), torch.arange(67) // 7
 
