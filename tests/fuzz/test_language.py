@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from pellucid.engines.cpu.target import host
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, trace, walk
 from pellucid.language.evaluate import TORCH
 from tests.engines.cpu.lowered import computed
@@ -107,6 +108,8 @@ def fits_32_bits(*roots: Expression) -> bool:
 
 def check(expression: Expression, source: str) -> None:
     """Compiled values in each precision are as near as rounding lets them be."""
+    if not host().half and any(node.op == "load" and node.value.dtype == torch.float16 for node in walk(expression)):
+        return  # the portable engine's, on such a processor
     for dtype in (torch.float64, torch.float32):
         unit = torch.finfo(dtype).eps
         exact, moved = undisturbed(expression, 16 * unit)
