@@ -21,6 +21,7 @@ from pellucid.watch.torch_functions import Capture
 
 Model = TypeVar("Model", bound=nn.Module)
 Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
+CACHE_NAMES = ("cache", "past_key_values")  # the second is what it was called before transformers 5.24
 _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
 
 
@@ -82,7 +83,7 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
 
 
 def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    grow_in_place(kwargs.get("past_key_values"))
+    grow_in_place(next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None))
 
 
 def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
