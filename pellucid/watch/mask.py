@@ -1,7 +1,7 @@
 """The mask that transformers asks for, kept as the function that it is instead of queries x keys numbers.
 
 A MaskRule is what the library's mask function is called with. A LazyMask carries it through the model to the attention
-function: a tensor of the right shape, of one number, that becomes the library's whole mask if the model computes with it.
+function: a tensor of the right shape, of one number, that becomes the library's own where a model computes with it.
 """
 
 from __future__ import annotations

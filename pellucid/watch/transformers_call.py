@@ -92,7 +92,7 @@ def _read(mask: Tensor | None) -> tuple[Tensor | None, MaskRule | None]:
 
 
 def _looks_back(origin: Origin, module: nn.Module, is_causal: bool | None) -> bool:
-    """Whether a call without a mask is causal: to SDPA if the call or the module says so, or neither does; not to eager.
+    """Whether a call without a mask is causal: to SDPA if the call or the module says so, or none does; to eager never.
 
     Raises UnknownArgumentError where it is not known in whose place the call is computed, and nobody says.
     """

@@ -69,7 +69,8 @@ def _as_the_library(
     if not sessions_of(module):
         warnings.warn(f"{name} is computed by the library's own function. It passes {error}", stacklevel=3)
     whole = mask.whole() if isinstance(mask, LazyMask) else mask
-    return function(module, query, key, value, whole, **arguments)
+    with torch._C.DisableTorchFunction():  # neither seen nor computed on the way
+        return function(module, query, key, value, whole, **arguments)
 
 
 def _library_function(origin: Origin, module: nn.Module) -> Callable[..., Any] | None:

@@ -74,7 +74,7 @@ def _name_instead(config: Any, setting: str | None, files: list[ModuleType]) -> 
     if setting is None or setting in OWN_NAMES:  # None: its masks are not made by the registry
         return setting
     if setting == "eager":
-        names = (FOR_EAGER,) if supported(type(config)) != "eager" else (FOR_EAGER, "sdpa")
+        names = (FOR_EAGER,) if supported(config) != "eager" else (FOR_EAGER, "sdpa")
     else:
         names = (NAME, "sdpa")
     known = setting if setting in ("eager", "sdpa") else "sdpa"

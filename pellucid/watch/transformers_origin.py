@@ -1,4 +1,4 @@
-"""In whose place Pellucid attends in a model of transformers: that of the library's SDPA, or of a model's own eager function.
+"""In whose place Pellucid attends in a model of transformers: the library's SDPA, or a model's own eager function.
 
 The two differ where no mask is given: SDPA then asks whether the module is causal, eager attention looks at every key.
 And they differ in the masks that the library makes for them: bool and often none, or numbers to be added.
@@ -6,7 +6,7 @@ And they differ in the masks that the library makes for them: bool and often non
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -24,11 +24,17 @@ def origin_of(config: Any) -> Origin:
         return None
     if getattr(config, SETTING, None) == FOR_EAGER:
         return "eager"
-    return supported(type(config))
+    return supported(config)
+
+
+def supported(config: Any) -> Origin:
+    """What the library gives to models of a configuration that names nothing; None if that is not known."""
+    kind: Any = type(config)
+    return _supported(kind)
 
 
 @lru_cache(maxsize=1024)
-def supported(kind: type) -> Origin:
+def _supported(kind: Hashable) -> Origin:
     """What the library gives to models of a configuration that name nothing: SDPA, where they support it."""
     from transformers import PreTrainedModel
 

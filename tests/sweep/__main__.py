@@ -56,7 +56,7 @@ def _apart(name: str) -> Outcome:
         signal.alarm(SECONDS)
         try:
             found = outcome(name)
-        except BaseException as error:  # noqa: BLE001  told by the process that waits
+        except BaseException as error:  # told by the process that waits
             found = Outcome(name, differing={"sweep": told(error)})
         with os.fdopen(write, "w") as pipe:
             json.dump(asdict(found), pipe)
@@ -78,7 +78,10 @@ def _say(one: Outcome) -> None:
     told_missed = f", missed {sorted(one.missed)}" if one.missed else ""
     unlisted = f", {one.unlisted} unlisted" if one.unlisted else ""
     differing = f" {one.differing}" if one.differing else ""
-    print(f"{sign} {kind}: {','.join(one.modes)}; {one.layers} layers, {weights}{told_missed}{unlisted}{differing}", flush=True)
+    print(
+        f"{sign} {kind}: {','.join(one.modes)}; {one.layers} layers, {weights}{told_missed}{unlisted}{differing}",
+        flush=True,
+    )
 
 
 def table(outcomes: list[Outcome]) -> str:

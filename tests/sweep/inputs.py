@@ -95,7 +95,9 @@ MAKERS: dict[str, Made] = {
     "past_observed_mask": lambda config: torch.ones(BATCH, _context(config)),
     "future_values": lambda config: _noise(BATCH, int(_setting(config, "prediction_length", default=5))).abs(),
     "future_time_features": lambda config: _noise(
-        BATCH, int(_setting(config, "prediction_length", default=5)), int(_setting(config, "num_time_features", default=0))
+        BATCH,
+        int(_setting(config, "prediction_length", default=5)),
+        int(_setting(config, "num_time_features", default=0)),
     ),
     "pixel_mask": lambda config: torch.ones(BATCH, *_size(config), dtype=torch.int64),
     "states": lambda config: _noise(BATCH, 5, int(_setting(config, "state_dim", default=17))),
@@ -126,7 +128,7 @@ EXTRAS = (
 )
 
 
-def guesses(model: Any) -> Iterator[dict[str, Any]]:
+def guesses(model: Any, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
     """Inputs that the model may take, the likeliest first."""
     parameters = inspect.signature(model.forward).parameters
     needed = [
@@ -142,13 +144,24 @@ def guesses(model: Any) -> Iterator[dict[str, Any]]:
             if not names or names in seen or any(name not in MAKERS and name != "attention_mask" for name in names):
                 continue
             seen.append(names)
-            yield {name: MAKERS[name](model.config) for name in sorted(names - {"attention_mask"})}
+            yield {name: _of(name, model, dtype) for name in sorted(names - {"attention_mask"})}
+
+
+def _of(name: str, model: Any, dtype: torch.dtype) -> Any:
+    value = MAKERS[name](model.config)
+    if "MultipleChoice" in type(model).__name__:  # [batch, choices, ...]
+        value = value[:, None].repeat(1, 3, *(1,) * (value.ndim - 1))
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def missing(model: Any) -> list[str]:
     """What the model's forward needs and nothing here makes."""
     parameters = inspect.signature(model.forward).parameters
-    return [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and n not in MAKERS]
+    return [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and n not in MAKERS
+    ]
 
 
 def padded(model: Any, inputs: dict[str, Any], side: str) -> dict[str, Any] | None:
@@ -157,5 +170,5 @@ def padded(model: Any, inputs: dict[str, Any], side: str) -> dict[str, Any] | No
     if ids is None or "attention_mask" not in inspect.signature(model.forward).parameters:
         return None
     mask = torch.ones(ids.shape, dtype=torch.int64)
-    mask[0, slice(0, 4) if side == "left" else slice(-4, None)] = 0
+    mask[0, ..., slice(0, 4) if side == "left" else slice(-4, None)] = 0
     return inputs | {"attention_mask": mask}

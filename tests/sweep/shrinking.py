@@ -36,7 +36,6 @@ NARROWER: tuple[Rule, ...] = (
     *FEWER,
     (r"kv_heads|key_value_heads|num_kv|n_group|n_kv", _at_most(2)),
     (r"heads?$|num_attention_heads", _at_most(4)),
-    (r"rope_head_dim", _at_most(4)),
     (r"head_(dim|size)$|d_kv|kv_channels|v_head_dim|nope", _at_most(8)),
     (r"lora_rank|low_rank|lora_dim", _at_most(16)),
     (r"intermediate|ffn|d_ff|inner|mlp_dim|feedforward", _at_most(37)),
@@ -45,24 +44,14 @@ NARROWER: tuple[Rule, ...] = (
     (r"patch_size$", _at_most(8)),
     (r"mel_bins|num_mel", _at_most(8)),
 )
+DERIVED = frozenset((
+    "architectures", "transformers_version", "torch_dtype", "dtype", "_attn_implementation", "out_features",
+    "out_indices", "stage_names", "per_layer_config",
+))  # fmt: skip
 
 
 class NotBuiltError(Exception):
     """A class that cannot be built here, and why."""
-
-
-def built(kind: Any) -> Any:
-    """A small model of a class in float64, ready to be called. Raises NotBuiltError with the reasons of each try."""
-    reasons = []
-    for rules in (NARROWER, FEWER):
-        try:
-            model = _of(kind, rules)
-        except Exception as error:  # noqa: BLE001  whatever a foreign class raises is a reason
-            reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:150] if str(error) else ''}")
-            continue
-        yield_model = model.eval().requires_grad_(False)
-        return yield_model
-    raise NotBuiltError(" / ".join(reasons))
 
 
 def each_size(kind: Any) -> Iterator[Any]:
@@ -72,7 +61,7 @@ def each_size(kind: Any) -> Iterator[Any]:
     for rules in (NARROWER, FEWER):
         try:
             model = _of(kind, rules)
-        except Exception as caught:  # noqa: BLE001  whatever a foreign class raises is a reason
+        except Exception as caught:  # whatever a foreign class raises is a reason
             error = caught
             continue
         found = True
@@ -93,9 +82,9 @@ def _of(kind: Any, rules: tuple[Rule, ...]) -> Any:
         raise NotBuiltError(f"its configuration is {config!r}")
     whole = config().to_dict()
     small = _shrunk(whole, rules, _Words())
-    for name in ("architectures", "transformers_version", "torch_dtype", "dtype", "_attn_implementation"):
-        small.pop(name, None)
-    made = config.from_dict(small)
+    made = config.from_dict(small | {"experts_implementation": "eager"})
+    if getattr(made, "pad_token_id", 0) is None:
+        made.pad_token_id = 0
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in kind(made).parameters())
     if size > MOST_PARAMETERS:
@@ -119,10 +108,14 @@ class _Words:
 
 
 def _shrunk(settings: dict[str, Any], rules: tuple[Rule, ...], words: _Words) -> dict[str, Any]:
-    return {name: _one(name, value, settings, rules, words) for name, value in settings.items()}
+    """The settings, small; what follows from others is left out, to be found anew."""
+    kept = {name: value for name, value in settings.items() if name not in DERIVED}
+    return {name: _one(name, value, rules, words) for name, value in kept.items()}
 
 
-def _one(name: str, value: Any, settings: dict[str, Any], rules: tuple[Rule, ...], words: _Words) -> Any:
+def _one(name: str, value: Any, rules: tuple[Rule, ...], words: _Words) -> Any:
+    if name == "prediction_length":
+        return value or 5
     if isinstance(value, dict):
         return _shrunk(value, rules, words) if name.endswith("config") else value
     if isinstance(value, bool) or value is None:
