@@ -67,7 +67,7 @@ def call_of(
         key, value = key[:, :, : rule.k_len], value[:, :, : rule.k_len]
         mask = _of_batch(rule, max(query.shape[0], key.shape[0]))
     elif mask_tensor is not None:
-        score, mask = _with_tensor(score, mask_tensor)
+        score, mask = _with_tensor(origin, score, mask_tensor)
     elif q_len > 1 and _looks_back(origin, module, is_causal):
         key, value = key[:, :, :q_len], value[:, :, :q_len]
         mask = CAUSAL
@@ -168,10 +168,19 @@ def _of_batch(rule: MaskRule, batch: int) -> Expression:
     return _element(rule.dense()[..., : rule.k_len])
 
 
-def _with_tensor(score: Expression, mask: Tensor) -> tuple[Expression, Expression]:
-    """A mask of numbers, bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len]."""
+def _with_tensor(origin: Origin, score: Expression, mask: Tensor) -> tuple[Expression, Expression]:
+    """A mask of numbers, bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len].
+
+    Where the library's mask for eager attention forbids by the least number that there is, a key is masked: so a row
+    of padding is 0, as it is where the mask is a rule.
+    """
     element = _element(mask)
-    return (score, element) if mask.dtype == torch.bool else (operation("add", score, element), TRUE)
+    if mask.dtype == torch.bool:
+        return score, element
+    added = operation("add", score, element)
+    if origin != "eager":
+        return added, TRUE
+    return added, operation("gt", element, constant(torch.finfo(mask.dtype).min / 2))
 
 
 def _element(tensor: Tensor) -> Expression:

@@ -71,12 +71,11 @@ def replace_settings(model: nn.Module) -> list[tuple[Any, str | None]]:
 
 def _name_instead(config: Any, setting: str | None, files: list[ModuleType]) -> str | None:
     """The name under which Pellucid computes what a part computes under its own; its own where there is none."""
+    origin = supported(config)
     if setting is None or setting in OWN_NAMES:  # None: its masks are not made by the registry
         return setting
-    if setting == "eager":
-        names = (FOR_EAGER,) if supported(config) != "eager" else (FOR_EAGER, "sdpa")
-    else:
-        names = (NAME, "sdpa")
+    own = FOR_EAGER if setting == "eager" else NAME
+    names = (own, "sdpa") if setting != "eager" or origin == "eager" else (own,)
     known = setting if setting in ("eager", "sdpa") else "sdpa"
     return next((name for name in names if all(is_alike(file, known, name) for file in files)), setting)
 

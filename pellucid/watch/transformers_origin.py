@@ -6,9 +6,10 @@ And they differ in the masks that the library makes for them: bool and often non
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
+
+import torch
 
 Origin = Literal["sdpa", "eager"] | None  # None where it is not known
 
@@ -16,6 +17,8 @@ NAME = "pellucid"
 FOR_EAGER = "pellucid_eager"  # the name that stands for a configuration which was eager
 OWN_NAMES = (NAME, FOR_EAGER)
 SETTING = "_attn_implementation_internal"
+
+_found: dict[type, Origin] = {}
 
 
 def origin_of(config: Any) -> Origin:
@@ -28,23 +31,23 @@ def origin_of(config: Any) -> Origin:
 
 
 def supported(config: Any) -> Origin:
-    """What the library gives to models of a configuration that names nothing; None if that is not known."""
-    kind: Any = type(config)
-    return _supported(kind)
+    """What the library gives to models of a configuration that name nothing; None if that is not known."""
+    kind = type(config)
+    if kind not in _found:
+        _look_up(kind)
+    return _found[kind]
 
 
-@lru_cache(maxsize=1024)
-def _supported(kind: Hashable) -> Origin:
-    """What the library gives to models of a configuration that name nothing: SDPA, where they support it."""
+@torch.compiler.disable  # a graph breaks here once, and never where the model was accelerated or has run before
+def _look_up(kind: type) -> None:
     from transformers import PreTrainedModel
 
     models = list(_derived(PreTrainedModel))
     package = kind.__module__.rpartition(".")[0]
     own = [model for model in models if model.config_class is kind]
-    found = own or [model for model in models if package and model.__module__.rpartition(".")[0] == package]
-    if not found:
-        return None
-    return "sdpa" if any(model._supports_sdpa for model in found) else "eager"
+    alike = own or [model for model in models if package and model.__module__.rpartition(".")[0] == package]
+    supports = any(model._supports_sdpa for model in alike)
+    _found[kind] = None if not alike else "sdpa" if supports else "eager"
 
 
 def _derived(kind: Any) -> Iterator[Any]:

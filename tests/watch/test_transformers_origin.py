@@ -64,7 +64,7 @@ def hy_v4() -> models.Model:
     config = transformers.HYV4Config(
         **models.LATENT, index_topk=3, index_n_heads=2, index_head_dim=8, head_dim=8, experts_implementation="eager"
     )
-    return transformers.HYV4Model(config), models.right_padded()
+    return transformers.HYV4Model(config), models.left_padded()
 
 
 @contextmanager
