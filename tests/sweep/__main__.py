@@ -31,14 +31,12 @@ def main() -> int:
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    every = classes.names()
-    if chosen.names:
-        names = [name for name in every if name.rpartition(":")[2] in chosen.names]
-    else:
-        names = every if chosen.all else classes.fixed_share(every)
+    wanted = set(chosen.names)
+    by_name = wanted.__contains__ if wanted else None if chosen.all else classes.is_of_the_share
+    names = classes.names(by_name) if by_name else classes.names()
     outcomes = []
     for name in names[:: chosen.step]:
-        outcomes.append(_apart(name))
+        outcomes.append(apart(name))
         _say(outcomes[-1])
         if chosen.json is not None:
             chosen.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1), encoding="utf-8")
@@ -46,7 +44,7 @@ def main() -> int:
     return int(any(one.differing or one.wrong_weights for one in outcomes))
 
 
-def _apart(name: str) -> Outcome:
+def apart(name: str) -> Outcome:
     """The outcome of a class in a process of its own, which may neither last nor take all memory."""
     read, write = os.pipe()
     child = os.fork()

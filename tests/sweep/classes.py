@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import transformers
 from torch import nn
 
 MODELS = Path(transformers.__file__).parent / "models"
+CLASS = re.compile(r"^class (\w+)\(", re.MULTILINE)
 SHARES = 10  # of the classes, of which the plain run takes one
 
 
@@ -27,14 +29,14 @@ def files() -> list[str]:
     ]
 
 
-def names() -> list[str]:
-    """All classes that can be called, as `file:class`, without importing what has none: read from the text."""
-    return [name for file in files() for name in _of_file(file)]
+def names(is_chosen: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """All classes that can be called, or those that are chosen by their names, as `file:class`."""
+    return [name for file in files() for name in _of_file(file, is_chosen)]
 
 
-def fixed_share(all_names: list[str]) -> list[str]:
-    """The tenth of the classes that the plain run takes: by their names alone, so that it stays the same."""
-    return [name for name in all_names if zlib.crc32(name.rpartition(":")[2].encode()) % SHARES == 0]
+def is_of_the_share(name: str) -> bool:
+    """Whether a class is of the tenth that the plain run takes: by its name alone, so that it stays the same."""
+    return zlib.crc32(name.encode()) % SHARES == 0
 
 
 def load(name: str) -> Any:
@@ -43,16 +45,19 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(file), kind)
 
 
-def _of_file(file: str) -> Iterator[str]:
+def _of_file(file: str, is_chosen: Callable[[str], bool]) -> Iterator[str]:
+    """Its names are read from its text first: whole files are left alone that have none of the chosen."""
     text = (MODELS / Path(*file.split(".")[2:])).with_suffix(".py").read_text(encoding="utf-8")
-    if "PreTrainedModel" not in text:
+    chosen = [name for name in CLASS.findall(text) if is_chosen(name)] if "PreTrainedModel" in text else []
+    if not chosen:
         return
     try:
         module = importlib.import_module(file)
     except ImportError:  # a package that this file needs is not here
         return
-    for name, kind in vars(module).items():
-        if inspect.isclass(kind) and kind.__module__ == file and _is_model(kind):
+    for name in chosen:
+        kind = getattr(module, name, None)
+        if inspect.isclass(kind) and _is_model(kind):
             yield f"{file}:{name}"
 
 
