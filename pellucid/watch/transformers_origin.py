@@ -33,12 +33,13 @@ def origin_of(config: Any) -> Origin:
 def supported(config: Any) -> Origin:
     """What the library gives to models of a configuration that name nothing; None if that is not known."""
     kind = type(config)
-    if kind not in _found:
+    if kind not in _found and torch.compiler.is_compiling():  # not where the model was accelerated, or has run before
+        torch.compiler.disable(_look_up)(kind)
+    elif kind not in _found:
         _look_up(kind)
     return _found[kind]
 
 
-@torch.compiler.disable  # a graph breaks here once, and never where the model was accelerated or has run before
 def _look_up(kind: type) -> None:
     from transformers import PreTrainedModel
 
