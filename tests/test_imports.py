@@ -41,6 +41,7 @@ THIRD_PARTY = {
         "watch.growing_cache",
         "watch.transformers_functions",
         "watch.transformers_models",
+        "watch.transformers_origin",
         "commands.models",
     ),
     "safetensors": ("demo.weights",),

@@ -89,5 +89,8 @@ def tokens_before(token_ids: Tensor, first: Tensor | None = None) -> Tensor:
     before = token_ids.roll(1, -1)
     before[:, 0] = NO_TOKEN
     if first is not None:
-        before[torch.arange(len(before), device="cpu"), first] = NO_TOKEN
+        rows = torch.arange(len(before), device="cpu")[
+            first < before.shape[-1]
+        ]  # of the others no token is among these
+        before[rows, first[rows]] = NO_TOKEN
     return before

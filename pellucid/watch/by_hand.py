@@ -73,7 +73,7 @@ class ByHand(threading.local):
             lead = self._scores.get(before) if isinstance(before, Tensor) else None
             if lead is not None and before.shape[-2:] == result.shape[-2:]:
                 own = result.shape[:-2]
-                self._scores[result] = lead if len(lead) > len(own) and lead.numel() == own.numel() else own
+                self._scores[result] = lead if len(lead) == 2 > len(own) and lead.numel() == own.numel() else own
 
     def _begin(self, scores: Tensor, dim: Any, weights: Tensor) -> None:
         module, lead = running_module(), self._scores.get(scores)

@@ -1,7 +1,7 @@
 """The mask that transformers asks for, kept as the function that it is instead of queries x keys numbers.
 
 A MaskRule is what the library's mask function is called with. A LazyMask carries it through the model to the attention
-function: a bool tensor of the right shape, of one byte, that becomes the whole mask if the model computes with it.
+function: a tensor of the right shape, of one number, that becomes the library's own where a model computes with it.
 """
 
 from __future__ import annotations
@@ -146,21 +146,46 @@ _KNOWN_BY_SHAPE = {
     *(getattr(Tensor, name) for name in _METHODS),
     *(getattr(Tensor, name).__get__ for name in (*_ATTRIBUTES, "is_meta", "is_nested", "is_sparse", "is_quantized")),
 }
-_NOTHING_TO_DO = {Tensor.contiguous, Tensor.clone, Tensor.detach}
+_ITSELF = {Tensor.contiguous, Tensor.detach}
 
 
 class LazyMask(Tensor):
-    """A bool mask [batch, 1, q_len, k_len] that is not there until something computes with it."""
+    """A mask [batch, 1, q_len, k_len] that is not there until something computes with it: then it is the library's."""
 
     rule: MaskRule
+    _make: Callable[[], Tensor]
+    _made: Tensor | None
 
     @staticmethod
-    def of(rule: MaskRule) -> LazyMask:
-        """The mask that a rule describes."""
+    def of(rule: MaskRule, make: Callable[[], Tensor] | None = None, dtype: torch.dtype = torch.bool) -> LazyMask:
+        """The mask that a rule describes.
+
+        Args:
+            rule: what it means.
+            make: what makes the library's own tensor, which whoever computes with the mask gets; the rule's if None.
+            dtype: of that tensor: bool, or that of the scores which it is added to.
+
+        """
         shape = (rule.batch, 1, rule.q_len, rule.given_k_len)
-        lazy = torch.ones((), dtype=torch.bool, device=rule.device).expand(shape).as_subclass(LazyMask)
-        lazy.rule = rule
+        lazy = torch.ones((), dtype=dtype, device=rule.device).expand(shape).as_subclass(LazyMask)
+        lazy.rule, lazy._make, lazy._made = rule, make or rule.dense, None
         return lazy
+
+    def whole(self) -> Tensor:
+        """The library's tensor, the same at each use: somebody may write over a part of it."""
+        if self._made is None:
+            with torch.inference_mode(False):  # so that it counts its changes there too
+                self._made = self._make().clone()
+        return self._made
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether somebody wrote over a part of it, so that the rule no longer says what it is."""
+        return self._made is not None and self._made._version > 0
+
+    def again(self) -> Tensor:
+        """Another mask of the same numbers, which can be written over by itself."""
+        return self.whole().clone() if self.is_changed else LazyMask.of(self.rule, self._make, self.dtype)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"LazyMask({list(self.shape)})"
@@ -172,20 +197,24 @@ class LazyMask(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _KNOWN_BY_SHAPE:
                 return func(*args, **(kwargs or {}))
-            if func in _NOTHING_TO_DO or (func is Tensor.to and _keeps(args[0], *args[1:], **(kwargs or {}))):
+            if func in _ITSELF or (func is Tensor.to and _keeps(args[0], *args[1:], **(kwargs or {}))):
                 return args[0]
+            if func is Tensor.clone:
+                return args[0].again()
             return func(*map(_whole, args), **{name: _whole(value) for name, value in (kwargs or {}).items()})
 
 
 def _keeps(mask: Tensor, *args: Any, **kwargs: Any) -> bool:
-    """Whether `mask.to(...)` changes neither dtype nor device."""
+    """Whether `mask.to(...)` changes neither dtype nor device, and is no copy."""
+    if not isinstance(mask, LazyMask) or kwargs.get("copy") or any(isinstance(arg, bool) and arg for arg in args[1:]):
+        return False
     other = torch.empty(0, dtype=mask.dtype, device=mask.device).to(*args, **kwargs)
     return other.dtype == mask.dtype and other.device == mask.device
 
 
 def _whole(value: Any) -> Any:
     if isinstance(value, LazyMask):
-        return value.rule.dense()
+        return value.whole()
     if isinstance(value, tuple | list):
         return type(value)(map(_whole, value)) if type(value) in (tuple, list) else value
     return value

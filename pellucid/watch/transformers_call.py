@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
 from pellucid.watch.call import Call, padding_of
 from pellucid.watch.mask import LazyMask, MaskRule
+from pellucid.watch.transformers_origin import Origin
 
 # Passed along by models, and without effect on the numbers of attention.
 PASSENGERS = frozenset((
@@ -25,8 +26,7 @@ PASSENGERS = frozenset((
     "position_embeddings", "is_training", "interpolate_pos_encoding", "output_cross_attentions", "training",
     "grid_thw",  # patches of each image or frame: attention is called for each, or told by cu_seq_lens
 ))  # fmt: skip
-# Which of the keys are chosen, or where they are, is said by these alone: without them every number would be wrong.
-ESSENTIAL = frozenset(("cache", "indices", "block_indices"))
+CAUSAL = operation("le", INPUTS["k"], INPUTS["q"])
 
 
 class UnknownArgumentError(ValueError):
@@ -34,6 +34,7 @@ class UnknownArgumentError(ValueError):
 
 
 def call_of(
+    origin: Origin,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -52,35 +53,83 @@ def call_of(
 ) -> Call:
     """The call described by the arguments of an attention function of transformers.
 
-    Raises UnknownArgumentError for an argument that is neither known nor None.
+    Raises UnknownArgumentError for an argument that is neither known nor None, and where no mask is given and it is
+    not known whether the origin would look ahead.
     """
     _refuse(others)
     sink = _sink_logits(s_aux if s_aux is not None else sinks, query)
-    q_len, rule = query.shape[2], attention_mask.rule if isinstance(attention_mask, LazyMask) else None
+    q_len, (mask_tensor, rule) = query.shape[2], _read(attention_mask)
     if rule is not None and (rule.given_k_len != key.shape[2] or rule.q_len != q_len):
-        attention_mask, rule = rule.dense(), None
+        mask_tensor, rule = attention_mask.whole(), None  # type: ignore[union-attr]
     score = SCORE if softcap is None else _softcapped(softcap)
     mask = TRUE
     if rule is not None:
         key, value = key[:, :, : rule.k_len], value[:, :, : rule.k_len]
         mask = _of_batch(rule, max(query.shape[0], key.shape[0]))
-    elif attention_mask is None:
-        own = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        if q_len > 1 and own:
-            key, value = key[:, :, :q_len], value[:, :, :q_len]
-            mask = _causal(sliding_window)
-    else:
-        score, mask = _with_tensor(score, attention_mask)
+    elif mask_tensor is not None:
+        score, mask = _with_tensor(origin, score, mask_tensor)
+    elif q_len > 1 and _looks_back(origin, module, is_causal):
+        key, value = key[:, :, :q_len], value[:, :, :q_len]
+        mask = CAUSAL
     if position_bias is not None:
         score = operation("add", score, _element(position_bias))
     call = Call(query, key, value, _scale(scaling, query), score, mask, sink, dropout)
     if rule is not None and rule.batch == call.batch:
         call.start, call.k_start, call.rule = rule.start, rule.k_start, rule
         call.padded_keys, call.padded_queries = rule.padded_keys, rule.padded_queries
-    elif attention_mask is not None and not torch.compiler.is_compiling():  # a graph cannot ask what is padding
-        call.padded_keys = padding_of(attention_mask, call.batch)
-        call.padded_queries = call.padded_keys if call.q_len == call.k_len else None
+    elif mask_tensor is not None:
+        _note_padding(call, mask_tensor)
+    elif origin == "sdpa" and (mask is CAUSAL or _says_causal(module, is_causal)):
+        _place(call)
     return call
+
+
+def _read(mask: Tensor | None) -> tuple[Tensor | None, MaskRule | None]:
+    """A mask's numbers, or the rule that says the same of them."""
+    if not isinstance(mask, LazyMask):
+        return mask, None
+    return (mask.whole(), None) if mask.is_changed else (None, mask.rule)
+
+
+def _looks_back(origin: Origin, module: nn.Module, is_causal: bool | None) -> bool:
+    """Whether a call without a mask is causal: to SDPA if the call or the module says so, or none does; to eager never.
+
+    Raises UnknownArgumentError where it is not known in whose place the call is computed, and nobody says.
+    """
+    said = getattr(module, "is_causal", None) if is_causal is None else is_causal
+    if origin == "eager":
+        return False
+    if said is None and origin is None:
+        raise UnknownArgumentError("no mask, and nothing that says whether it is causal")
+    return True if said is None else bool(said)
+
+
+def _says_causal(module: nn.Module, is_causal: bool | None) -> bool:
+    return bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+
+
+def _place(call: Call) -> None:
+    """Note where a causal call without a mask stands: at the beginning, or, of one query, at the end."""
+    if torch.compiler.is_compiling():
+        return
+    call.start = 0 if call.q_len > 1 else call.k_len - 1
+    call.rule = MaskRule(
+        _is_before, call.batch, call.q_len, call.k_len, call.k_len, call.start, 0, None, call.query.device, _unused
+    )
+
+
+def _is_before(b: Any, h: Any, q: Any, k: Any) -> Any:
+    return k <= q
+
+
+def _unused() -> Tensor:
+    raise NotImplementedError
+
+
+def _note_padding(call: Call, mask: Tensor) -> None:
+    if not torch.compiler.is_compiling():  # a graph cannot ask what is padding
+        call.padded_keys = padding_of(mask, call.batch)
+        call.padded_queries = call.padded_keys if call.q_len == call.k_len else None
 
 
 def _refuse(others: dict[str, Any]) -> None:
@@ -112,15 +161,6 @@ def _softcapped(cap: float) -> Expression:
     return operation("mul", constant(float(cap)), operation("tanh", operation("truediv", SCORE, constant(float(cap)))))
 
 
-def _causal(window: int | None) -> Expression:
-    """Keys up to the query's own index, and no more than a window of them."""
-    causal = operation("le", INPUTS["k"], INPUTS["q"])
-    if window is None:
-        return causal
-    near = operation("lt", operation("sub", INPUTS["q"], INPUTS["k"]), constant(int(window)))
-    return operation("and", near, causal)
-
-
 def _of_batch(rule: MaskRule, batch: int) -> Expression:
     """A rule's mask, for one sequence or for each of the batch."""
     if rule.batch == batch or rule.padding is None:
@@ -128,10 +168,19 @@ def _of_batch(rule: MaskRule, batch: int) -> Expression:
     return _element(rule.dense()[..., : rule.k_len])
 
 
-def _with_tensor(score: Expression, mask: Tensor) -> tuple[Expression, Expression]:
-    """A mask of numbers, bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len]."""
+def _with_tensor(origin: Origin, score: Expression, mask: Tensor) -> tuple[Expression, Expression]:
+    """A mask of numbers, bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len].
+
+    Where the library's mask for eager attention forbids by the least number that there is, a key is masked: so a row
+    of padding is 0, as it is where the mask is a rule.
+    """
     element = _element(mask)
-    return (score, element) if mask.dtype == torch.bool else (operation("add", score, element), TRUE)
+    if mask.dtype == torch.bool:
+        return score, element
+    added = operation("add", score, element)
+    if origin != "eager":
+        return added, TRUE
+    return added, operation("gt", element, constant(torch.finfo(mask.dtype).min / 2))
 
 
 def _element(tensor: Tensor) -> Expression:

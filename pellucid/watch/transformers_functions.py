@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from pellucid import graph
 from pellucid.watch.attending import attend, refuse, sessions_of
 from pellucid.watch.mask import LazyMask, MaskRule
-from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, call_of
+from pellucid.watch.transformers_call import UnknownArgumentError, call_of
+from pellucid.watch.transformers_names import asks_for_names
+from pellucid.watch.transformers_origin import OWN_NAMES, SETTING, Origin, mask_function_of, origin_of
+
+# Which keys are chosen, or where they are, is said by these alone to whoever is not called "sdpa" or "eager".
+ESSENTIAL = frozenset(("indices", "block_indices"))
 
 
 def attention_forward(
@@ -24,15 +29,16 @@ def attention_forward(
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
     """
     observed = bool(arguments.get("output_attentions")) or _is_collected()
+    origin = origin_of(getattr(module, "config", None))
     if torch.compiler.is_compiling():
         if observed:  # outside of the graph
             return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
-        call = call_of(module, query, key, value, attention_mask, **arguments)
+        call = call_of(origin, module, query, key, value, attention_mask, **arguments)
         return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
     try:
-        call = call_of(module, query, key, value, attention_mask, **arguments)
+        call = call_of(origin, module, query, key, value, attention_mask, **arguments)
     except UnknownArgumentError as error:
-        return _as_the_library(module, error, query, key, value, attention_mask, arguments)
+        return _as_the_library(origin, module, error, query, key, value, attention_mask, arguments)
     seen = attend(module, call, observe=observed)
     return seen.output.transpose(1, 2).contiguous(), seen.observation if observed else None
 
@@ -45,6 +51,7 @@ def _is_collected() -> bool:
 
 
 def _as_the_library(
+    origin: Origin,
     module: nn.Module,
     error: UnknownArgumentError,
     query: Tensor,
@@ -53,19 +60,40 @@ def _as_the_library(
     mask: Tensor | None,
     arguments: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    """What the model's own eager function gives for a call that is not understood, and a warning."""
+    """What the library gives for a call that is not understood, and a warning."""
     name = type(module).__name__
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    unsaid = mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False)  # what eager takes from a mask
-    if eager is None or unsaid or any(arguments.get(essential) is not None for essential in ESSENTIAL):
+    function = _library_function(origin, module)
+    if function is None or _is_paged(arguments) or _needs_another_name(module, arguments):
         raise UnknownArgumentError(f"{name} cannot be computed by Pellucid. {error}") from None
     refuse(module, f"{name} passes {error}")
     if not sessions_of(module):
-        warnings.warn(f"{name} is computed by the model's own eager function. It passes {error}", stacklevel=3)
-    allowed = mask.rule.dense() if isinstance(mask, LazyMask) else mask
-    if allowed is not None and allowed.dtype == torch.bool:
-        mask = query.new_zeros(()).masked_fill(~allowed, torch.finfo(query.dtype).min)
-    return eager(module, query, key, value, mask, **arguments)
+        warnings.warn(f"{name} is computed by the library's own function. It passes {error}", stacklevel=3)
+    whole = mask.whole() if isinstance(mask, LazyMask) else mask
+    with torch._C.DisableTorchFunction():  # neither seen nor computed on the way
+        return function(module, query, key, value, whole, **arguments)
+
+
+def _library_function(origin: Origin, module: nn.Module) -> Callable[..., Any] | None:
+    """The attention function in whose place Pellucid stands, None where it is not known."""
+    if origin == "sdpa":
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward
+    file = vars(sys.modules[type(module).__module__])
+    eager = [value for name, value in file.items() if name.endswith("eager_attention_forward")]
+    return eager[0] if origin == "eager" and len(eager) == 1 else None
+
+
+def _is_paged(arguments: dict[str, Any]) -> bool:
+    """Whether keys and values are still in the pages of a cache that serves many requests at once."""
+    return type(arguments.get("cache")).__name__ == "PagedAttentionCache"
+
+
+def _needs_another_name(module: nn.Module, arguments: dict[str, Any]) -> bool:
+    """Whether what is passed may be passed only because the implementation's name is Pellucid's."""
+    essential = any(arguments.get(argument) is not None for argument in ESSENTIAL)
+    own_name = getattr(getattr(module, "config", None), SETTING, None) in OWN_NAMES
+    return essential and own_name and asks_for_names(sys.modules[type(module).__module__])
 
 
 def mask_function(
@@ -76,21 +104,27 @@ def mask_function(
     kv_offset: int = 0,
     mask_function: Callable[..., Any] | None = None,
     attention_mask: Tensor | None = None,
-    allow_is_bidirectional_skip: bool = False,
     device: torch.device | str = "cpu",
+    config: Any = None,
     **options: Any,
 ) -> Tensor | None:
-    """The library's mask function: the mask as a function, carried by a LazyMask; None where every key is allowed."""
+    """The library's mask function: the mask as a function, carried by a LazyMask; None where the library gives none."""
     from transformers import masking_utils
 
     function = masking_utils.causal_mask_function if mask_function is None else mask_function
-    asked: dict[str, Any] = {
+    origin = origin_of(config)
+    asked: dict[str, Any] = options | {
         "batch_size": batch_size, "q_length": q_length, "kv_length": kv_length, "q_offset": q_offset,
         "kv_offset": kv_offset, "mask_function": function, "attention_mask": attention_mask, "device": device,
+        "config": config,
     }  # fmt: skip
+    if origin is None:  # then a mask says what nobody else does
+        asked["allow_is_causal_skip"] = False
+    library = mask_function_of(origin)
     if torch.compiler.is_compiling():
-        skip = {"allow_is_bidirectional_skip": allow_is_bidirectional_skip}
-        return masking_utils.sdpa_mask(**(options | asked | skip))
+        return library(**asked)
+    if _gives_none(library, asked):
+        return None
     start = int(q_offset)
     k_len = _reachable(function, batch_size, start + q_length, kv_length, int(kv_offset))
     rule = MaskRule(
@@ -103,13 +137,30 @@ def mask_function(
         k_start=int(kv_offset),
         padding=_padding(attention_mask, int(kv_offset) + k_len),
         device=torch.device(device),
-        materialise=lambda: _whole_mask(options | asked),
+        materialise=lambda: _whole_mask(asked),
     )
-    full = rule.padding is None and function is masking_utils.bidirectional_mask_function
-    return None if full and allow_is_bidirectional_skip else LazyMask.of(rule)
+    dtype = options.get("dtype", torch.float32) if origin == "eager" else torch.bool
+    return LazyMask.of(rule, lambda: library(**asked), dtype)
+
+
+class _NeededError(Exception):
+    """A mask is made."""
+
+
+def _gives_none(library: Callable[..., Any], asked: dict[str, Any]) -> bool:
+    """Whether the library leaves a mask away: then it asks nothing of the function that says who looks where."""
+
+    def needed(*place: Any) -> Any:
+        raise _NeededError
+
+    try:
+        return library(**(asked | {"mask_function": needed})) is None
+    except _NeededError:
+        return False
 
 
 def _whole_mask(asked: dict[str, Any]) -> Tensor:
+    """A mask that the library makes, bool whatever it stands for."""
     from transformers import masking_utils
 
     own = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}

@@ -1,29 +1,25 @@
 """Attention of models of the transformers library: its two registries, by a name of our own or in the place of "sdpa".
 
 At every call the library asks a registry for an attention function, and another for the mask function of that name.
-A name of our own serves nearly all models. Those whose code asks whether the name is "sdpa" keep it, and we stand in
-for the function behind it, for the modules watched.
+Names of our own serve nearly all models: one stands for the library's SDPA, one for a model's own eager function. Code
+that asks what the name is must go the way that it goes without us, so there the part keeps its name, or is called
+"sdpa", and we stand in for the function behind it, for the modules watched.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from pellucid.watch.transformers_functions import attention_forward, mask_function
-
-NAME = "pellucid"
-SDPA_ASKED_FOR = re.compile(r"_attn_implementation\s*(?:==|!=|in\b|not in\b)[^\n]*[\"']sdpa[\"']")
-SETTING = "_attn_implementation_internal"
+from pellucid.watch.transformers_names import is_alike
+from pellucid.watch.transformers_origin import FOR_EAGER, NAME, OWN_NAMES, SETTING, supported
 
 
 def is_transformers(model: nn.Module) -> bool:
@@ -40,8 +36,9 @@ def register() -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, mask_function)
+    for name in OWN_NAMES:
+        AttentionInterface.register(name, attention_forward)
+        AttentionMaskInterface.register(name, mask_function)
 
 
 @contextmanager
@@ -65,24 +62,36 @@ def _nothing() -> Iterator[None]:
 def replace_settings(model: nn.Module) -> list[tuple[Any, str | None]]:
     """Set the implementation of all parts of a model that can be set; what it was, to be set again."""
     before = []
-    for config, branches in _configs_and_branches(model):
-        before.append((config, getattr(config, SETTING)))
-        setattr(config, SETTING, "sdpa" if branches else NAME)
+    for config, files in _configs_and_files(model):
+        setting = getattr(config, SETTING)
+        before.append((config, setting))
+        setattr(config, SETTING, _name_instead(config, setting, files))
     return before
 
 
+def _name_instead(config: Any, setting: str | None, files: list[ModuleType]) -> str | None:
+    """The name under which Pellucid computes what a part computes under its own; its own where there is none."""
+    origin = supported(config)
+    if setting is None or setting in OWN_NAMES:  # None: its masks are not made by the registry
+        return setting
+    own = FOR_EAGER if setting == "eager" else NAME
+    names = (own, "sdpa") if setting != "eager" or origin == "eager" else (own,)
+    known = setting if setting in ("eager", "sdpa") else "sdpa"
+    return next((name for name in names if all(is_alike(file, known, name) for file in files)), setting)
+
+
 def _configs(model: nn.Module) -> list[Any]:
-    return [config for config, _ in _configs_and_branches(model)]
+    return [config for config, _ in _configs_and_files(model)]
 
 
-def _configs_and_branches(model: nn.Module) -> list[tuple[Any, bool]]:
-    """The configurations that name a part's implementation, and whether that part's code asks for "sdpa" by name."""
-    found: dict[int, tuple[Any, bool]] = {}
+def _configs_and_files(model: nn.Module) -> list[tuple[Any, list[ModuleType]]]:
+    """The configurations that name a part's implementation, and the files of the modules that have them."""
+    found: dict[int, tuple[Any, list[ModuleType]]] = {}
     for module in _users(model):
-        config = module.config
-        source = sys.modules[type(module).__module__]
-        _, before = found.get(id(config), (config, False))
-        found[id(config)] = (config, before or (_asks_for_sdpa(source) and _may_be_sdpa(model, config)))
+        config, file = module.config, sys.modules[type(module).__module__]
+        files = found.setdefault(id(config), (config, []))[1]
+        if file not in files:
+            files.append(file)
     return list(found.values())
 
 
@@ -93,19 +102,6 @@ def _users(model: nn.Module) -> Iterator[Any]:
         file = sys.modules.get(type(module).__module__)
         if config is not None and hasattr(config, SETTING) and hasattr(file, "ALL_ATTENTION_FUNCTIONS"):
             yield module
-
-
-@lru_cache(maxsize=256)
-def _asks_for_sdpa(source: ModuleType) -> bool:
-    try:
-        return bool(SDPA_ASKED_FOR.search(inspect.getsource(source)))
-    except (OSError, TypeError):
-        return False
-
-
-def _may_be_sdpa(model: nn.Module, config: Any) -> bool:
-    owners = [m for m in model.modules() if getattr(m, "config", None) is config and hasattr(m, "_supports_sdpa")]
-    return all(owner._supports_sdpa for owner in owners)
 
 
 @contextmanager

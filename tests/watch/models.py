@@ -55,6 +55,8 @@ LATENT = SIZES | {
 Model = tuple[Any, dict[str, Tensor]]
 VERSION = tuple(int(number) for number in transformers.__version__.split(".")[:2])
 
+CACHE = "cache" if VERSION >= (5, 24) else "past_key_values"  # what a model calls the cache that it is given
+
 
 def needs(version: tuple[int, int], why: str) -> None:
     """Skip the test that asks where transformers is older than it needs, and say why."""

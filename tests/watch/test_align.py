@@ -11,6 +11,7 @@ from pellucid.demo.vocabulary import START, encode_target
 from pellucid.watch import align as aligning
 from pellucid.watch.align import Alignment, align
 from pellucid.watch.warping import warp
+from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 
 
@@ -136,8 +137,8 @@ def test_generation_step_by_step_is_aligned_too(whisper, record, layers):
         encoded = model.model.encoder(inputs["input_features"])
         cache = None
         for step in (slice(0, 5), *(slice(n, n + 1) for n in range(5, 17))):
-            output = model(encoder_outputs=encoded, decoder_input_ids=ids[:, step], past_key_values=cache)
-            cache = output.past_key_values
+            output = model(encoder_outputs=encoded, decoder_input_ids=ids[:, step], **{models.CACHE: cache})
+            cache = output[models.CACHE]
     assert stepped["model.decoder.layers.0.encoder_attn"].calls == 13
     assert not [name for name in stepped if "#" in name]
     assert align(stepped, HEADS).starts.tolist() == align(record, HEADS).starts.tolist()

@@ -10,6 +10,7 @@ import pellucid
 from pellucid.watch.beyond import NEAR
 from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
 from pellucid.watch.summary import COLUMNS, PAIRED, summary
+from tests.watch import models
 from tests.watch.observed import double, made_layer, observed_again, observed_layer, observed_record
 
 IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))
@@ -319,7 +320,8 @@ def test_a_watched_models_numbers_are_those_of_its_eager_weights(make, stepwise)
         if stepwise:
             cache = None
             for step in (slice(0, 15), *(slice(n, n + 1) for n in range(15, 19))):
-                cache = model(ids[:, step], attended[:, : step.stop].long(), past_key_values=cache).past_key_values
+                given = {"attention_mask": attended[:, : step.stop].long(), models.CACHE: cache}
+                cache = model(ids[:, step], **given)[models.CACHE]
         else:
             model(ids, attended.long())
     model.set_attn_implementation("eager")

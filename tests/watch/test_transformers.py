@@ -161,7 +161,7 @@ def test_a_prompt_in_pieces_reads_like_the_whole() -> None:
         output = model(input_ids=ids, use_cache=False).logits
     cache = transformers.DynamicCache(config=model.config)
     with pellucid.watch(model, keep=True) as record:
-        pieces = [model(input_ids=ids[:, a:b], past_key_values=cache).logits for a, b in ((0, 7), (7, 9), (9, 12))]
+        pieces = [model(input_ids=ids[:, a:b], **{models.CACHE: cache}).logits for a, b in ((0, 7), (7, 9), (9, 12))]
     assert (torch.cat(pieces, 1) - output).abs().max() < TOLERANCE
     layer, expected = record[1], whole[1]
     assert (layer.calls, layer.q_len, layer.k_len) == (3, 12, 12)
