@@ -45,7 +45,9 @@ class Path:
 
     def of_rows(self, value: Tensor) -> Tensor:
         """What each row of the sequences has of [batch, heads, rows, ...]."""
-        chosen = value[self.places.clamp_min(0), :, torch.arange(self.rows)]  # [sequences, rows, heads, ...]
+        chosen = value[
+            self.places.clamp_min(0), :, torch.arange(self.rows, device="cpu")
+        ]  # [sequences, rows, heads, ...]
         return chosen.transpose(1, 2)
 
     def between(self, first: int, stop: int) -> Path:
@@ -54,7 +56,7 @@ class Path:
 
     def last(self) -> Tensor:
         """The place of each sequence's last row, int64 [sequences]."""
-        rows = torch.arange(self.rows).where(self.places >= 0, 0).amax(1)
+        rows = torch.arange(self.rows, device="cpu").where(self.places >= 0, 0).amax(1)
         return self.places.gather(1, rows[:, None])[:, 0].clamp_min(0)
 
 
@@ -112,7 +114,7 @@ def _followed(layer: Layer, beams: Tensor, prompt: int, batch: int) -> Layer:
             f"generated: it has rows up to position {prompt + beams.shape[1] - 1}, {layer.name} from {layer.start} to "
             f"{layer.end}; was another generation watched with it, or is prompt={prompt} not its length?"
         )
-    steps = (torch.arange(rows) + layer.start - (prompt - 1)).clamp_min(0)
+    steps = (torch.arange(rows, device="cpu") + layer.start - (prompt - 1)).clamp_min(0)
     return _through(layer, Path(beams[:, steps], layer.start))
 
 

@@ -75,7 +75,7 @@ class Recent:
             return None
         total = layer.readings["lse"].new_zeros(layer.batch, layer.heads, k_len)
         for part in mine:
-            rows = torch.arange(max(end, part.start), part.start + part.q_len)
+            rows = torch.arange(max(end, part.start), part.start + part.q_len, device="cpu")
             weights = _weights(part, layer, rows)
             if weights is None:
                 return None

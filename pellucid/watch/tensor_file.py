@@ -194,9 +194,9 @@ def _mapped(path: Path, file: BinaryIO, size: int) -> torch.UntypedStorage:
 
 def _tensor(storage: torch.UntypedStorage, start: int, place: _Place) -> Tensor:
     if place.stop == place.start:
-        return torch.empty(place.shape, dtype=place.dtype)
+        return torch.empty(place.shape, dtype=place.dtype, device="cpu")
     own = storage[start + place.start : start + place.stop]
-    return torch.empty(0, dtype=place.dtype).set_(own).view(place.shape)
+    return torch.empty(0, dtype=place.dtype, device="cpu").set_(own).view(place.shape)
 
 
 # Writing.

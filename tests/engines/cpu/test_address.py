@@ -165,7 +165,7 @@ def test_a_captured_number_of_another_device(of: Callable[[], Tensor]) -> None:
 def test_what_goes_to_disk(tmp_path: Path) -> None:
     given = {"negated": negated(X), "zero": OTHER["zero"](), "usual": X}
     write_tensors(tmp_path / "tensors", given)
-    kept = read_tensors(tmp_path / "tensors")
+    kept = read_tensors(tmp_path / "tensors", (tmp_path / "tensors").stat().st_size).tensors
     assert torch.equal(kept["negated"], X)
     assert torch.equal(kept["usual"], X)
     assert not kept["zero"].any()
