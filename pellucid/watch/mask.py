@@ -1,7 +1,7 @@
 """The mask that transformers asks for, kept as the function that it is instead of queries x keys numbers.
 
 A MaskRule is what the library's mask function is called with. A LazyMask carries it through the model to the attention
-function: a bool tensor of the right shape, of one byte, that becomes the whole mask if the model computes with it.
+function: a tensor of the right shape, of one number, that becomes the whole mask if the model computes with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class MaskRule:
         k_len: keys, the first at position `k_start`, as many as any query may look at.
         given_k_len: keys that the model will bring; a static cache brings empty ones at the end.
         padding: bool [batch, positions], True at tokens, or None if all are.
-        materialise: the library's own way to the whole mask [batch, 1, q_len, given_k_len].
+        materialise: the library's own way to the whole mask, bool [batch, 1, q_len, given_k_len].
+        dtype: of the mask that the model expects, bool or that of the numbers that are added to the scores.
 
     """
 
@@ -46,6 +47,7 @@ class MaskRule:
     padding: Tensor | None
     device: torch.device
     materialise: Callable[[], Tensor]
+    dtype: torch.dtype = torch.bool
 
     @cached_property
     def by_position(self) -> Expression:
@@ -92,6 +94,13 @@ class MaskRule:
     def dense(self) -> Tensor:
         """The whole mask, bool [batch, 1, q_len, given_k_len]."""
         return self.materialise()
+
+    def given(self, dtype: torch.dtype) -> Tensor:
+        """The whole mask in a dtype: bool, or 0 where a key is allowed and the lowest number where it is not."""
+        allowed = self.dense()
+        if dtype == torch.bool:
+            return allowed
+        return torch.zeros((), dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
     @cached_property
     def padded_keys(self) -> Tensor | None:
@@ -150,7 +159,7 @@ _NOTHING_TO_DO = {Tensor.contiguous, Tensor.clone, Tensor.detach}
 
 
 class LazyMask(Tensor):
-    """A bool mask [batch, 1, q_len, k_len] that is not there until something computes with it."""
+    """A mask [batch, 1, q_len, k_len] that is not there until something computes with it."""
 
     rule: MaskRule
 
@@ -158,7 +167,7 @@ class LazyMask(Tensor):
     def of(rule: MaskRule) -> LazyMask:
         """The mask that a rule describes."""
         shape = (rule.batch, 1, rule.q_len, rule.given_k_len)
-        lazy = torch.ones((), dtype=torch.bool, device=rule.device).expand(shape).as_subclass(LazyMask)
+        lazy = torch.ones((), dtype=rule.dtype, device=rule.device).expand(shape).as_subclass(LazyMask)
         lazy.rule = rule
         return lazy
 
@@ -185,7 +194,7 @@ def _keeps(mask: Tensor, *args: Any, **kwargs: Any) -> bool:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, LazyMask):
-        return value.rule.dense()
+        return value.rule.given(value.rule.dtype)
     if isinstance(value, tuple | list):
         return type(value)(map(_whole, value)) if type(value) in (tuple, list) else value
     return value

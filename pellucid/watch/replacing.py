@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pellucid.watch import transformers_models
+from pellucid.watch.called import own_class, set_class
 from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.kept_memory import kept
@@ -69,8 +70,10 @@ def restore(model: Model) -> Model:
 def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
     transformers_models.register()
     before = transformers_models.replace_settings(model)
+    transformers_models.note_settings(model, before)
 
     def set_back() -> None:
+        transformers_models.forget_settings(model)
         for config, setting in before:
             setattr(config, transformers_models.SETTING, setting)
 
@@ -100,8 +103,7 @@ def _call_inside(model: nn.Module, *contexts: Context) -> None:
 
     By a subclass of the model's class: hooks of a module are not run where Ctrl-C ends its forward.
     """
-    # A module may hand what is set on to another one; its class it may not.
-    object.__setattr__(model, "__class__", _calling_inside(type(model), contexts))
+    set_class(model, _calling_inside(own_class(model), contexts))
 
 
 def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> type[nn.Module]:
@@ -135,9 +137,9 @@ def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
 
 def _call_as_before(model: nn.Module) -> None:
     """Undo `_call_inside`, unless somebody has replaced the class since."""
-    before = type(model).__dict__.get("_before_pellucid")
+    before = own_class(model).__dict__.get("_before_pellucid")
     if before is not None:
-        object.__setattr__(model, "__class__", before)
+        set_class(model, before)
 
 
 @contextmanager

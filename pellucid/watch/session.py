@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Seen(NamedTuple):
     observation: Observation | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """The state of one watched run."""
 
@@ -51,6 +52,8 @@ class Session:
     tokens: TokenIds = field(default_factory=TokenIds)
     captured: Counter[str] = field(default_factory=Counter)  # calls of each module
     refused: dict[str, str] = field(default_factory=dict)
+    capture: Callable[[], AbstractContextManager[Any]] = nullcontext  # what sees the functions of a running module
+    turn: threading.RLock = field(default_factory=threading.RLock)  # had by the one context that runs the model
     generating: int = 0
     stored: frozenset[str] = frozenset()  # layers that `on_layer` has from an earlier run: they are not read again
     _handed: set[str] = field(default_factory=set)
@@ -62,6 +65,15 @@ class Session:
     _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
     _beside: Beside = field(default_factory=Beside)
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note that a module's forward begins."""
+        self.modules.begin(module)
+        self.tokens.begin(module, args)
+
+    def end_of_generation(self) -> None:
+        """Note that a `generate` has returned."""
+        self.generating -= 1
 
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,20 +12,14 @@ from torch import Tensor, nn
 class TokenIds:
     """The ids of the sequence that the model is at, [batch, length], grown step by step in generation."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Iterable[nn.Module] = ()) -> None:
+        self.tables = list(tables)  # the embeddings of tokens
         self.ids: Tensor | None = None
         self._new: Tensor | None = None
 
-    @contextmanager
-    def following(self, model: nn.Module) -> Iterator[None]:
-        """Listen to the model's embeddings of tokens, by hooks that are gone afterwards."""
-        with ExitStack() as hooks:
-            for module in _word_embeddings(model):
-                hooks.callback(module.register_forward_pre_hook(self._seen).remove)
-            yield
-
-    def _seen(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        ids = args[0] if args else None
+    def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Take the ids that an embedding is called with."""
+        ids = args[0] if args and any(module is table for table in self.tables) else None
         if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
             self._new = ids.detach()
 
@@ -43,7 +36,7 @@ class TokenIds:
         return known if known is not None and known.shape == (batch, start + q_len) else None
 
 
-def _word_embeddings(model: nn.Module) -> list[nn.Module]:
+def word_embeddings(model: nn.Module) -> list[nn.Module]:
     """The embeddings with the largest table, or with as many entries as the model's vocabulary."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     if not tables:

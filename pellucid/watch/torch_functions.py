@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxOutput, noop_mask
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
-from torch.overrides import TorchFunctionMode
 
 from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
 from pellucid.watch import flex
-from pellucid.watch.attending import attend, refuse, running_module, sessions_of
+from pellucid.watch.attending import attend, is_attending, refuse, running_module, sessions_of
 from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
+from pellucid.watch.modes import StackedMode
 from pellucid.watch.multihead import multi_head_attention_forward
 
 NOBODY = nn.Identity()  # attends where nobody watches
 BY_HAND = ByHand()  # one for all modes of a thread: each of them is told of the same calls
 
 
-class Capture(TorchFunctionMode):
+class Capture(StackedMode):
     """Hands calls of attention to whoever watches the module that is running; all else runs as it is.
 
     What torch.compile traces stays as it is.
@@ -42,6 +42,8 @@ class Capture(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if is_attending() or not self.is_open:
+            return func(*args, **(kwargs or {}))
         handler = None if torch.compiler.is_compiling() else HANDLERS.get(func)
         module = None if handler is None else running_module()
         if module is None:  # asked like this because a module may have a length, which may be 0
@@ -54,7 +56,7 @@ class Capture(TorchFunctionMode):
         return handler(module, *args, **(kwargs or {}))
 
     def __exit__(self, *exception: Any) -> None:
-        BY_HAND.forget_all()
+        BY_HAND.forget_all()  # of this thread
         super().__exit__(*exception)
 
 

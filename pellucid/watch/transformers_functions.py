@@ -5,67 +5,130 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pellucid import graph
-from pellucid.watch.attending import attend, refuse, sessions_of
+from pellucid.watch.attending import attend, beside, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, call_of
+
+NAME = "pellucid"
+INSTEAD_OF = "_pellucid_instead_of"  # of an accelerated module: the name of the function that it would call
+
+
+class Own(NamedTuple):
+    """What a module calls for its attention where nobody looks on."""
+
+    name: str
+    function: Callable[..., tuple[Tensor, Any]]
 
 
 def attention_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, Any]:
-    """The library's attention function: output [batch, q_len, heads, value_dim], and an Observation if asked for.
+    """The library's attention function: output [batch, q_len, heads, value_dim], and what is asked of the weights.
 
+    That is an Observation for a model that was set to this function by its name, else what the model's own gives.
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
     """
-    observed = bool(arguments.get("output_attentions")) or _is_collected()
     if torch.compiler.is_compiling():
-        if observed:  # outside of the graph
+        if _is_observed(arguments):  # outside of the graph
             return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
         call = call_of(module, query, key, value, attention_mask, **arguments)
         return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
+    return led_forward(instead_of(module), module, query, key, value, attention_mask, **arguments)
+
+
+def led_forward(
+    own: Own | None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **arguments: Any,
+) -> tuple[Tensor, Any]:
+    """The same in the place of a function of the module's own, which does what would not be the same by Pellucid."""
+    asked = (module, query, key, value, attention_mask)
+    observed = _is_observed(arguments)
+    if own is not None and (observed or (arguments.get("dropout") and sessions_of(module))):
+        return beside(module, partial(_by_own, own, *asked, arguments), partial(call_of, *asked, **arguments))
     try:
-        call = call_of(module, query, key, value, attention_mask, **arguments)
+        call = call_of(*asked, **arguments)
     except UnknownArgumentError as error:
-        return _as_the_library(module, error, query, key, value, attention_mask, arguments)
+        return _as_the_library(own or _eager(*asked, error, arguments), error, *asked, arguments)
     seen = attend(module, call, observe=observed)
     return seen.output.transpose(1, 2).contiguous(), seen.observation if observed else None
 
 
-def _is_collected() -> bool:
-    """Whether the library is collecting attentions in this forward."""
+def _is_observed(arguments: dict[str, Any]) -> bool:
+    """Whether somebody asks for the weights, or the library is collecting attentions in this forward."""
+    if arguments.get("output_attentions"):
+        return True
     capturing: Any = sys.modules.get("transformers.utils.output_capturing")
     collected: Any = capturing._active_collector.get() if capturing is not None else None
     return bool(collected) and any("attentions" in key for key in collected)
 
 
-def _as_the_library(
+def instead_of(module: nn.Module) -> Own | None:
+    """What an accelerated module would call; None for one that was set to Pellucid by its name."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = getattr(module, INSTEAD_OF, NAME)
+    if name == NAME:
+        return None
+    return Own(name, ALL_ATTENTION_FUNCTIONS.get_interface(name, _eager_of(module)))
+
+
+def _eager_of(module: nn.Module) -> Any:
+    return getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+
+
+def _by_own(
+    own: Own,
     module: nn.Module,
-    error: UnknownArgumentError,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
     arguments: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    """What the model's own eager function gives for a call that is not understood, and a warning."""
-    name = type(module).__name__
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    """What a function of the library or of the model gives, with the mask as it takes it."""
+    if isinstance(mask, LazyMask):
+        mask = mask.rule.given(torch.bool if own.name == "sdpa" else query.dtype)
+    elif mask is not None and mask.dtype == torch.bool and own.name != "sdpa":
+        mask = query.new_zeros(()).masked_fill(~mask, torch.finfo(query.dtype).min)
+    return own.function(module, query, key, value, mask, **arguments)
+
+
+def _eager(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    error: UnknownArgumentError,
+    arguments: dict[str, Any],
+) -> Own:
+    """The eager function in a module's file, for a module whose own function is not known."""
+    eager = _eager_of(module)
     unsaid = mask is None and query.shape[2] > 1 and getattr(module, "is_causal", False)  # what eager takes from a mask
     if eager is None or unsaid or any(arguments.get(essential) is not None for essential in ESSENTIAL):
-        raise UnknownArgumentError(f"{name} cannot be computed by Pellucid. {error}") from None
+        raise UnknownArgumentError(f"{type(module).__name__} cannot be computed by Pellucid. {error}") from None
+    return Own("eager", eager)
+
+
+def _as_the_library(own: Own, error: UnknownArgumentError, module: nn.Module, *asked: Any) -> tuple[Tensor, Any]:
+    """What a function of the library or of the model gives for a call that is not understood, and a warning."""
+    name = type(module).__name__
     refuse(module, f"{name} passes {error}")
     if not sessions_of(module):
-        warnings.warn(f"{name} is computed by the model's own eager function. It passes {error}", stacklevel=3)
-    allowed = mask.rule.dense() if isinstance(mask, LazyMask) else mask
-    if allowed is not None and allowed.dtype == torch.bool:
-        mask = query.new_zeros(()).masked_fill(~allowed, torch.finfo(query.dtype).min)
-    return eager(module, query, key, value, mask, **arguments)
+        warnings.warn(f"{name} is computed by the model's own {own.name} function. It passes {error}", stacklevel=4)
+    return unseen(partial(_by_own, own, module, *asked))
 
 
 def mask_function(
@@ -78,9 +141,13 @@ def mask_function(
     attention_mask: Tensor | None = None,
     allow_is_bidirectional_skip: bool = False,
     device: torch.device | str = "cpu",
+    form: torch.dtype = torch.bool,
     **options: Any,
 ) -> Tensor | None:
-    """The library's mask function: the mask as a function, carried by a LazyMask; None where every key is allowed."""
+    """The library's mask function: the mask as a function, carried by a LazyMask; None where every key is allowed.
+
+    `form` is the dtype that the model expects of it.
+    """
     from transformers import masking_utils
 
     function = masking_utils.causal_mask_function if mask_function is None else mask_function
@@ -104,6 +171,7 @@ def mask_function(
         padding=_padding(attention_mask, int(kv_offset) + k_len),
         device=torch.device(device),
         materialise=lambda: _whole_mask(options | asked),
+        dtype=form,
     )
     full = rule.padding is None and function is masking_utils.bidirectional_mask_function
     return None if full and allow_is_bidirectional_skip else LazyMask.of(rule)

@@ -1,8 +1,8 @@
-"""Attention of models of the transformers library: its two registries, by a name of our own or in the place of "sdpa".
+"""Attention of models of the transformers library: its two registries, by a name of our own or in others' places.
 
 At every call the library asks a registry for an attention function, and another for the mask function of that name.
-A name of our own serves nearly all models. Those whose code asks whether the name is "sdpa" keep it, and we stand in
-for the function behind it, for the modules watched.
+For a model that is watched we stand in for the functions behind the names that it has, in the context that watches. An
+accelerated model has a name of our own, but where its code asks whether the name is "sdpa".
 """
 
 from __future__ import annotations
@@ -10,18 +10,28 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from pellucid.watch.transformers_functions import attention_forward, mask_function
+from pellucid.watch.attending import is_attending
+from pellucid.watch.contexts import Counted, Opened
+from pellucid.watch.transformers_functions import (
+    INSTEAD_OF,
+    NAME,
+    Own,
+    attention_forward,
+    instead_of,
+    led_forward,
+    mask_function,
+)
 
-NAME = "pellucid"
+LED = ("eager", "sdpa", "flex_attention")  # what is stood in for; "eager" is in each model's own file
 SDPA_ASKED_FOR = re.compile(r"_attn_implementation\s*(?:==|!=|in\b|not in\b)[^\n]*[\"']sdpa[\"']")
 SETTING = "_attn_implementation_internal"
 
@@ -29,10 +39,6 @@ SETTING = "_attn_implementation_internal"
 def is_transformers(model: nn.Module) -> bool:
     """Whether a model has modules that ask the library's registry."""
     return "transformers" in sys.modules and next(_users(model), None) is not None
-
-
-_registration = threading.Lock()
-_standing_in: list[_Standin] = []
 
 
 def register() -> None:
@@ -46,29 +52,48 @@ def register() -> None:
 
 @contextmanager
 def installed(model: nn.Module) -> Iterator[None]:
-    """Let a model's attention run through `attention_forward` inside the `with`; as before afterwards."""
+    """Let a model's attention run through Pellucid inside the `with`, in this context.
+
+    Its configuration stays as it is, but for implementations that are asked for in another way, as flash attention is.
+    """
     register()
-    settings = replace_settings(model)
+    settings = replace_settings(model, _is_of_another_kind)
     try:
-        with standing_in(model) if any(getattr(c, SETTING) == "sdpa" for c in _configs(model)) else _nothing():
+        with standing_in(model, *LED):
             yield
     finally:
         for config, setting in settings:
             setattr(config, SETTING, setting)
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _is_of_another_kind(name: str | None) -> bool:
+    return name not in (None, NAME, *LED)
 
 
-def replace_settings(model: nn.Module) -> list[tuple[Any, str | None]]:
+def replace_settings(
+    model: nn.Module, chosen: Callable[[str | None], bool] = lambda name: True
+) -> list[tuple[Any, str | None]]:
     """Set the implementation of all parts of a model that can be set; what it was, to be set again."""
     before = []
     for config, branches in _configs_and_branches(model):
-        before.append((config, getattr(config, SETTING)))
-        setattr(config, SETTING, "sdpa" if branches else NAME)
+        name = getattr(config, SETTING)
+        if chosen(name):
+            before.append((config, name))
+            setattr(config, SETTING, "sdpa" if branches else NAME)
     return before
+
+
+def note_settings(model: nn.Module, before: list[tuple[Any, str | None]]) -> None:
+    """Let the modules of a model, and of its copies, know what they had before `replace_settings`."""
+    names = {id(config): name or "eager" for config, name in before}
+    for module in _users(model):
+        module.__dict__[INSTEAD_OF] = names[id(module.config)]
+
+
+def forget_settings(model: nn.Module) -> None:
+    """Undo `note_settings`."""
+    for module in model.modules():
+        module.__dict__.pop(INSTEAD_OF, None)
 
 
 def _configs(model: nn.Module) -> list[Any]:
@@ -108,69 +133,85 @@ def _may_be_sdpa(model: nn.Module, config: Any) -> bool:
     return all(owner._supports_sdpa for owner in owners)
 
 
-@contextmanager
-def standing_in(model: nn.Module | None) -> Iterator[None]:
-    """Stand in for the library's "sdpa", for the modules of a model, or for all if None."""
-    own = _Standin(model)
-    own.start()
-    try:
-        yield
-    finally:
-        own.stop()
-
-
 class _Standin:
-    """A function in the place of "sdpa" that serves the modules and configurations of one model, or all."""
+    """For whom Pellucid stands in: the modules and configurations of one model, or all; and for which names."""
 
-    def __init__(self, model: nn.Module | None) -> None:
+    def __init__(self, model: nn.Module | None, names: tuple[str, ...]) -> None:
+        self.names = names
         self.modules = None if model is None else {id(module) for module in model.modules()}
         self.configs = None if model is None else {id(config) for config in _configs(model)}
 
-    def start(self) -> None:
-        with _registration:
-            if not _standing_in:
-                _replace_sdpa()
-            _standing_in.append(self)
+    def serves(self, name: str, module: nn.Module) -> bool:
+        """Whether for a module that calls what has this name."""
+        return name in self.names and (self.modules is None or id(module) in self.modules)
 
-    def stop(self) -> None:
-        with _registration:
-            _standing_in.remove(self)
-            if not _standing_in:
-                _restore_sdpa()
+    def masks(self, name: str, config: Any) -> bool:
+        """Whether for the masks of a configuration that has this name."""
+        return name in self.names and (self.configs is None or id(config) in self.configs)
 
 
-_originals: dict[str, Callable[..., Any]] = {}
-_replaced: list[tuple[dict[str, Any], Callable[..., Any]]] = []
+_standins: Opened[_Standin] = Opened("standins")
 
 
-def _replace_sdpa() -> None:
+@contextmanager
+def standing_in(model: nn.Module | None, *names: str) -> Iterator[None]:
+    """Stand in for functions of the library, for the modules of a model, or for all if None; in this context.
+
+    Args:
+        model: whose modules are served.
+        names: of the functions, of LED; "sdpa" if none is given.
+
+    """
+    with REPLACED.made(), _standins.holding(_Standin(model, names or ("sdpa",))):
+        yield
+
+
+def _replace() -> Callable[[], None]:
+    """Put functions that ask who is served in the place of the library's; what puts those back."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    registries: list[tuple[str, Any, Any]] = [
-        ("attention", ALL_ATTENTION_FUNCTIONS, _sdpa_attention),
-        ("mask", ALL_MASK_ATTENTION_FUNCTIONS, _sdpa_mask),
-    ]
-    for name, registry, ours in registries:
-        _originals[name] = registry["sdpa"]
+    replaced: list[tuple[Any, str, Any]] = []
+    registries: list[tuple[Any, Any]] = [(ALL_ATTENTION_FUNCTIONS, _attention), (ALL_MASK_ATTENTION_FUNCTIONS, _mask)]
+    for registry, ours in registries:
         for mapping in (registry._global_mapping, registry._local_mapping):
-            if "sdpa" in mapping:
-                _replaced.append((mapping, mapping["sdpa"]))
-                mapping["sdpa"] = ours
+            for name in LED:
+                if name in mapping:
+                    replaced.append((mapping, name, mapping[name]))
+                    mapping[name] = partial(ours, Own(name, mapping[name]))
+    kind: Any = type(ALL_ATTENTION_FUNCTIONS)
+    get_interface = kind.get_interface
+
+    def led_interface(self: Any, attn_implementation: Any, default: Any) -> Any:
+        found = get_interface(self, attn_implementation, default)
+        return partial(_attention, Own("eager", default)) if found is default and default is not None else found
+
+    kind.get_interface = led_interface
+
+    def put_back() -> None:
+        kind.get_interface = get_interface
+        for mapping, name, original in replaced:
+            mapping[name] = original
+
+    return put_back
 
 
-def _restore_sdpa() -> None:
-    while _replaced:
-        mapping, original = _replaced.pop()
-        mapping["sdpa"] = original
+REPLACED = Counted(_replace)
 
 
-def _sdpa_attention(module: nn.Module, *tensors: Any, **arguments: Any) -> tuple[Tensor, Any]:
-    serves = any(own.modules is None or id(module) in own.modules for own in _standing_in)
-    return (attention_forward if serves else _originals["attention"])(module, *tensors, **arguments)
+def _attention(own: Own, module: nn.Module, *tensors: Any, **arguments: Any) -> tuple[Tensor, Any]:
+    if torch.compiler.is_compiling() or is_attending():
+        return own.function(module, *tensors, **arguments)
+    if any(standin.serves(own.name, module) for standin in _standins.here()):
+        return led_forward(instead_of(module) or own, module, *tensors, **arguments)
+    return own.function(module, *tensors, **arguments)
 
 
-def _sdpa_mask(*args: Any, **arguments: Any) -> Tensor | None:
+def _mask(own: Own, *args: Any, **arguments: Any) -> Any:
+    if torch.compiler.is_compiling():
+        return own.function(*args, **arguments)
     config = arguments.get("config")
-    serves = any(own.configs is None or id(config) in own.configs for own in _standing_in)
-    return (mask_function if serves else _originals["mask"])(*args, **arguments)
+    if any(standin.masks(own.name, config) for standin in _standins.here()):
+        form = arguments.get("dtype", torch.float32) if own.name == "eager" else torch.bool
+        return mask_function(*args, **(arguments | {"form": form}))
+    return own.function(*args, **arguments)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,12 +14,15 @@ from torch import nn
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import watching
+from pellucid.watch.called import led
 from pellucid.watch.choice import Chosen
+from pellucid.watch.contexts import Counted
 from pellucid.watch.flex import flex_captured
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
 from pellucid.watch.record import Layer, OnLayer, Record, Span
 from pellucid.watch.session import Session
+from pellucid.watch.tokens import TokenIds, word_embeddings
 from pellucid.watch.told import told
 from pellucid.watch.torch_functions import Capture
 
@@ -186,42 +189,24 @@ def _written(writer: RecordWriter, on_layer: OnLayer | None, stored: frozenset[s
 @contextmanager
 def _captured(model: nn.Module, session: Session) -> Iterator[None]:
     """Every way in which the model may attend, led to the session."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    session.tokens = TokenIds(word_embeddings(model))
+    session.capture = Capture
     with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # what was compiled runs as it is written
+        stack.enter_context(RUN_AS_WRITTEN.made())
         stack.enter_context(watching(session))
-        stack.enter_context(session.modules.following())
-        stack.enter_context(session.tokens.following(model))
-        stack.enter_context(_generation_noted(model, session))
+        stack.enter_context(led([*session.modules.followed(), *session.tokens.tables]))
         if transformers_models.is_transformers(model):
             stack.enter_context(transformers_models.installed(model))
         stack.enter_context(flex_captured(model))
-        stack.enter_context(Capture())
         yield
 
 
-@contextmanager
-def _generation_noted(model: nn.Module, session: Session) -> Iterator[None]:
-    """Let the session know while the model's `generate` runs: a layer is complete only after it."""
-    generate: Callable[..., Any] | None = getattr(model, "generate", None)
-    if generate is None or "generate" in vars(model):
-        yield
-        return
+def _force_eager() -> Callable[[], object]:
+    stance = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
 
-    def noted(*args: Any, **options: Any) -> Any:
-        session.generating += 1
-        try:
-            return generate(*args, **options)
-        finally:
-            session.generating -= 1
 
-    model.__dict__["generate"] = noted
-    try:
-        yield
-    finally:
-        model.__dict__.pop("generate", None)
+RUN_AS_WRITTEN = Counted(_force_eager)  # what torch.compile has compiled, in all threads: torch knows no other way
 
 
 def _report(session: Session, model: nn.Module) -> None:

@@ -1,0 +1,110 @@
+"""Calls of a watched model's modules, led through whoever watches them.
+
+By a subclass of each module's class rather than by hooks: it runs also where Ctrl-C ends a forward, torch's own modules
+stay on the paths that hooks turn off, and no copy of a module has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import nn
+
+from pellucid.watch.attending import called, generating
+
+_lock = threading.RLock()
+_watchers: Counter[int] = Counter()  # of each module, by its id
+_kinds: WeakKeyDictionary[type[nn.Module], Any] = WeakKeyDictionary()  # a class: its subclass that is led, weakly
+
+
+@contextmanager
+def led(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let calls of modules go through `attending.called` inside the `with`; they are of their own class afterwards."""
+    own = list(modules)
+    for module in own:
+        _take(module)
+    try:
+        yield
+    finally:
+        for module in own:
+            _release(module)
+
+
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a module has whether it is watched or not."""
+    kind = type(module)
+    return kind.__dict__.get("_unwatched", kind)
+
+
+def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Give a module a class of its own, watched or not."""
+    with _lock:
+        _set(module, _led(kind) if _watchers[id(module)] else kind)
+
+
+def _take(module: nn.Module) -> None:
+    with _lock:
+        if not _watchers[id(module)]:
+            _set(module, _led(type(module)))
+        _watchers[id(module)] += 1
+
+
+def _release(module: nn.Module) -> None:
+    with _lock:
+        _watchers[id(module)] -= 1
+        if not _watchers[id(module)]:
+            del _watchers[id(module)]
+            _set(module, own_class(module))
+
+
+def _set(module: nn.Module, kind: type[nn.Module]) -> None:
+    # Past what a class may say of setting attributes, and past `__class__` of a class that is led.
+    object.__dict__["__class__"].__set__(module, kind)
+
+
+def _led(kind: type[nn.Module]) -> type[nn.Module]:
+    known = _kinds.get(kind)
+    found = known() if known is not None else None
+    if found is None:
+        found = _subclass(kind)
+        _kinds[kind] = ref(found)
+    return found
+
+
+def _subclass(own: type[nn.Module]) -> type[nn.Module]:
+    """A class whose modules are led. They say that they are of their own class, and copies of them are."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return own.__call__(self, *args, **kwargs)
+        return called(self, own.__call__, args, kwargs)
+
+    def reduced(self: Any, protocol: Any) -> Any:
+        found: Any = own.__reduce_ex__(self, protocol)
+        if not isinstance(found, tuple):
+            return found
+        return (found[0], tuple(own if value is type(self) else value for value in found[1]), *found[2:])
+
+    names: dict[str, Any] = {name: own.__dict__[name] for name in ("__module__", "__doc__") if name in own.__dict__}
+    names |= {"__qualname__": own.__qualname__, "_unwatched": own, "__class__": property(lambda self: own)}
+    names |= {"__call__": call, "__reduce_ex__": reduced}
+    generate: Any = getattr(own, "generate", None)
+    if callable(generate):
+        names["generate"] = _generate(generate)
+    return type(own.__name__, (own,), names)
+
+
+def _generate(own: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(own)
+    def generate(self: Any, *args: Any, **options: Any) -> Any:
+        with generating(self):
+            return own(self, *args, **options)
+
+    return generate
