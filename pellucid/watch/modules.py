@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -86,12 +85,4 @@ def _reason(module: nn.Module) -> str:
     kind = type(module).__name__
     if any(word in kind.lower() for word in NO_MATRIX):
         return f"{kind} is not softmax attention: it has no matrix of weights"
-    if _was_set_to_eager(module):
-        return f"{kind} was set to eager attention while it was watched, and changes its weights after their softmax"
     return f"{kind} computes its weights itself, without a function of attention that could be observed"
-
-
-def _was_set_to_eager(module: nn.Module) -> bool:
-    """Whether a module that asks transformers' registry has been told since not to."""
-    asks = hasattr(sys.modules.get(type(module).__module__), "ALL_ATTENTION_FUNCTIONS")
-    return asks and getattr(getattr(module, "config", None), "_attn_implementation", None) == "eager"

@@ -71,11 +71,13 @@ def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
     transformers_models.register()
     before = transformers_models.replace_settings(model)
     transformers_models.note_settings(model, before)
+    transformers_models.settle(model)
 
     def set_back() -> None:
         transformers_models.forget_settings(model)
         for config, setting in before:
             setattr(config, transformers_models.SETTING, setting)
+        transformers_models.settle(model)
 
     growing = model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
     by_name = any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
 from pellucid.watch import flex
-from pellucid.watch.attending import attend, is_attending, refuse, running_module, sessions_of
+from pellucid.watch.attending import attend, beside, is_attending, refuse, running_module, sessions_of
 from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
 from pellucid.watch.modes import StackedMode
@@ -71,15 +72,19 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What torch.nn.functional.scaled_dot_product_attention gives."""
+    """What torch.nn.functional.scaled_dot_product_attention gives; where it drops weights for who watches, by torch."""
+    asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    own = partial(
+        torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
+        enable_gqa=enable_gqa,
+    )  # fmt: skip
+    if dropout_p and sessions_of(module):
+        return beside(module, own, partial(_call, *asked))
     try:
-        return _attended(module, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return _attended(module, *asked)
     except (TypeError, ValueError, TraceError) as error:
         refuse(module, f"its call is not one that Pellucid computes: {error}")
-        return torch_sdpa(
-            query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
-            enable_gqa=enable_gqa,
-        )  # fmt: skip
+        return own()
 
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
@@ -89,12 +94,17 @@ def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
 
 def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
     """What pellucid.observe gives: the model's own observation, beside that of whoever watches."""
-    _attended(module, *args, **arguments)
-    return functional.observe(*args, readouts=readouts, **arguments)
+    own = partial(functional.observe, *args, readouts=readouts, **arguments)
+    return beside(module, own, partial(_call, *args, **arguments))
 
 
-def _attended(
-    module: nn.Module,
+def _attended(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
+    call, batch, shaped = _described(*args, **arguments)
+    output = attend(module, call).output
+    return shaped(output.reshape(*batch, *output.shape[1:]))
+
+
+def _described(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -107,15 +117,22 @@ def _attended(
     score_mod: Any = None,
     mask_mod: Any = None,
     sinks: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
+    """The call, its batch dimensions, and what gives its output their shape."""
     problem, shaped = functional.describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
     call = of_problem(problem)
     if attn_mask is not None:
         _note_padding(call, attn_mask)
-    output = attend(module, call).output
-    return shaped(output.reshape(*problem.batch, *output.shape[1:]))
+    return call, problem.batch, shaped
+
+
+def _call(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any, dropout_p: Any, *others: Any, **arguments: Any
+) -> Call:
+    """A call as it is read: without dropout, which would draw a seed."""
+    return _described(query, key, value, attn_mask, 0.0, *others, **arguments)[0]
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:

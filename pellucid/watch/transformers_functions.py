@@ -35,8 +35,9 @@ def attention_forward(
     That is an Observation for a model that was set to this function by its name, else what the model's own gives.
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
     """
-    if torch.compiler.is_compiling():
-        if _is_observed(arguments):  # outside of the graph
+    observed = _is_observed(arguments)
+    if torch.compiler.is_compiling():  # asked after a place where the graph may break
+        if observed:
             return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
         call = call_of(module, query, key, value, attention_mask, **arguments)
         return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -54,20 +55,49 @@ def register() -> None:
 def installed(model: nn.Module) -> Iterator[None]:
     """Let a model's attention run through Pellucid inside the `with`, in this context.
 
-    Its configuration stays as it is, but for implementations that are asked for in another way, as flash attention is.
+    Its configuration stays as it is, but for implementations that are asked for in another way, as flash attention is;
+    what anybody sets meanwhile is set back.
     """
     register()
-    settings = replace_settings(model, _is_of_another_kind)
-    try:
-        with standing_in(model, *LED):
-            yield
-    finally:
-        for config, setting in settings:
-            setattr(config, SETTING, setting)
+    with _kept_settings(model), standing_in(model, *LED):
+        replace_settings(model, _is_of_another_kind)
+        yield
 
 
 def _is_of_another_kind(name: str | None) -> bool:
     return name not in (None, NAME, *LED)
+
+
+_settings_lock = threading.RLock()
+_settings: dict[int, tuple[int, Any, str | None]] = {}  # of each configuration that is watched: by how many, and before
+
+
+@contextmanager
+def _kept_settings(model: nn.Module) -> Iterator[None]:
+    """Set a model's implementations back to what they were before the first watched it, when the last leaves."""
+    configs = _configs(model)
+    with _settings_lock:
+        for config in configs:
+            users, _, before = _settings.get(id(config), (0, config, getattr(config, SETTING)))
+            _settings[id(config)] = (users + 1, config, before)
+    try:
+        yield
+    finally:
+        with _settings_lock:
+            for config in configs:
+                users, _, before = _settings.pop(id(config))
+                if users > 1:
+                    _settings[id(config)] = (users - 1, config, before)
+                else:
+                    setattr(config, SETTING, before)
+
+
+def settle(model: nn.Module) -> None:
+    """Let a model's implementations stay as they are set now, also where somebody watches it."""
+    with _settings_lock:
+        for config in _configs(model):
+            if id(config) in _settings:
+                _settings[id(config)] = (_settings[id(config)][0], config, getattr(config, SETTING))
 
 
 def replace_settings(
