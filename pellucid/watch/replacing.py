@@ -17,7 +17,7 @@ from pellucid.watch.called import own_class, set_class
 from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.kept_memory import kept
-from pellucid.watch.row_linear import leave_rows, take_rows
+from pellucid.watch.parts import leave_parts, take_parts
 from pellucid.watch.torch_functions import Capture
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -51,7 +51,7 @@ def accelerate(model: Model) -> Model:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
     if model not in _undo:
-        take_rows(model)
+        take_parts(model)
         attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
         _undo[model] = attention(model)
     return model
@@ -63,7 +63,7 @@ def restore(model: Model) -> Model:
         for undo in _undo.pop(model):
             undo()
         _call_as_before(model)
-        leave_rows(model)
+        leave_parts(model)
     return model
 
 
