@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from pellucid.language import TraceError
 from pellucid.readouts import Entropy, LogSumExp, MaxScore
 from pellucid.watch import reading
 from pellucid.watch.call import Call
 from pellucid.watch.contexts import Opened
+from pellucid.watch.members import is_inside, members
 from pellucid.watch.modes import lifted
 from pellucid.watch.packed import packed_apart
 from pellucid.watch.session import Seen, Session, observation
@@ -143,7 +145,8 @@ def beside(module: nn.Module, own: Callable[[], T], described: Callable[[], Call
     if sessions_of(module):
         try:
             with torch.no_grad():
-                attend(module, replace(described(), dropout_p=0.0))
+                call = replace(described(), dropout_p=0.0)
+                unseen(lambda: _read_members(module, call) if is_inside(call) else _seen(module, call, False))
         except (TypeError, ValueError, TraceError) as error:
             refuse(module, f"its call is not one that Pellucid computes: {error}")
     return output
@@ -169,10 +172,23 @@ def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
     sessions = sessions_of(module)
     if not sessions:
         return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
+    if is_inside(call):
+        _read_members(module, call)
+        return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
     for session in sessions[:-1]:
         session.see(module, call)
     seen = sessions[-1].see(module, call)
     return _observed(call) if observe and seen.observation is None else seen
+
+
+def _read_members(module: nn.Module, call: Call) -> None:
+    """Let all that watch read a call inside a transform of torch.func; of vmap's members, each is one of its own."""
+    try:
+        with temporarily_clear_interpreter_stack(), torch.no_grad():
+            for member in members(replace(call, dropout_p=0.0)):
+                _seen(module, member, False)
+    except ValueError as error:
+        refuse(module, str(error))
 
 
 def name_of(module: nn.Module) -> str:

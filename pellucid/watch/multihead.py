@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
+from pellucid.transformed import is_transformed
 from pellucid.watch.attending import attend, beside, sessions_of
 from pellucid.watch.call import Call
 
@@ -72,7 +73,7 @@ def multi_head_attention_forward(module: nn.Module, *args: Any, **kwargs: Any) -
     """
     asked = _Asked(*args, **kwargs)
     kept_weights = asked.need_weights and (asked.drops or asked.is_trained)
-    if kept_weights or (asked.drops and sessions_of(module)):
+    if kept_weights or (sessions_of(module) and (asked.drops or any(map(is_transformed, asked[:3])))):
         return beside(module, partial(torch_multi_head, *args, **kwargs), partial(_call, asked))
     seen = attend(module, _call(asked), observe=asked.need_weights)
     joined = seen.output.permute(2, 0, 1, 3).flatten(2)
@@ -174,4 +175,5 @@ def _padding(mask: Tensor | None, k_len: int) -> Tensor | None:
     if mask is None:
         return None
     padded = mask if mask.dtype == torch.bool else mask == -torch.inf
-    return functional.pad(padded, (0, k_len - padded.shape[1])) if bool(padded.any()) else None
+    known = is_transformed(padded) or bool(padded.any())
+    return functional.pad(padded, (0, k_len - padded.shape[1])) if known else None

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
 from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
+from pellucid.transformed import is_transformed
 from pellucid.watch import flex
 from pellucid.watch.attending import attend, beside, is_attending, refuse, running_module, sessions_of
 from pellucid.watch.by_hand import ByHand
@@ -72,13 +73,13 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What torch.nn.functional.scaled_dot_product_attention gives; where it drops weights for who watches, by torch."""
+    """What torch.nn.functional.scaled_dot_product_attention gives; with dropout or transforms by torch."""
     asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     own = partial(
         torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
         enable_gqa=enable_gqa,
     )  # fmt: skip
-    if dropout_p and sessions_of(module):
+    if sessions_of(module) and (dropout_p or any(map(is_transformed, asked[:3]))):
         return beside(module, own, partial(_call, *asked))
     try:
         return _attended(module, *asked)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import graph
+from pellucid.transformed import is_transformed
 from pellucid.watch.attending import attend, beside, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, call_of
@@ -56,7 +57,8 @@ def led_forward(
     """The same in the place of a function of the module's own, which does what would not be the same by Pellucid."""
     asked = (module, query, key, value, attention_mask)
     observed = _is_observed(arguments)
-    if own is not None and (observed or (arguments.get("dropout") and sessions_of(module))):
+    changed = arguments.get("dropout") or is_transformed(query)
+    if own is not None and (observed or (changed and sessions_of(module))):
         return beside(module, partial(_by_own, own, *asked, arguments), partial(call_of, *asked, **arguments))
     try:
         call = call_of(*asked, **arguments)

@@ -116,3 +116,70 @@ def test_rows_of_padding_are_what_torchs_encoder_makes_of_them(longest: int, how
         nn.TransformerEncoder,
         nn.TransformerEncoderLayer,
     ]
+
+
+def stacked(makers: int) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor], list[nn.Module]]:
+    torch.manual_seed(0)
+    members = [OfFunction(functional.scaled_dot_product_attention).eval() for _ in range(makers)]
+    return (members[0], *torch.func.stack_module_state(members), members)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:`torch.jit")  # torch's own, of SDPA
+@pytest.mark.parametrize("transform", ["plain", "grad"])
+def test_each_member_of_a_vmapped_ensemble_has_its_readings(transform: str) -> None:
+    base, parameters, buffers, members = stacked(3)
+    x = torch.randn(2, 7, 12)
+
+    def output(own: Any, state: Any) -> Tensor:
+        return torch.func.functional_call(base, (own, state), (x,))
+
+    def loss(own: Any, state: Any) -> Tensor:
+        return output(own, state).square().mean()
+
+    run = torch.func.vmap(output if transform == "plain" else torch.func.grad(loss))
+    expected = run(parameters, buffers)
+    with pellucid.watch(base) as record:
+        found = run(parameters, buffers)
+    assert torch.utils._pytree.tree_all(lambda pair: pair, torch.utils._pytree.tree_map(torch.equal, found, expected))
+    assert len(record) == 3
+    for layer, member in zip(record.values(), members, strict=True):
+        with pellucid.watch(member) as alone:
+            member(x)
+        (own,) = alone.values()
+        torch.testing.assert_close(layer.entropy, own.entropy, atol=1e-6, rtol=1e-6)
+        assert layer.entropy.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:`torch.jit")  # torch's own, of SDPA
+def test_gradients_and_tangents_of_functions_leave_plain_readings() -> None:
+    base, x = OfFunction(pellucid.attention).eval(), torch.randn(2, 7, 12)
+
+    def loss(x: Tensor) -> Tensor:
+        return base(x).square().mean()
+
+    for transform in (torch.func.grad(loss), lambda x: torch.func.jvp(loss, (x,), (torch.ones_like(x),))[1]):
+        expected = transform(x)
+        with pellucid.watch(base) as record, pellucid.watch(base, keep=True) as kept:
+            found = transform(x)
+        torch.testing.assert_close(found, expected)
+        with pellucid.watch(base) as plain:
+            base(x)
+        torch.testing.assert_close(record[0].entropy, plain[0].entropy)
+        assert kept[0].weights().shape == (2, 2, 7, 7)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:`torch.jit")  # torch's own, of SDPA
+def test_vmaps_in_a_vmap_are_listed() -> None:
+    base = nn.Sequential(OfFunction(functional.scaled_dot_product_attention)).eval().requires_grad_(False)
+    x = torch.randn(2, 3, 2, 5, 12)
+    expected = torch.func.vmap(torch.func.vmap(base))(x)
+
+    def watched() -> tuple[pellucid.Record, Tensor]:
+        with pellucid.watch(base) as record:
+            base(x[0, 0])
+            return record, torch.func.vmap(torch.func.vmap(base))(x)
+
+    with pytest.warns(UserWarning, match="0: it runs in torch.func.vmap inside another"):
+        record, found = watched()
+    assert torch.equal(found, expected)
+    assert record.layers == ["0"]
