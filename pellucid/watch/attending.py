@@ -42,11 +42,22 @@ class _Here(threading.local):
 
 _here = _Here()
 watching = _sessions.holding
+SWAPPED: Opened[object] = Opened("swapped")  # where Pellucid's operator is in the place of torch's, whoever watches
 
 
 def sessions_of(module: nn.Module) -> list[Session]:
     """The runs that watch a module in this context, the innermost last."""
     return [session for session in _sessions.here() if session.modules.name_of(module)]
+
+
+def keeps_own(module: nn.Module) -> bool:
+    """Whether somebody watches a module that computes by torch's operator where nobody does."""
+    return bool(sessions_of(module)) and not SWAPPED.here()
+
+
+def is_replayed() -> bool:
+    """Whether autograd may run this forward again, and compare what it saves, watched or not."""
+    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def running_module() -> nn.Module | None:

@@ -24,6 +24,13 @@ _watchers: Counter[int] = Counter()  # of each module, by its id
 _kinds: WeakKeyDictionary[type[nn.Module], Any] = WeakKeyDictionary()  # a class: its subclass that is led, weakly
 
 
+def subclass(own: type[nn.Module], names: dict[str, Any]) -> type[nn.Module]:
+    """A subclass under the name of a class, for modules of it; what the class does with its subclasses is not done."""
+    first = type("Unnoticed", (), {"__init_subclass__": classmethod(lambda cls, **options: None)})
+    kept = {name: own.__dict__[name] for name in ("__module__", "__doc__") if name in own.__dict__}
+    return type(own.__name__, (first, own), kept | {"__qualname__": own.__qualname__} | names)
+
+
 @contextmanager
 def led(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let calls of modules go through `attending.called` inside the `with`; they are of their own class afterwards."""
@@ -73,12 +80,12 @@ def _led(kind: type[nn.Module]) -> type[nn.Module]:
     known = _kinds.get(kind)
     found = known() if known is not None else None
     if found is None:
-        found = _subclass(kind)
+        found = _led_subclass(kind)
         _kinds[kind] = ref(found)
     return found
 
 
-def _subclass(own: type[nn.Module]) -> type[nn.Module]:
+def _led_subclass(own: type[nn.Module]) -> type[nn.Module]:
     """A class whose modules are led. They say that they are of their own class, and copies of them are."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -92,13 +99,12 @@ def _subclass(own: type[nn.Module]) -> type[nn.Module]:
             return found
         return (found[0], tuple(own if value is type(self) else value for value in found[1]), *found[2:])
 
-    names: dict[str, Any] = {name: own.__dict__[name] for name in ("__module__", "__doc__") if name in own.__dict__}
-    names |= {"__qualname__": own.__qualname__, "_unwatched": own, "__class__": property(lambda self: own)}
+    names: dict[str, Any] = {"_unwatched": own, "__class__": property(lambda self: own)}
     names |= {"__call__": call, "__reduce_ex__": reduced}
     generate: Any = getattr(own, "generate", None)
     if callable(generate):
         names["generate"] = _generate(generate)
-    return type(own.__name__, (own,), names)
+    return subclass(own, names)
 
 
 def _generate(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from pellucid.watch import transformers_models
-from pellucid.watch.called import own_class, set_class
+from pellucid.watch.attending import SWAPPED
+from pellucid.watch.called import own_class, set_class, subclass
 from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.kept_memory import kept
@@ -96,8 +97,10 @@ def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
     return [release]
 
 
-def _captured(model: nn.Module) -> Capture:
-    return Capture(also_unwatched=True)
+@contextmanager
+def _captured(model: nn.Module | None) -> Iterator[None]:
+    with SWAPPED.holding(model), Capture(also_unwatched=True):
+        yield
 
 
 def _call_inside(model: nn.Module, *contexts: Context) -> None:
@@ -127,9 +130,7 @@ def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> t
         as_usual = found[:2] == (copyreg.__newobj__, (type(self),))  # type: ignore[attr-defined]
         return (_made, (before, contexts), *found[2:]) if as_usual else found
 
-    names = {name: before.__dict__[name] for name in ("__module__", "__doc__") if name in before.__dict__}
-    names |= {"__qualname__": before.__qualname__, "_before_pellucid": before}
-    return type(before.__name__, (before,), names | {"__call__": call, "__reduce_ex__": reduced})
+    return subclass(before, {"_before_pellucid": before, "__call__": call, "__reduce_ex__": reduced})
 
 
 def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
@@ -162,5 +163,5 @@ def everywhere() -> Iterator[None]:
         if "transformers" in sys.modules:
             stack.enter_context(transformers_models.standing_in(None))
         stack.enter_context(flex_captured(None))
-        stack.enter_context(Capture(also_unwatched=True))
+        stack.enter_context(_captured(None))
         yield

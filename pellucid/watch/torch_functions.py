@@ -17,7 +17,16 @@ from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
 from pellucid.transformed import is_transformed
 from pellucid.watch import flex
-from pellucid.watch.attending import attend, beside, is_attending, refuse, running_module, sessions_of
+from pellucid.watch.attending import (
+    attend,
+    beside,
+    is_attending,
+    is_replayed,
+    keeps_own,
+    refuse,
+    running_module,
+    sessions_of,
+)
 from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
 from pellucid.watch.modes import StackedMode
@@ -73,13 +82,16 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What torch.nn.functional.scaled_dot_product_attention gives; with dropout or transforms by torch."""
+    """What torch.nn.functional.scaled_dot_product_attention gives.
+
+    For who watches, torch's own gives it with dropout, in a forward that may be run again, and in transforms.
+    """
     asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     own = partial(
         torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
         enable_gqa=enable_gqa,
     )  # fmt: skip
-    if sessions_of(module) and (dropout_p or any(map(is_transformed, asked[:3]))):
+    if keeps_own(module) and (dropout_p or is_replayed() or any(map(is_transformed, asked[:3]))):
         return beside(module, own, partial(_call, *asked))
     try:
         return _attended(module, *asked)

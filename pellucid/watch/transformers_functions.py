@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pellucid import graph
 from pellucid.transformed import is_transformed
-from pellucid.watch.attending import attend, beside, refuse, sessions_of, unseen
+from pellucid.watch.attending import attend, beside, is_replayed, keeps_own, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import ESSENTIAL, UnknownArgumentError, call_of
 
@@ -57,8 +57,7 @@ def led_forward(
     """The same in the place of a function of the module's own, which does what would not be the same by Pellucid."""
     asked = (module, query, key, value, attention_mask)
     observed = _is_observed(arguments)
-    changed = arguments.get("dropout") or is_transformed(query)
-    if own is not None and (observed or (changed and sessions_of(module))):
+    if own is not None and (observed or _keeps_own(own, module, query, arguments)):
         return beside(module, partial(_by_own, own, *asked, arguments), partial(call_of, *asked, **arguments))
     try:
         call = call_of(*asked, **arguments)
@@ -66,6 +65,18 @@ def led_forward(
         return _as_the_library(own or _eager(*asked, error, arguments), error, *asked, arguments)
     seen = attend(module, call, observe=observed)
     return seen.output.transpose(1, 2).contiguous(), seen.observation if observed else None
+
+
+def _keeps_own(own: Own, module: nn.Module, query: Tensor, arguments: dict[str, Any]) -> bool:
+    """Whether a module that is watched goes on with its own function.
+
+    An eager one gives its weights to whoever asks, hooks too; dropout and transforms are what they are there.
+    """
+    if hasattr(module, INSTEAD_OF):  # accelerated: Pellucid's is its own
+        return False
+    if own.name == "eager":
+        return bool(sessions_of(module))
+    return keeps_own(module) and bool(arguments.get("dropout") or is_replayed() or is_transformed(query))
 
 
 def _is_observed(arguments: dict[str, Any]) -> bool:

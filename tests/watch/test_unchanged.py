@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -183,3 +184,33 @@ def test_vmaps_in_a_vmap_are_listed() -> None:
         record, found = watched()
     assert torch.equal(found, expected)
     assert record.layers == ["0"]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = OfFunction(functional.scaled_dot_product_attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(self.block, x, use_reentrant=False)
+
+
+def checkpointed_llama() -> Any:
+    own = {"num_key_value_heads": 2, "vocab_size": 53, "use_cache": False}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, **own)).train()
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    ids = torch.randint(3, 53, (2, 7))
+    return model, lambda: model(ids).logits
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers"])
+def test_a_checkpointed_forward_may_be_run_again_once_the_watch_is_over(name: str) -> None:
+    torch.manual_seed(0)
+    model, run = of_torch(Checkpointed().eval()) if name == "torch" else checkpointed_llama()
+    expected = torch.autograd.grad(run().square().mean(), [*model.parameters()])
+    with pellucid.watch(model) as record:
+        loss = run().square().mean()
+    found = torch.autograd.grad(loss, [*model.parameters()])
+    torch.testing.assert_close(found, expected)
+    assert len(record) == (1 if name == "torch" else 2)
