@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -23,13 +24,14 @@ from pellucid.watch.torch_functions import Capture
 
 Model = TypeVar("Model", bound=nn.Module)
 Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
+_lock = threading.RLock()
 _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
 
 
 def accelerate(model: Model) -> Model:
     """The same model, whose attention from now on is computed by Pellucid; `pellucid.restore(model)` undoes it.
 
-    A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`, and a
+    A model of transformers gets the implementation "pellucid", but the weights that it had if they are asked for, and a
     DynamicCache that it is given grows in place instead of being copied at each step. Any other model has its calls of
     scaled_dot_product_attention, nn.MultiheadAttention and flex_attention led to Pellucid while its forward runs. In
     both a single row of bfloat16 or float32, as a step of a generation is, goes through each nn.Linear at the speed at
@@ -51,20 +53,22 @@ def accelerate(model: Model) -> Model:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
-    if model not in _undo:
-        take_parts(model)
-        attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
-        _undo[model] = attention(model)
+    with _lock:
+        if model not in _undo:
+            take_parts(model)
+            attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
+            _undo[model] = attention(model)
     return model
 
 
 def restore(model: Model) -> Model:
     """The same model, attending by its own means again as before `accelerate`."""
-    if model in _undo:
-        for undo in _undo.pop(model):
-            undo()
-        _call_as_before(model)
-        leave_parts(model)
+    with _lock:
+        if model in _undo:
+            for undo in _undo.pop(model):
+                undo()
+            _call_as_before(model)
+            leave_parts(model)
     return model
 
 
@@ -150,7 +154,7 @@ def everywhere() -> Iterator[None]:
     """Let Pellucid compute all softmax attention inside the `with`, of whatever model or function.
 
     Every call of scaled_dot_product_attention, nn.MultiheadAttention and flex_attention in this thread, and the "sdpa"
-    of transformers in every thread.
+    of transformers in this context.
 
     Example:
         >>> import torch, pellucid

@@ -49,10 +49,11 @@ def watch(
 ) -> Iterator[Record]:
     """A Record that fills while the model runs inside the `with`: what each of its attention modules does.
 
-    The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
-    leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
-    flex_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes its products
-    and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
+    The model computes what it always does, with Pellucid's operator where that is the same, and is as before when the
+    `with` is left, whatever leaves it. Other threads and tasks are not seen, unless they run in a copy of this context
+    (`contextvars`). Softmax attention is seen in models of transformers, in whatever calls flex_attention,
+    scaled_dot_product_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes
+    its products and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
 
     Args:
         model: any module.
@@ -215,7 +216,10 @@ def _report(session: Session, model: nn.Module) -> None:
     if not session.captured:
         kind = type(model).__name__
         if not ran:
-            raise ValueError(f"watch: {kind} was not called inside the `with`; call it there")
+            raise ValueError(
+                f"watch: {kind} was not called inside the `with`; call it there, "
+                "in another thread by contextvars.copy_context().run"
+            )
         reasons = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         raise ValueError(f"watch: no softmax attention found in {kind}" + (f" ({reasons})" if reasons else ""))
     if record.missed:
