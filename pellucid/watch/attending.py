@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ class _Here(threading.local):
 
 
 _here = _Here()
+_NOTHING = nullcontext()
 watching = _sessions.holding
 SWAPPED: Opened[object] = Opened("swapped")  # where Pellucid's operator is in the place of torch's, whoever watches
 
@@ -81,19 +82,32 @@ def called(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...]
 def _called(
     sessions: list[Session], module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
 ) -> Any:
-    before = _running.get()
-    with ExitStack() as outermost:
-        for session in sessions:
-            _take_turn(session, outermost)
-        if not _here.capturing:
-            outermost.enter_context(_capturing(sessions[-1]))
+    with _outermost(sessions):
         for session in sessions:
             session.begin(module, args)
+        before = _running.get()
         _running.set((*before, module))
         try:
             return forward(module, *args, **kwargs)
         finally:
             _running.set(before)
+
+
+def _outermost(sessions: list[Session]) -> AbstractContextManager[object]:
+    """What is entered where a context begins to run a watched model, and a thread to be looked at."""
+    turns = _turns.get()
+    if _here.capturing and all(session in turns for session in sessions):
+        return _NOTHING
+    stack = ExitStack()
+    try:
+        for session in sessions:
+            _take_turn(session, stack)
+        if not _here.capturing:
+            stack.enter_context(_capturing(sessions[-1]))
+    except BaseException:
+        stack.close()
+        raise
+    return stack
 
 
 @contextmanager
