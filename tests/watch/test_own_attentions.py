@@ -54,7 +54,7 @@ def alike(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "bart", "whisper", "vit", "gpt2"])
 def test_a_model_returns_the_attentions_that_it_returned(name: str, implementation: str, how: str) -> None:
     model, inputs = models.made(name)
-    model.set_attn_implementation(implementation)
+    models.set_all(model, implementation)
     expected = model(**inputs, output_attentions=True)
     with HOW[how](model):
         found = model(**inputs, output_attentions=True)

@@ -204,7 +204,7 @@ def test_output_attentions_gives_observations_under_the_own_name(name: str) -> N
     model, inputs = models.swappable(name)
     expected = eager_weights(model, inputs)
     register()
-    model.set_attn_implementation("pellucid")
+    models.set_all(model, "pellucid")
     outputs = model(**inputs, output_attentions=True)
     found = models.weights_by_role(outputs)
     assert found.keys() == expected.keys()
