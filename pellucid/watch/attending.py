@@ -36,8 +36,9 @@ _turns: ContextVar[tuple[Session, ...]] = ContextVar("turns", default=())  # who
 class _Here(threading.local):
     """What a thread is at."""
 
-    attending = False  # computing a call
-    capturing = False  # inside a watched module, so that its functions are looked at
+    def __init__(self) -> None:
+        self.attending = False  # computing a call
+        self.capturing = False  # inside a watched module, so that its functions are looked at
 
 
 _here = _Here()

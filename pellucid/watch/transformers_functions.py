@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,7 +42,15 @@ def attention_forward(
             return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
         call = call_of(module, query, key, value, attention_mask, **arguments)
         return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
-    return led_forward(instead_of(module), module, query, key, value, attention_mask, **arguments)
+    led = _uncompiled() if "torch._dynamo" in sys.modules else led_forward
+    return led(instead_of(module), module, query, key, value, attention_mask, **arguments)
+
+
+@cache
+def _uncompiled() -> Callable[..., tuple[Tensor, Any]]:
+    """`led_forward` where torch.compile, whose graph has broken before it, would look into it."""
+    disabled: Callable[..., tuple[Tensor, Any]] = torch.compiler.disable(led_forward)
+    return disabled
 
 
 def led_forward(
