@@ -157,7 +157,8 @@ def _with_attn_mask(
     if attn_mask.dtype not in (torch.bool, torch.float32, dtype):
         raise TypeError(f"attn_mask: bool, float32 or query's {dtype} is needed, got {attn_mask.dtype}")
     missing = len(shape) - attn_mask.ndim
-    if missing < 0 or any(own not in (1, size) for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
+    # Compared one by one: torch.compile takes a length that may change for one that is in no tuple.
+    if missing < 0 or any(own != 1 and own != size for own, size in zip(attn_mask.shape, shape[missing:], strict=True)):
         raise ValueError(f"attn_mask: must broadcast to {list(shape)}, got {list(attn_mask.shape)}")
     place = [*_batch_indices(batch), INPUTS["h"], INPUTS["q"], INPUTS["k"]]
     indices = zip(attn_mask.shape, place[len(place) - attn_mask.ndim :], strict=True)
@@ -215,7 +216,7 @@ def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
 def _check_captured(problem: Problem) -> None:
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
-        if tensor.device != device and tensor.ndim:
+        if tensor.device != device and (tensor.ndim or not tensor.is_cpu):  # as torch mixes devices
             raise ValueError(
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
             )

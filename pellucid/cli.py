@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, NoReturn
 
+from pellucid import legible
 from pellucid._version import __version__
 from pellucid.commands.errors import InputError
 
@@ -64,10 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except InputError as error:
-        print(f"pellucid: {error}", file=sys.stderr)
+        _tell(str(error))
         return 1
     except KeyboardInterrupt as interrupt:
-        print("\npellucid: interrupted", *interrupt.args, sep="; ", file=sys.stderr)
+        print(file=sys.stderr)
+        _tell("; ".join(["interrupted", *map(str, interrupt.args)]))
         return 130
     except BrokenPipeError:
         # The interpreter flushes once more at its end, and would complain.
@@ -75,10 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
+def _tell(message: str) -> None:
+    from pellucid.commands.console import tell
+
+    tell(message)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave with the usage and what is wrong, in which arguments are quoted."""
+        super().error(legible.message(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pellucid", description="Exact attention that can be seen through.", allow_abbrev=False
-    )
+    parser = _Parser(prog="pellucid", description="Exact attention that can be seen through.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"pellucid {__version__}")
     parser.set_defaults(run=lambda options: _no_command(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -116,7 +116,7 @@ def _usable_cores() -> int:
 
 
 def _engine() -> str:
-    tokens = torch.rand(1, 2, 3)
+    tokens = torch.rand(1, 2, 3, device="cpu")
     try:
         return engines.name_for(Problem(tokens, tokens, tokens, batch=(), heads=1, scale=1.0))
     except ValueError as error:
@@ -125,7 +125,7 @@ def _engine() -> str:
 
 def _self_check() -> str:
     """The largest difference between a causal call in float32 and the reference in float64, of numbers near 1."""
-    query, key, value = torch.randn(3, 2, 3, 67, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    query, key, value = torch.randn(3, 2, 3, 67, 16, generator=torch.Generator().manual_seed(0), device="cpu").unbind(0)
     try:
         with engines.using("reference"):
             expected = attention(query.double(), key.double(), value.double(), is_causal=True)

@@ -16,7 +16,7 @@ def seed() -> int | Tensor:
     Inside torch.vmap it follows vmap's own `randomness`: one for all, or one for each. A graph of torch.compile draws
     it whenever it runs.
     """
-    drawn = torch.randint(2**62, ())
+    drawn = torch.randint(2**62, (), device="cpu")
     return drawn if torch.compiler.is_compiling() or is_transformed(drawn) else int(drawn)
 
 

@@ -75,7 +75,10 @@ def attention(
         known = repeated.signature(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, sinks)
         earlier = repeated.find(known)
         if earlier is not None:
-            return earlier.repeat.output(query, key, value, sinks, () if attn_mask is None else (attn_mask,))
+            try:
+                return earlier.repeat.output(query, key, value, sinks, () if attn_mask is None else (attn_mask,))
+            except engines.AddressError:  # the long way does without addresses, or says what is wrong
+                known = None
     problem, shaped = describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
@@ -145,8 +148,11 @@ def observe(
         earlier = repeated.find(known)
         if earlier is not None:
             problem = earlier.problem_of(query, key, value, sinks, chosen)
-            result = earlier.repeat.result(problem)
-            return earlier.shaped(result.output), Observation(problem, result, earlier.shaped)
+            try:
+                result = earlier.repeat.result(problem)
+                return earlier.shaped(result.output), Observation(problem, result, earlier.shaped)
+            except engines.AddressError:
+                known = None
     problem, shaped = describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, chosen
     )

@@ -50,7 +50,7 @@ def run(problem: Problem) -> Result:
     """What an engine's `run` gives, as one node of the graph that is being made."""
     functions = [problem.score, problem.mask, *(e for readout in problem.readouts for e in readout.expressions)]
     text, captured = write(*functions)
-    seed = torch.as_tensor(problem.dropout_seed) if problem.dropout_p else None
+    seed = torch.as_tensor(problem.dropout_seed, device="cpu") if problem.dropout_p else None
     made = torch.ops.pellucid.attention(
         problem.query, problem.key, problem.value, problem.sinks, captured, seed, text,
         ",".join([_written(readout) for readout in problem.readouts]),
@@ -212,7 +212,8 @@ def _backward(ctx: Any, upstream: list[Tensor | None]) -> tuple[Any, ...]:
     query, key, value = next(made), next(made), next(made)
     sinks = None if sinks is None else next(made)
     of_captured = [next(made) if tensor.is_floating_point() else None for tensor in captured]
-    return query, key, value, sinks, of_captured, *(None,) * (1 + len(ctx.rest))
+    # An empty list (no batch) is to torch one of tensors, with a gradient for each.
+    return query, key, value, sinks, of_captured, None, *([] if own == [] else None for own in ctx.rest)
 
 
 torch.library.register_autograd("pellucid::attention", _backward, setup_context=_save)

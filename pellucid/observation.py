@@ -107,6 +107,6 @@ def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> 
     if chosen is None:
         return every
     try:
-        return every[chosen if isinstance(chosen, slice | int) else torch.as_tensor(chosen)].reshape(-1)
+        return every[chosen if isinstance(chosen, slice | int) else torch.as_tensor(chosen, device=device)].reshape(-1)
     except (IndexError, TypeError, ValueError):
         raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None

@@ -1,8 +1,12 @@
-"""A property that is computed once: functools' own takes a lock, in Python 3.11, which torch.compile does not know."""
+"""What is computed once and remembered: a property, and what bounds a dictionary.
+
+Without a lock: torch.compile does not know that of functools' own property, in Python 3.11, and whoever interrupts a
+call, such as a signal's handler, may compute and remember as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -30,3 +34,9 @@ class once(Generic[T]):  # noqa: N801 - used like functools.cached_property
         value = self.method(instance)
         instance.__dict__[self.name] = value
         return value
+
+
+def forget_oldest(remembered: dict[Hashable, Any], most: int) -> None:
+    """Delete what was put into a dictionary first, until it holds no more than `most`."""
+    for key in list(remembered)[: max(0, len(remembered) - most)]:
+        remembered.pop(key, None)  # others may be at it

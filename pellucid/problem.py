@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pellucid import dropout
+from pellucid import dropout, storage
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
 from pellucid.once import once
 from pellucid.transformed import is_transformed
@@ -125,6 +125,14 @@ class Problem:
     def value_of_heads(self, keys: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """The chosen keys' values in `dtype`, grouped heads repeated, [..., heads or 1, keys, value_dim]."""
         return _of_heads(self.value[..., keys, :], self.heads, heads).to(self.dtype)
+
+    def check_memory(self) -> None:
+        """Raise ValueError, naming the argument, if the storage of a tensor was cut or emptied."""
+        for name, tensor in (("query", self.query), ("key", self.key), ("value", self.value), ("sinks", self.sinks)):
+            if tensor is not None:
+                storage.check(name, tensor)
+        for load in self.loads:
+            storage.check("attn_mask or a captured tensor", load.value)
 
     def own_precision(self) -> AbstractContextManager[Any]:
         """A context inside which torch.autocast does not change the precision of what is computed."""

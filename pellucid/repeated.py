@@ -6,7 +6,6 @@ dropout, no gradient, and nobody who looks on (autocast, transforms, modes, trac
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from pellucid import engines
+from pellucid.once import forget_oldest
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Pooled, PooledMax, Readout, Received, TopK
 
@@ -24,7 +24,6 @@ MOST = 512
 READOUTS = (LogSumExp, Entropy, MaxScore, TopK, Received, Pooled, PooledMax)
 PLAIN = (Tensor, Parameter)
 _known: dict[Hashable, Known] = {}
-_lock = threading.Lock()
 
 
 def signature(
@@ -91,13 +90,11 @@ def remember(signature: Hashable, problem: Problem, shaped: Callable[[Tensor], T
     repeat = engines.repeat(problem, tuple(output.shape))
     if repeat is None:
         return
-    nothing = torch.empty(0)
+    nothing = torch.empty(0, device="cpu")
     bare = Problem(nothing, nothing, nothing, problem.batch, problem.heads, problem.scale)
     bare = bare if problem.loads else replace(bare, score=problem.score, mask=problem.mask)
-    with _lock:
-        while len(_known) >= MOST:
-            del _known[next(iter(_known))]
-        _known[signature] = Known(repeat, bare, shaped)
+    forget_oldest(_known, MOST - 1)
+    _known[signature] = Known(repeat, bare, shaped)
 
 
 class _UnusualError(Exception):

@@ -28,15 +28,17 @@ def alibi(slopes: Tensor) -> ScoreFunction:
     return _named(biased, "alibi")
 
 
-def alibi_slopes(heads: int) -> Tensor:
+def alibi_slopes(heads: int, device: torch.device | str | None = None) -> Tensor:
     """The slopes of the ALiBi paper, [heads]: 2^(-8 i / heads), i = 1 … heads, for a power of two of heads.
 
-    For another number: those of the next smaller power of two, then every second one of the next larger.
+    For another number: those of the next smaller power of two, then every second one of the next larger. They are on
+    `device`; on torch's default, if None.
     """
     if heads < 1:
         raise ValueError(f"heads: at least 1 is needed, got {heads}")
     power = 1 << (heads.bit_length() - 1)
-    exact, finer = (torch.exp2(torch.arange(1, n + 1) * (-8.0 / n)) for n in (power, 2 * power))
+    steps = (torch.arange(1, n + 1, device=device) * (-8.0 / n) for n in (power, 2 * power))
+    exact, finer = map(torch.exp2, steps)
     return torch.cat([exact, finer[::2][: heads - power]])
 
 
@@ -100,7 +102,7 @@ def chain(*functions: ScoreFunction) -> ScoreFunction:
 
 def _distance_buckets(buckets: int, exact: int, max_distance: int) -> Tensor:
     """The bucket of each distance from 0 to max_distance, computed in float32 as T5 does."""
-    distance = torch.arange(max_distance + 1)
+    distance = torch.arange(max_distance + 1, device="cpu")
     growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
     far = (exact + growth.to(torch.long)).clamp(max=buckets - 1)
     return torch.where(distance < exact, distance, far)

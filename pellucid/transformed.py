@@ -5,6 +5,9 @@ Such a tensor wraps others: it has no numbers that Python may branch on, and no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch._C import _functorch  # torch.func itself has no such question
 from torch.autograd.forward_ad import unpack_dual
@@ -20,3 +23,20 @@ def has_tangent(tensor: Tensor) -> bool:
     while _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)
     return unpack_dual(tensor).tangent is not None
+
+
+def one_by_one(function: Callable[..., tuple[Tensor, ...]], *gradients: Tensor | None) -> tuple[Tensor, ...]:
+    """What `function` makes of gradients, of each in its turn where torch.autograd gives many at once.
+
+    `is_grads_batched`, and `jacobian` with `vectorize`, wrap many gradients in a tensor that only some of torch's
+    operations know, views not among them.
+    """
+    batched = [g for g in gradients if g is not None and _functorch.is_legacy_batchedtensor(g)]
+    if not batched:
+        return function(*gradients)
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    size = len(torch._remove_batch_dim(batched[0], level, 0, 0))
+    every = [None if g is None else torch._remove_batch_dim(g, level, size, 0) for g in gradients]
+    made = [function(*(None if g is None else g[i] for g in every)) for i in range(size)]
+    return tuple(torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*made, strict=True))

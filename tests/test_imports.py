@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "once", "softmax", "result", "transformed", "masks", "scores"),
+    ("_version", "legible", "once", "softmax", "result", "transformed", "masks", "scores", "storage"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),
@@ -35,7 +35,7 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress"),
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress", "watch.summary"),
     "huggingface_hub": ("commands.models",),  # comes with transformers
     "transformers": (
         "watch.growing_cache",
@@ -43,7 +43,7 @@ THIRD_PARTY = {
         "watch.transformers_models",
         "commands.models",
     ),
-    "safetensors": ("demo.weights", "watch.tensor_file"),
+    "safetensors": ("demo.weights",),
     "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
     "babel": ("demo.cldr",),
     "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),

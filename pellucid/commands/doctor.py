@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pellucid import doctor
+from pellucid import doctor, legible
 from pellucid.commands.errors import InputError
 from pellucid.commands.reader import embedded_reader
 
@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     lines = doctor.report() | {"date reader": _reader_check()}
     width = max(map(len, lines))
     for name, value in lines.items():
-        print(f"{name.ljust(width)}  {value}")
+        print(legible.one_line(f"{name.ljust(width)}  {value}"))
     return 0 if all(lines[check].startswith("ok") for check in ("self check", "date reader")) else 1
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.commands.errors import InputError
+from pellucid.watch.readable import token_texts
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set
@@ -55,6 +59,10 @@ class TextModel:
             InputError: a text is empty or longer than the model allows.
 
         """
+        with _as_input_errors(f"--model {self.name}: its tokenizer fails on the text: "):
+            return self._given(text, target, truncate)
+
+    def _given(self, text: str, target: str | None, truncate: bool) -> Given:
         ids = self._encoded("--text", text, truncate)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
@@ -74,7 +82,7 @@ class TextModel:
             ids = self.tokenizer(text, truncation=True, max_length=limit)["input_ids"]
         if not ids:
             raise InputError(f"{option}: it has no token; write something into it")
-        return torch.tensor([ids])
+        return torch.tensor([ids], device="cpu")
 
     def _limit(self) -> int | None:
         """How many tokens the model has positions for, or None."""
@@ -98,9 +106,8 @@ class TextModel:
         return torch.cat([torch.full_like(written[:, :1], start), written[:, :-1]], 1)
 
     def _tokens(self, ids: Tensor) -> list[str]:
-        """The tokens as they read, a space before a word as a space."""
-        names: Sequence[str] = self.tokenizer.convert_ids_to_tokens(ids[0].tolist())
-        return [_readable(name) for name in names]
+        """The tokens as they read."""
+        return token_texts(self.tokenizer, ids[0].tolist())
 
 
 def load_model(name: str) -> TextModel:
@@ -122,7 +129,8 @@ def load_model(name: str) -> TextModel:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     _check_folder(name)
     config = _loaded(name, "a model", transformers.AutoConfig.from_pretrained)
-    model = _loaded(name, "a model", _class_of(transformers, config).from_pretrained).eval()
+    _check_attention(name, config)
+    model = _loaded(name, "a model", _class_of(transformers, config).from_pretrained, weights_only=True).eval()
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise InputError(f"--model {name}: it reads {model.main_input_name}, not text; watch it from Python")
     tokenizer = _loaded(name, "a tokenizer", transformers.AutoTokenizer.from_pretrained)
@@ -131,24 +139,57 @@ def load_model(name: str) -> TextModel:
 
 def _check_folder(name: str) -> None:
     path = Path(name)
-    looks_like_path = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_like_path = os.path.lexists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path and not path.is_dir():
         raise InputError(f"--model {name}: {'is a file, not a folder' if path.exists() else 'there is no such folder'}")
     if looks_like_path and not (path / "config.json").is_file():
         raise InputError(f"--model {name}: is no model's folder: it holds no config.json")
+    if looks_like_path and os.path.lexists(path / "adapter_config.json"):
+        raise InputError(f"--model {name}: holds an adapter to a model; merge it into the model, and give that")
 
 
-def _loaded(name: str, what: str, load: Callable[..., Any]) -> Any:
-    """What `load` gives, its warnings kept from the screen; whatever it raises as one message."""
+def _check_attention(name: str, config: Any) -> None:
+    """Refuse a configuration that names code to fetch from elsewhere as its attention, at whatever depth."""
+    parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", ()))]
+    for part in parts:
+        kind = getattr(part, "_attn_implementation", None)
+        if isinstance(kind, str) and "/" in kind:
+            raise InputError(f"--model {name}: its configuration asks for the code of {kind}, which is not run")
+
+
+def _loaded(name: str, what: str, load: Callable[..., Any], **options: Any) -> Any:
+    """What `load` gives, its warnings kept from the screen; whatever it raises as one message.
+
+    No code of the model's own folder runs, and the library's question whether it may finds nobody who answers.
+    """
+    with _as_input_errors(f"--model {name}: no {what.split()[-1]} can be loaded from it: "), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stderr(StringIO()), _nobody_answers():
+            return _from_here_or_hub(name, partial(load, trust_remote_code=False, **options))
+
+
+@contextmanager
+def _as_input_errors(told: str) -> Iterator[None]:
+    """Whatever the library raises as one message, which begins with `told`."""
     try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            return _from_here_or_hub(name, load)
-    except InputError:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the library raises of every kind: OSError, ValueError, KeyError, RuntimeError ...
+    except BaseException as error:  # of every kind: OSError, KeyError, RuntimeError, the tokenizers' PanicException ...
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(f"--model {name}: no {what.split()[-1]} can be loaded from it: {reason}") from error
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own, which is not run; give a model that transformers knows by itself"
+        raise InputError(f"{told}{reason}") from error
+
+
+@contextmanager
+def _nobody_answers() -> Iterator[None]:
+    """Standard input at its end, for whoever asks a question there."""
+    usual, sys.stdin = sys.stdin, StringIO()
+    try:
+        yield
+    finally:
+        sys.stdin = usual
 
 
 def _from_here_or_hub(name: str, load: Callable[..., Any]) -> Any:
@@ -187,12 +228,7 @@ def _ask_hub(name: str) -> None:
 def _class_of(transformers: Any, config: Any) -> Any:
     """The class that the model was saved as, else the plain one of its kind."""
     for architecture in config.architectures or ():
-        if hasattr(transformers, architecture):
-            return getattr(transformers, architecture)
+        known = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
+        if isinstance(known, type) and issubclass(known, transformers.PreTrainedModel):
+            return known
     return transformers.AutoModel
-
-
-def _readable(token: str) -> str:
-    for mark in ("▁", "Ġ"):  # how tokenizers write the space before a word
-        token = token.replace(mark, " ")
-    return token.replace("Ċ", "\n")

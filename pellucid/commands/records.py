@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from math import isnan
+import os
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pellucid.commands.console import console
+from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
 from pellucid.viewer.record_page import RecordView, record_page
 from pellucid.watch.manifest import NAME
@@ -26,7 +26,7 @@ def record_path(options: argparse.Namespace) -> Path | None:
         return None
     path = Path(options.text[0])
     try:
-        is_record = path.suffix == ENDING or (path / NAME).is_file()
+        is_record = path.suffix == ENDING or os.path.lexists(path / NAME)
     except (OSError, ValueError):  # too long for a path, or with a null character: a text
         return None
     return path if is_record else None
@@ -39,21 +39,24 @@ def run(path: Path, options: argparse.Namespace) -> int:
         view = _view(record, options)
         picture = _picture(options.save) if options.save is not None else None
         if options.json:
-            print(json.dumps(_document(view)))
+            print(json.dumps(_document(view), allow_nan=False))
         else:
             console().print(record_page(view), crop=False)
         if picture is not None:
             with about("--save: "):
                 picture.save(record, view.summary, options.save)
-            print(f"pellucid: saved {options.save}", file=sys.stderr)
+            tell(f"saved {options.save}")
     except RecordError as error:
         raise InputError(str(error)) from error
     return 0
 
 
 def _size(path: Path) -> int:
-    """Bytes of a record's files."""
-    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    """Bytes of a record's files; 0 where they cannot be looked at, which opening it will tell."""
+    try:
+        return sum(file.lstat().st_size for file in path.glob("*.safetensors"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _view(record: StoredRecord, options: argparse.Namespace) -> RecordView:
@@ -85,7 +88,7 @@ def _picture(path: Path) -> ModuleType:
 
 
 def _document(view: RecordView) -> dict[str, Any]:
-    """Everything about the record's heads, NaN as null."""
+    """Everything about the record's heads, NaN and infinity as null."""
     record = view.record
     columns = view.summary.columns()
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -100,4 +103,4 @@ def _document(view: RecordView) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and isnan(value) else value
+    return None if isinstance(value, float) and not isfinite(value) else value

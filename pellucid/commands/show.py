@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from pellucid.commands import records, texts
-from pellucid.commands.console import console
+from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.reading import Reading
@@ -61,7 +60,7 @@ def _views(given: list[texts.Given], options: argparse.Namespace) -> Iterator[_V
             with about(one.place):
                 reading = reader.read(one.text, readouts=NEEDED)
         except InputError as error:
-            print(f"pellucid: {error}", file=sys.stderr)
+            tell(f"{error}")
             continue
         with about("--"):
             selection = select(reading, options.attention, options.layer, options.head)
@@ -117,4 +116,4 @@ def _saved(views: Iterable[_View], picture: ModuleType, path: Path) -> Iterator[
         yield view
         with about("--save: "):
             picture.save(view.reading, view.selection.kind, path)
-        print(f"pellucid: saved {path}", file=sys.stderr)
+        tell(f"saved {path}")

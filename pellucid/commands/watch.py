@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import pellucid
+from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.vocabulary import START, encode_target
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         writer = RecordWriter(options.out, record, overwrite=options.overwrite, resume=options.resume, keeps=keeps)
     if not options.layers and _holds_all(writer, prepared.model):
         writer.finish(record)
-        print(f"pellucid: {options.out} holds every layer already", file=sys.stderr)
+        tell(f"{options.out} holds every layer already")
         return 0
     with _closing(writer, record), _as_input_errors(), _warnings_told(), torch.inference_mode():
         _watch(options, prepared, record, writer)
@@ -217,14 +218,11 @@ def _warnings_told() -> Iterator[None]:
         warnings.simplefilter("default")
         yield
     for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        print(f"pellucid: warning: {text}", file=sys.stderr)
+        tell(f"warning: {text}")
 
 
 def _report(path: str, writer: RecordWriter) -> None:
     record = pellucid.open_record(path)
     heads = sum(layer.heads for layer in record.values())
     size = sum(file.stat().st_size for file in writer.folder.iterdir())
-    print(
-        f"pellucid: wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}; pellucid show {path}",
-        file=sys.stderr,
-    )
+    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}; pellucid show {path}")

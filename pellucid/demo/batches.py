@@ -29,10 +29,10 @@ def make_batch(examples: Sequence[Example], vocabulary: Vocabulary) -> Batch:
     """The examples as one batch."""
     encoded = [vocabulary.encode(example.text) for example in examples]
     longest = max(len(numbers) for numbers in encoded)
-    answers = torch.tensor([encode_target(START + example.iso + END) for example in examples])
+    answers = torch.tensor([encode_target(START + example.iso + END) for example in examples], device="cpu")
     return Batch(
-        source=torch.tensor([numbers + [PADDING] * (longest - len(numbers)) for numbers in encoded]),
-        lengths=torch.tensor([len(numbers) for numbers in encoded]),
+        source=torch.tensor([numbers + [PADDING] * (longest - len(numbers)) for numbers in encoded], device="cpu"),
+        lengths=torch.tensor([len(numbers) for numbers in encoded], device="cpu"),
         written=answers[:, :-1],
         target=answers[:, 1:],
     )

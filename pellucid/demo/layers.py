@@ -45,7 +45,9 @@ class CharacterEmbedding(nn.Module):
         super().__init__()
         self.own = nn.Embedding(len(vocabulary), width, padding_idx=PADDING)
         self.letter = nn.Embedding(SPECIAL + len(vocabulary.letters), width, padding_idx=PADDING)
-        self.register_buffer("letter_of", torch.tensor(vocabulary.letter_of), persistent=False)
+        self.register_buffer(
+            "letter_of", torch.tensor(vocabulary.letter_of, device=torch.get_default_device()), persistent=False
+        )
 
     def forward(self, characters: Tensor) -> Tensor:
         """[batch, length] numbers of characters as [batch, length, width]."""

@@ -69,11 +69,11 @@ def read(reader: DateReader, text: str, readouts: Sequence[Readout] | None = Non
         ValueError: the text is empty, or longer than any date.
     """
     source = _checked(text)
-    numbers = torch.tensor([reader.vocabulary.encode(source)])
+    numbers = torch.tensor([reader.vocabulary.encode(source)], device="cpu")
     (written,) = reader.write(numbers)
     record = Record(_default_readouts() if readouts is None else readouts)
     with torch.inference_mode():
-        reader(numbers, torch.tensor([encode_target(START + written[:-1])]), record=record)
+        reader(numbers, torch.tensor([encode_target(START + written[:-1])], device="cpu"), record=record)
     return Reading(text, written.removesuffix(END), list(source), list(written), record.attention)
 
 

@@ -42,6 +42,7 @@ def load_reader(path: str | os.PathLike[str] = SHIPPED) -> DateReader:
         raise ValueError(f"path: {str(path)!r} is no safetensors file ({error}).") from error
     if not {"characters", "sizes"} <= metadata.keys():
         raise ValueError(f"path: {str(path)!r} holds no date reader. python -m pellucid.demo.train writes one.")
-    reader = DateReader(metadata["characters"], Sizes(**json.loads(metadata["sizes"])))
+    with torch.device("cpu"):  # whatever torch's default is
+        reader = DateReader(metadata["characters"], Sizes(**json.loads(metadata["sizes"])))
     reader.load_state_dict(tensors)
     return reader.eval().requires_grad_(False)

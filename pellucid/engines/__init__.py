@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pellucid import reference
 from pellucid.engines import cpu, portable, rounded
+from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
 from pellucid.problem import Problem
 from pellucid.result import Result
 
@@ -29,10 +30,10 @@ class Repeat(Protocol):
     def output(
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
     ) -> Tensor:
-        """The output alone."""
+        """The output alone. Raises AddressError for a tensor that has no memory, or too little."""
 
     def result(self, problem: Problem) -> Result:
-        """The whole result; `problem`'s functions capture nothing."""
+        """The whole result; `problem`'s functions capture nothing. Raises AddressError as `output`."""
 
 
 def _nothing_to_repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | None:
@@ -80,7 +81,11 @@ def name_for(problem: Problem) -> str:
 
 
 def run(problem: Problem) -> Result:
-    """Execute `problem` on the engine chosen for it."""
+    """Execute `problem` on the engine chosen for it.
+
+    Raises ValueError if the storage of one of its tensors was cut or emptied: torch's own operations may read beyond.
+    """
+    problem.check_memory()
     return ENGINES[name_for(problem)].run(problem)
 
 
@@ -102,13 +107,17 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     Returns:
         [*batch, heads, queries, keys], float32 (float64 for float64 inputs).
 
+    Raises:
+        ValueError: see `run`.
+
     """
     with torch.no_grad():
         problem = replace(problem, dropout_p=0.0, readouts=())
-        engine = name_for(problem)
-        # Which rows are rounded cannot be asked of what is looked through or recorded.
-        if engine == "reference" or problem.transformed or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # Which rows are rounded cannot be asked of what is recorded or looked through.
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or problem.transformed
+        if recorded or (engine := name_for(problem)) == "reference":
             return reference.weights(problem, queries, keys, heads)
+        problem.check_memory()
         made = ENGINES[engine].weights(problem, lse, queries, keys, heads)
         whole = lambda rows: reference.weights(problem, queries[rows], keys, heads)  # noqa: E731
         return rounded.replaced(made, lse, problem.k_len, whole)

@@ -21,7 +21,7 @@ from pellucid.problem import Problem
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
 from pellucid.result import Result
 from pellucid.softmax import Merge, Softmax, finite
-from pellucid.transformed import has_tangent
+from pellucid.transformed import has_tangent, one_by_one
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
 TILE = 1 << 20
@@ -243,14 +243,17 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, output_gradient: Tensor | None, lse_gradient: Tensor | None, *others: Tensor | None) -> Any:
         problem: Problem = ctx.problem
         output, *_ = ctx.saved_tensors
-        wanted = {
-            name: gradient
-            for name, gradient in zip(ctx.reading_names, others, strict=True)
-            if gradient is not None and name in ctx.differentiable
-        }
+
+        def made(of_output: Tensor | None, of_lse: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor, ...]:
+            wanted = {
+                name: gradient
+                for name, gradient in zip(ctx.reading_names, of_others, strict=True)
+                if gradient is not None and name in ctx.differentiable
+            }
+            return _Backward(problem, output, ctx.keys, ctx.states).run(of_output, of_lse, wanted)
+
         with problem.own_precision():
-            made = _Backward(problem, output, ctx.keys, ctx.states).run(output_gradient, lse_gradient, wanted)
-        return None, None, *made
+            return None, None, *one_by_one(made, output_gradient, lse_gradient, *others)
 
 
 class _Captures:

@@ -72,6 +72,50 @@ def _one_minus(x: Expression) -> Expression:
     return operation("sub", ONE, x)
 
 
+def _one_plus(x: Expression) -> Expression:
+    return operation("add", ONE, x)
+
+
+def _over(numerator: Expression, denominator: Expression) -> Expression:
+    return operation("truediv", numerator, denominator)
+
+
+def _over_root(g: Expression, squared: Expression) -> tuple[Expression]:
+    return (_over(g, operation("sqrt", squared)),)
+
+
+def _of_erf(sign: float) -> Rule:
+    def rule(g: Expression, node: Expression, a: Expression) -> tuple[Expression]:
+        bell = operation("exp", operation("neg", _mul(a, a)))
+        return (_mul(g, bell, constant(sign * 2 / math.sqrt(math.pi))),)
+
+    return rule
+
+
+def _atan2(g: Expression, node: Expression, y: Expression, x: Expression) -> tuple[Expression, ...]:
+    square = operation("add", _mul(x, x), _mul(y, y))
+    origin = operation("eq", square, ZERO)  # where torch takes a slope of 0
+    scaled = operation("where", origin, ZERO, _over(g, operation("where", origin, ONE, square)))
+    return _mul(scaled, x), operation("neg", _mul(scaled, y))
+
+
+def _hypot(g: Expression, node: Expression, a: Expression, b: Expression) -> tuple[Expression, ...]:
+    return _mul(g, _over(a, node)), _mul(g, _over(b, node))
+
+
+def _fmod(g: Expression, node: Expression, a: Expression, b: Expression) -> tuple[Expression, ...]:
+    return g, operation("neg", _mul(g, operation("trunc", _over(a, b))))
+
+
+def _pow(g: Expression, node: Expression, base: Expression, exponent: Expression) -> tuple[Expression, ...]:
+    flat = operation("eq", exponent, ZERO)
+    slope = _mul(g, exponent, operation("pow", base, operation("sub", exponent, ONE)))
+    # 0 to a power from 0 on does not change with it.
+    zero = operation("and", operation("eq", base, ZERO), operation("ge", exponent, ZERO))
+    log = operation("log", operation("where", zero, ONE, base))
+    return operation("where", flat, ZERO, slope), operation("where", zero, ZERO, _mul(g, node, log))
+
+
 RULES: dict[str, Rule] = {
     "add": lambda g, node, a, b: (g, g),
     "sub": lambda g, node, a, b: (g, operation("neg", g)),
@@ -90,4 +134,24 @@ RULES: dict[str, Rule] = {
     "tanh": lambda g, node, a: (_mul(g, _one_minus(_mul(node, node))),),
     "sigmoid": lambda g, node, a: (_mul(g, node, _one_minus(node)),),
     "sqrt": lambda g, node, a: (operation("truediv", g, _mul(constant(2.0), node)),),
+    "expm1": lambda g, node, a: (_mul(g, _one_plus(node)),),
+    "log1p": lambda g, node, a: (_over(g, _one_plus(a)),),
+    "log10": lambda g, node, a: (_over(g, _mul(a, constant(math.log(10)))),),
+    "sin": lambda g, node, a: (_mul(g, operation("cos", a)),),
+    "cos": lambda g, node, a: (operation("neg", _mul(g, operation("sin", a))),),
+    "tan": lambda g, node, a: (_mul(g, _one_plus(_mul(node, node))),),
+    "asin": lambda g, node, a: _over_root(g, _one_minus(_mul(a, a))),
+    "acos": lambda g, node, a: _over_root(operation("neg", g), _one_minus(_mul(a, a))),
+    "atan": lambda g, node, a: (_over(g, _one_plus(_mul(a, a))),),
+    "sinh": lambda g, node, a: (_mul(g, operation("cosh", a)),),
+    "cosh": lambda g, node, a: (_mul(g, operation("sinh", a)),),
+    "asinh": lambda g, node, a: _over_root(g, _one_plus(_mul(a, a))),
+    "acosh": lambda g, node, a: _over_root(g, operation("sub", _mul(a, a), ONE)),
+    "atanh": lambda g, node, a: (_over(g, _one_minus(_mul(a, a))),),
+    "erf": _of_erf(1.0),
+    "erfc": _of_erf(-1.0),
+    "atan2": _atan2,
+    "hypot": _hypot,
+    "fmod": _fmod,
+    "pow": _pow,
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.language.expression import Expression, walk
+from pellucid.language.expression import TRANSCENDENTAL, Expression, walk
 
 TORCH: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
@@ -36,13 +37,15 @@ TORCH: dict[str, Callable[..., Tensor]] = {
     "ceil": torch.ceil,
     "round": torch.round,
     "trunc": torch.trunc,
-    "exp": torch.exp,
-    "exp2": torch.exp2,
-    "log": torch.log,
-    "log2": torch.log2,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "sqrt": torch.sqrt,
+    **{name: getattr(torch, name) for name in TRANSCENDENTAL},
+    "fmod": torch.fmod,
+    "atan2": torch.atan2,
+    "hypot": torch.hypot,
+    "pow": torch.pow,
+    "shl": torch.bitwise_left_shift,
+    "shr": torch.bitwise_right_shift,
+    "signbit": torch.signbit,
+    "largest": lambda like: torch.full_like(like, torch.finfo(like.dtype).max),
 }
 
 
@@ -61,7 +64,9 @@ def evaluate(*roots: Expression, inputs: Mapping[str, Tensor], dtype: torch.dtyp
     dtypes = {"bool": torch.bool, "int": torch.int64, "float": dtype}
     device = next(iter(inputs.values())).device
     values: dict[int, Tensor] = {}
-    for node in walk(*roots):
+    nodes = list(walk(*roots))
+    uses = Counter(id(node) for parent in nodes for node in parent.args) + Counter(id(root) for root in roots)
+    for node in nodes:
         args: tuple[Any, ...] = tuple(values[id(a)] for a in node.args)
         if node.op == "input":
             value = inputs[node.value]
@@ -74,4 +79,8 @@ def evaluate(*roots: Expression, inputs: Mapping[str, Tensor], dtype: torch.dtyp
         else:
             value = TORCH[node.op](*args)
         values[id(node)] = value
+        for arg in node.args:  # of many a tile's values, only those that are still needed are held
+            uses[id(arg)] -= 1
+            if not uses[id(arg)]:
+                del values[id(arg)]
     return [values[id(root)] for root in roots]

@@ -11,6 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -88,12 +89,23 @@ SAME_KIND: dict[str, Callable[..., Any]] = {
 TRANSCENDENTAL: dict[str, Callable[..., float]] = {
     "exp": math.exp,
     "exp2": lambda x: 2.0**x,
+    "expm1": math.expm1,
     "log": math.log,
     "log2": math.log2,
-    "tanh": math.tanh,
-    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "log10": math.log10,
+    "log1p": math.log1p,
     "sqrt": math.sqrt,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    **{name: getattr(math, name) for name in ("sin", "cos", "tan", "asin", "acos", "atan", "erf", "erfc")},
+    **{name: getattr(math, name) for name in ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
 }
+OF_FLOATS: dict[str, Callable[..., float]] = {
+    "truediv": operator.truediv,
+    "fmod": math.fmod,
+    "atan2": math.atan2,
+    "hypot": math.hypot,
+}
+MOST_SHIFTED = 31  # shifts by less are a product or a quotient, of which bounds and derivatives are known
 CASTS: dict[Kind, Callable[..., Number]] = {"bool": bool, "int": int, "float": float}
 
 
@@ -102,9 +114,9 @@ def operation(op: str, *args: Expression) -> Expression:
     if op in ARITHMETIC:
         return _arithmetic(op, *args)
     if op in COMPARISONS:
-        return _node(op, "bool", COMPARISONS[op], _promoted(args))
-    if op == "truediv":
-        return _node(op, "float", operator.truediv, tuple(cast(a, "float") for a in args))
+        return _node(op, "bool", COMPARISONS[op], promoted(args))
+    if op in OF_FLOATS:
+        return _node(op, "float", OF_FLOATS[op], tuple(cast(a, "float") for a in args))
     if op in LOGIC:
         return _logic(op, *args)
     if op == "not":
@@ -113,7 +125,9 @@ def operation(op: str, *args: Expression) -> Expression:
         return _where(*args)
     if op in SAME_KIND:
         return _same_kind(op, *args)
-    return _node(op, "float", TRANSCENDENTAL[op], (cast(args[0], "float"),))
+    if op in TRANSCENDENTAL:
+        return _node(op, "float", TRANSCENDENTAL[op], (cast(args[0], "float"),))
+    return OTHERS[op](*args)
 
 
 def cast(expression: Expression, kind: Kind) -> Expression:
@@ -156,7 +170,8 @@ def _is_nan(value: Number) -> bool:
     return value != value
 
 
-def _promoted(args: tuple[Expression, ...], least: Kind = "bool") -> tuple[Expression, ...]:
+def promoted(args: tuple[Expression, ...], least: Kind = "bool") -> tuple[Expression, ...]:
+    """The expressions with their common kind, at least `least`."""
     kind = max((*(a.kind for a in args), least), key=RANK.__getitem__)
     return tuple(cast(a, kind) for a in args)
 
@@ -166,7 +181,7 @@ def _arithmetic(op: str, *args: Expression) -> Expression:
         if op not in OF_BOOLS:
             raise TypeError(f"{op} of two bools is not defined; use &, |, ^ or ~")
         return _logic(OF_BOOLS[op], *args)
-    left, right = _promoted(args, least="int")
+    left, right = promoted(args, least="int")
     if left.op != "constant" and right.op == "constant":
         neutral = {"add": 0, "sub": 0, "mul": 1, "floordiv": 1 if left.kind == "int" else None}.get(op)
         if right.value == neutral:
@@ -177,7 +192,7 @@ def _arithmetic(op: str, *args: Expression) -> Expression:
 
 
 def _logic(op: str, *args: Expression) -> Expression:
-    left, right = _promoted(args)
+    left, right = promoted(args)
     if left.kind == "float":
         raise TypeError(f"bitwise {op} is not defined for float")
     for one, other in ((left, right), (right, left)):
@@ -194,7 +209,7 @@ def _not(arg: Expression) -> Expression:
 
 def _where(condition: Expression, *branches: Expression) -> Expression:
     condition = cast(condition, "bool")
-    left, right = _promoted(branches)
+    left, right = promoted(branches)
     if condition.op == "constant":
         return left if condition.value else right
     return Expression("where", left.kind, (condition, left, right))
@@ -206,3 +221,45 @@ def _same_kind(op: str, arg: Expression) -> Expression:
     if arg.kind == "int" and op not in ("neg", "abs"):
         return arg
     return _node(op, arg.kind, SAME_KIND[op], (arg,))
+
+
+def _power(base: Expression, exponent: Expression) -> Expression:
+    left, right = promoted((base, exponent), least="int")
+    return _node("pow", left.kind, math.pow if left.kind == "float" else _whole_power, (left, right))
+
+
+def _whole_power(base: int, exponent: int) -> int:
+    if not 0 <= exponent < 64:
+        raise ValueError("left to the engine")
+    return base**exponent
+
+
+def _shift(op: str, value: Expression, count: Expression) -> Expression:
+    left, right = promoted((value, count), least="int")
+    if left.kind == "float" or value.kind == count.kind == "bool":
+        raise TypeError(f"a shift of {value.kind} by {count.kind} is not defined; convert with .to(torch.long)")
+    if right.op != "constant":
+        return Expression(op, "int", (left, right))
+    if 0 <= right.value < MOST_SHIFTED:
+        return operation("mul" if op == "shl" else "floordiv", left, constant(1 << right.value))
+    return Expression(op, "int", (left, right))
+
+
+def _signbit(arg: Expression) -> Expression:
+    if arg.kind != "float":
+        return operation("lt", arg, constant(0))
+    return _node("signbit", "bool", lambda x: math.copysign(1.0, x) < 0, (arg,))
+
+
+def _largest(like: Expression) -> Expression:
+    """The largest finite float, which the engine's precision decides; `like` is what it is beside."""
+    return Expression("largest", "float", (cast(like, "float"),))
+
+
+OTHERS: dict[str, Callable[..., Expression]] = {
+    "pow": _power,
+    "shl": partial(_shift, "shl"),
+    "shr": partial(_shift, "shr"),
+    "signbit": _signbit,
+    "largest": _largest,
+}

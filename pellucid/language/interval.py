@@ -10,19 +10,20 @@ from __future__ import annotations
 import ctypes
 import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pellucid.language.expression import Expression, Kind, Number, walk
+from pellucid.language.expression import OF_FLOATS, TRANSCENDENTAL, Expression, Kind, Number, walk
 from pellucid.transformed import is_transformed
 
 # Reading the minimum of a captured tensor must stay far cheaper than the tile that it may save.
 MOST_READ = 1 << 20
 INT64 = 1 << 63
-SMALLEST = 1.2e-38  # float32's smallest normal number
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # float32's normal numbers end there
 
 
 class Interval(NamedTuple):
@@ -186,6 +187,70 @@ def _monotone(function: Callable[[Number], Number], defined_from: float = -math.
     return rule
 
 
+def _falling(function: Callable[[Number], Number], defined: Interval) -> Callable[[Interval], Bounds]:
+    def rule(a: Interval) -> Bounds:
+        return Interval(function(a.high), function(a.low)) if _within(a, defined) else None
+
+    return rule
+
+
+def _within(a: Interval, b: Interval) -> bool:
+    return b.low <= a.low and a.high <= b.high
+
+
+def _bounded(limit: float) -> Callable[..., Bounds]:
+    """Of a function with values from -limit to limit, for finite arguments."""
+
+    def rule(*args: Interval) -> Bounds:
+        return None if any(map(math.isinf, (x for a in args for x in a))) else Interval(-limit, limit)
+
+    return rule
+
+
+def _hyperbolic(function: Callable[[float], float]) -> Callable[[Number], float]:
+    return lambda x: math.copysign(math.inf, x) if abs(x) > 700 else function(x)
+
+
+def _hypot(a: Interval, b: Interval) -> Interval:
+    a, b = _abs(a), _abs(b)
+    return Interval(math.hypot(a.low, b.low), math.hypot(a.high, b.high))
+
+
+def _fmod(a: Interval, b: Interval) -> Bounds:
+    if b.low <= 0 <= b.high or any(map(math.isinf, (*a, *b))):
+        return None
+    most = min(_abs(a).high, _abs(b).high)
+    return Interval(-most if a.low < 0 else 0, most if a.high > 0 else 0)
+
+
+def _pow(a: Interval, b: Interval) -> Bounds:
+    """Of a base above 0, whose powers are monotone in both."""
+    if a.low <= 0 or any(map(math.isinf, (*a, *b))):
+        return None
+    return _corners(_float_power, a, b)
+
+
+def _float_power(base: Number, exponent: Number) -> float:
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
+
+
+def _whole_pow(a: Interval, b: Interval) -> Bounds:
+    return _corners(operator.pow, a, b) if a.low > 0 and 0 <= b.low <= b.high < 64 else None
+
+
+def _shl(a: Interval, b: Interval) -> Bounds:
+    return _corners(operator.lshift, a, b) if 0 <= b.low <= b.high < 64 else None
+
+
+def _shr(a: Interval, b: Interval) -> Interval:
+    # By a negative number, or by more than there are, all bits are the sign.
+    counts = Interval(0 if b.low < 0 else min(b.low, 63), 63 if b.low < 0 else min(b.high, 63))
+    return _corners(operator.rshift, a, counts)
+
+
 def _exp(x: Number) -> float:
     return math.inf if x > 700 else math.exp(x)
 
@@ -236,6 +301,27 @@ RULES: dict[str, Callable[..., Bounds]] = {
     "tanh": _monotone(math.tanh),
     "sigmoid": _monotone(_sigmoid),
     "sqrt": _monotone(math.sqrt, defined_from=0),
+    "expm1": _monotone(lambda x: _exp(x) - 1 if x > 1 else math.expm1(x)),
+    "log10": _monotone(lambda x: _log(x) / math.log(10), defined_from=0),
+    "log1p": _monotone(lambda x: -math.inf if x == -1 else math.log1p(x), defined_from=-1),
+    "sin": _bounded(1.0),
+    "cos": _bounded(1.0),
+    "asin": lambda a: _monotone(math.asin)(a) if _within(a, Interval(-1, 1)) else None,
+    "acos": _falling(math.acos, Interval(-1, 1)),
+    "atan": _monotone(math.atan),
+    "sinh": _monotone(_hyperbolic(math.sinh)),
+    "cosh": lambda a: _monotone(lambda x: math.inf if x > 700 else math.cosh(x))(_abs(a)),
+    "asinh": _monotone(math.asinh),
+    "acosh": _monotone(math.acosh, defined_from=1),
+    "erf": _monotone(math.erf),
+    "erfc": _falling(math.erfc, Interval(-math.inf, math.inf)),
+    "atan2": _bounded(math.pi),
+    "hypot": _hypot,
+    "fmod": _fmod,
+    "pow": _pow,
+    "shl": _shl,
+    "shr": _shr,
+    "largest": lambda _: Interval(LARGEST, sys.float_info.max),
 }
 RULES_OF_KIND: dict[tuple[str, Kind], Callable[..., Bounds]] = {
     ("and", "bool"): lambda a, b: Interval(a.low and b.low, a.high and b.high),
@@ -247,5 +333,6 @@ RULES_OF_KIND: dict[tuple[str, Kind], Callable[..., Bounds]] = {
     ("cast", "float"): lambda a: a,
     ("floordiv", "float"): _float_floordiv,
     ("mod", "int"): partial(_mod, below=1),
+    ("pow", "int"): _whole_pow,
 }
-ROUNDED = {"add", "sub", "mul", "truediv", "mod", "exp", "exp2", "log", "log2", "tanh", "sigmoid", "sqrt"}
+ROUNDED = {"add", "sub", "mul", "mod", "pow", *OF_FLOATS, *TRANSCENDENTAL}

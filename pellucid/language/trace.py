@@ -9,7 +9,9 @@ operation becomes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -17,7 +19,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from pellucid.language.expression import INPUTS, Expression
-from pellucid.language.vocabulary import FUNCTIONS, METHODS, SUMMARY, Function, UnsupportedError, element, expression
+from pellucid.language.operands import UnsupportedError, expression
+from pellucid.language.reductions import transpose, transposed
+from pellucid.language.rows import Part, Row, is_row
+from pellucid.language.vocabulary import FUNCTIONS, METHODS, SUMMARY, Function
 
 
 class TraceError(TypeError):
@@ -47,7 +52,7 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
         raise TraceError(f"{argument}: expected a function of ({', '.join(inputs)}), got {type(function).__name__}")
     try:
         # A subclass of Tensor as query switches symbols off: torch calls us with its functions unoverridden.
-        with torch._C._EnableTorchFunction(), _Recording():
+        with _functions_seen(), _Recording():
             result = _bare(function(*(Symbol(INPUTS[name]) for name in inputs)))
     except UnsupportedError as error:
         raise TraceError(f"{label}: {error}") from None
@@ -60,18 +65,41 @@ def trace(function: Callable[..., Any], argument: str, inputs: tuple[str, ...]) 
     try:
         return expression(result)
     except UnsupportedError:
-        got = f"tensor of shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        shape = list(result.shape) if is_row(result) else []
+        got = f"tensor of shape {shape}; reduce it, with .sum(-1)" if shape else type(result).__name__
         raise TraceError(f"{label}: it must return one score or one bool, got a {got}") from None
 
 
+def _functions_seen() -> AbstractContextManager[Any]:
+    """A context in which modes see torch's functions; torch.compile, which cannot enter it, always shows them."""
+    return nullcontext() if torch.compiler.is_compiling() else torch._C._EnableTorchFunction()
+
+
 class Symbol:
-    """A value that is not known yet; what is done to it becomes an expression."""
+    """A value that is not known yet, or a row of them; what is done to it becomes an expression."""
 
     __slots__ = ("expression",)
     __array_ufunc__ = None  # leaves `numpy number * symbol` to the symbol
 
-    def __init__(self, expression: Expression) -> None:
+    def __init__(self, expression: Expression | Row | Part) -> None:
         self.expression = expression
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """The shape: of one number, ()."""
+        return () if isinstance(self.expression, Expression) else self.expression.shape
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or one of its sizes."""
+        return torch.Size(self.dimensions) if dim is None else self.dimensions[dim]
+
+    def dim(self) -> int:
+        """How many dimensions there are."""
+        return len(self.dimensions)
+
+    def numel(self) -> int:
+        """How many elements there are."""
+        return math.prod(self.dimensions)
 
     @classmethod
     def __torch_function__(
@@ -84,21 +112,32 @@ class Symbol:
             raise AttributeError(name)
         if name in PROPERTIES:
             return PROPERTIES[name](self)
+        if name in TURNED:
+            return _wrapped(TURNED[name](self.expression))
         if name in METHODS:
             return lambda *args, **kwargs: _called(f"torch.Tensor.{name}", METHODS[name], (self, *args), kwargs)
         raise UnsupportedError(f"the attribute or operation '{name}' is not in the score language; {SUMMARY}")
 
-    def __getitem__(self, index: Any) -> NoReturn:
-        raise UnsupportedError("a score or an index is one number and cannot be indexed")
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.expression, Expression):
+            raise UnsupportedError("a score or an index is one number and cannot be indexed")
+        return _wrapped(self.expression.indexed(_bare_index(index)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[i] for i in range(len(self))])
+
+    def __len__(self) -> int:
+        if not self.dimensions:
+            raise UnsupportedError("a score or an index is one number, not a sequence")
+        return self.dimensions[0]
+
+    def __contains__(self, value: Any) -> NoReturn:
+        raise UnsupportedError("whether a row holds a value is not known yet; use (row == value).any()")
 
     def _no_number(self, *_: Any) -> NoReturn:
         raise UnsupportedError(f"it branches on its argument. {CONTROL_FLOW}")
 
-    def _no_sequence(self, *_: Any) -> NoReturn:
-        raise UnsupportedError("a score or an index is one number, not a sequence")
-
     __bool__ = __int__ = __float__ = __complex__ = _no_number
-    __len__ = __iter__ = __contains__ = _no_sequence
 
     def __hash__(self) -> NoReturn:
         raise UnsupportedError("it is looked up in a dictionary, a set or a cache. Index a torch tensor instead")
@@ -110,28 +149,20 @@ class Symbol:
         raise UnsupportedError("it is given to numpy. Use torch's tensors and functions instead")
 
 
+TURNED: dict[str, Function] = {"T": transposed, "mT": lambda row: transpose(row, -2, -1)}
+
+
+def _kind(symbol: Symbol) -> str:
+    inner = symbol.expression
+    return inner.kind if isinstance(inner, Expression) else inner.elements[0].kind
+
+
 PROPERTIES: dict[str, Callable[[Symbol], Any]] = {
-    "shape": lambda symbol: torch.Size(()),
-    "ndim": lambda symbol: 0,
-    "dtype": lambda s: {"bool": torch.bool, "int": torch.int64, "float": torch.float32}[s.expression.kind],
+    "shape": lambda symbol: torch.Size(symbol.dimensions),
+    "ndim": lambda symbol: len(symbol.dimensions),
+    "dtype": lambda symbol: {"bool": torch.bool, "int": torch.int64, "float": torch.float32}[_kind(symbol)],
     "device": lambda symbol: torch.device("cpu"),
 }
-
-
-class _Row:
-    """A captured tensor indexed by fewer symbols than it has dimensions: waits for the rest."""
-
-    __slots__ = ("indices", "tensor")
-
-    def __init__(self, tensor: Tensor, indices: tuple[Expression, ...]) -> None:
-        self.tensor, self.indices = tensor, indices
-
-    @classmethod
-    def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _record(func, args, kwargs or {})
-
-    def __getitem__(self, index: Any) -> Symbol | _Row:
-        return _index(self.tensor, index, self.indices)
 
 
 class _Recording(TorchFunctionMode):
@@ -139,27 +170,35 @@ class _Recording(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is Tensor.__getitem__ and _has_symbol(args[1]):
-            return _index(args[0], args[1])
+            return _wrapped(Part.of(args[0]).indexed(_bare_index(args[1])))
         if any(_has_symbol(a) for a in (*args, *(kwargs or {}).values())):
             return _record(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
-def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Symbol:
+def _record(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = getattr(func, "__name__", str(func))
     if name not in FUNCTIONS:
         raise UnsupportedError(f"the operation '{_full_name(func)}' is not in the score language; {SUMMARY}")
     return _called(func, (METHODS if func is Tensor.where else FUNCTIONS)[name], args, kwargs)
 
 
-def _called(
-    func: Callable[..., Any] | str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Symbol:
+def _called(func: Callable[..., Any] | str, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What the language's `function` makes of the arguments; `func` is what the user called, or its name."""
+    named = {name: _bare(value) for name, value in kwargs.items() if value is not None or name not in ABSENT}
     try:
-        return Symbol(function(*map(_bare, args), **{name: _bare(value) for name, value in kwargs.items()}))
-    except TypeError as error:
-        raise UnsupportedError(f"the operation '{_full_name(func)}' cannot be used like this: {error}") from None
+        return _wrapped(function(*map(_bare, args), **named))
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        said = str(error).replace(Expression.__name__, "score or index")
+        raise UnsupportedError(f"the operation '{_full_name(func)}' cannot be used like this: {said}") from None
+
+
+def _wrapped(made: Any) -> Any:
+    """What the language's functions give, as the user sees it."""
+    return tuple(map(_wrapped, made)) if isinstance(made, tuple) else Symbol(made)
+
+
+ABSENT = ("out", "dtype")  # torch's own Python functions pass None for them
 
 
 def _full_name(func: Callable[..., Any] | str) -> str:
@@ -169,33 +208,20 @@ def _full_name(func: Callable[..., Any] | str) -> str:
 
 
 def _bare(value: Any) -> Any:
-    """A symbol's expression; anything else as it is."""
-    if isinstance(value, _Row):
-        raise UnsupportedError(
-            f"a captured tensor of shape {list(value.tensor.shape)} is indexed by {len(value.indices)} of its "
-            f"{value.tensor.ndim} dimensions; index all of them"
-        )
+    """A symbol's expression, also in a list; anything else as it is."""
+    if isinstance(value, tuple | list) and _has_symbol(value):
+        return type(value)(map(_bare, value))
     return value.expression if isinstance(value, Symbol) else value
+
+
+def _bare_index(index: Any) -> Any:
+    return tuple(map(_bare, index)) if isinstance(index, tuple) else _bare(index)
 
 
 def _has_symbol(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(_has_symbol(v) for v in value)
-    return isinstance(value, Symbol | _Row)
-
-
-def _index(tensor: Tensor, index: Any, before: tuple[Expression, ...] = ()) -> Symbol | _Row:
-    chosen = index if isinstance(index, tuple) else (index,)
-    if any(i is None or i is Ellipsis or isinstance(i, slice) for i in chosen):
-        raise UnsupportedError("a captured tensor is indexed by a slice, ... or None; give each dimension one index")
-    indices = before + tuple(expression(_bare(i)) for i in chosen)
-    if any(i.kind != "int" for i in indices):
-        raise UnsupportedError("a captured tensor is indexed by a float or a bool; convert it with .to(torch.long)")
-    if len(indices) > tensor.ndim:
-        raise UnsupportedError(
-            f"a captured tensor of shape {list(tensor.shape)} has no {len(indices)} dimensions to index"
-        )
-    return Symbol(element(tensor, indices)) if len(indices) == tensor.ndim else _Row(tensor, indices)
+    return isinstance(value, Symbol)
 
 
 def _check_parameters(function: Callable[..., Any], label: str, inputs: tuple[str, ...]) -> None:
@@ -210,7 +236,7 @@ def _check_parameters(function: Callable[..., Any], label: str, inputs: tuple[st
         raise TraceError(f"{label}: expected {len(inputs)} parameters ({named}), got {signature}") from None
 
 
-def _operator(name: str) -> Callable[..., Symbol]:
+def _operator(name: str) -> Callable[..., Any]:
     return lambda *args: _called(name, FUNCTIONS[name], args, {})
 
 

@@ -10,12 +10,12 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pellucid.language.composed import COMPOSED, over, where
 from pellucid.language.expression import (
     COMPARISONS,
     LOGIC,
@@ -25,74 +25,23 @@ from pellucid.language.expression import (
     Kind,
     cast,
     constant,
-    is_int64,
-    load,
     operation,
 )
+from pellucid.language.operands import UnsupportedError, apply, expression
+from pellucid.language.reductions import REDUCTIONS, amax, amin
+from pellucid.language.rows import Part, Row, elementwise, is_row, row_of
 
-Function = Callable[..., Expression]
+Function = Callable[..., Any]
 SUMMARY = (
-    "it has + - * / // % **, comparisons, & | ^ ~, torch.where, abs, minimum, maximum, clamp, exp, exp2, log, "
-    "log2, sqrt, tanh, sigmoid, floor, ceil, round, trunc, logical_*, conversions, and indexing of captured tensors"
+    "it has operators, torch's functions of numbers, activations, torch.where, conversions, indexing of captured "
+    "tensors, and sums, norms and products of short rows of them; docs/score-language.md lists all"
 )
-
-
-# Of a captured tensor: what torch and every engine read as a bool, an int or a float.
-READABLE = frozenset(
-    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-)
-
-
-class UnsupportedError(Exception):
-    """Something that the language does not have; `trace` says where."""
-
-
-def element(tensor: Tensor, indices: tuple[Expression, ...]) -> Expression:
-    """One element of a captured tensor. Raises UnsupportedError for a dtype that not every engine reads."""
-    if tensor.dtype not in READABLE:
-        raise UnsupportedError(
-            f"a captured tensor is of {tensor.dtype}, which is not in the score language; convert it before, with "
-            ".to(torch.float32) or .to(torch.long)"
-        )
-    return load(tensor, indices)
-
-
-def expression(value: Any) -> Expression:
-    """`value`, an expression, a number or a tensor of no dimensions, as an expression. Raises UnsupportedError."""
-    if isinstance(value, Expression):
-        return value
-    if isinstance(value, bool):
-        return constant(value)
-    if isinstance(value, Integral):  # numpy's numbers too
-        return constant(_within_64_bits(int(value)))
-    if isinstance(value, Real):
-        return constant(float(value))
-    if isinstance(value, Tensor) and value.ndim == 0:
-        return element(value, ())
-    if isinstance(value, Tensor):
-        shape = list(value.shape)
-        raise UnsupportedError(f"a captured tensor of shape {shape} is used whole; index it: tensor[h, q_idx]")
-    raise UnsupportedError(f"it uses a {type(value).__name__}, which is neither a number nor a tensor")
-
-
-def _within_64_bits(number: int) -> int:
-    if not is_int64(number):
-        raise UnsupportedError(f"the whole number {number} is beyond 64 bits; write it as a float")
-    return number
-
-
-def _apply(op: str, *args: Any) -> Expression:
-    try:
-        return operation(op, *map(expression, args))
-    except TypeError as error:
-        raise UnsupportedError(str(error)) from None
 
 
 def _named(op: str, *names: str) -> Function:
     """An operation whose arguments also go by torch's keywords."""
     signature = inspect.Signature([inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names])
-    return lambda *args, **kwargs: _apply(op, *signature.bind(*args, **kwargs).args)
+    return lambda *args, **kwargs: apply(op, *signature.bind(*args, **kwargs).args)
 
 
 def _reflected(function: Function) -> Function:
@@ -100,70 +49,56 @@ def _reflected(function: Function) -> Function:
 
 
 def _scaled(op: str) -> Function:
-    return lambda input, other, *, alpha=1: _apply(op, input, other if alpha == 1 else _apply("mul", other, alpha))
+    return lambda input, other, *, alpha=1: apply(op, input, other if alpha == 1 else apply("mul", other, alpha))
 
 
 def _div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Expression:
     if rounding_mode != "trunc":
-        return _apply("floordiv" if rounding_mode == "floor" else "truediv", input, other)
+        return apply("floordiv" if rounding_mode == "floor" else "truediv", input, other)
     if any(expression(x).kind == "float" for x in (input, other)):
-        return _apply("trunc", _apply("truediv", input, other))
-    negative = _apply("xor", _apply("lt", input, 0), _apply("lt", other, 0))
-    quotient = _apply("floordiv", input, other)
-    inexact = _apply("ne", _apply("mul", quotient, other), input)
-    return _apply("add", quotient, cast(_apply("and", negative, inexact), "int"))
+        return apply("trunc", apply("truediv", input, other))
+    negative = apply("xor", apply("lt", input, 0), apply("lt", other, 0))
+    quotient = apply("floordiv", input, other)
+    inexact = apply("ne", apply("mul", quotient, other), input)
+    return apply("add", quotient, cast(apply("and", negative, inexact), "int"))
 
 
 def _pow(input: Any, exponent: Any) -> Expression:
     base, power = expression(input), expression(exponent)
     kind: Kind = "float" if "float" in (base.kind, power.kind) else "int"
+    if base.kind == power.kind == "bool":
+        raise UnsupportedError("pow of two bools is not defined; convert with .to(torch.long)")
     if power.op == "constant" and power.value == 0.5:
-        return _apply("sqrt", base)
+        return apply("sqrt", base)
     if power.op == "constant" and power.value in (range(17) if kind == "int" else range(-16, 17)):
         product, factor = cast(constant(1), kind), cast(base, kind)
         for _ in range(abs(int(power.value))):
             product = operation("mul", product, factor)
-        return operation("truediv", constant(1), product) if power.value < 0 else product
-    if base.op == "constant" and base.value > 0:
-        log = math.log2(base.value)
-        if kind == "float":
-            return _apply("exp2", _apply("mul", power, log))
-        if log.is_integer():
-            return _power_of_two(_apply("mul", power, int(log)))
-    raise UnsupportedError(
-        "pow: one side must be a constant: an exponent 0.5 or a whole one up to 16, or a positive base (of whole "
-        "numbers a power of 2; write 3.0 ** h for others)"
-    )
-
-
-def _power_of_two(exponent: Expression) -> Expression:
-    """An int, as far as 64 bits reach: the lowest of all where only the sign's is left, then 0."""
-    within = cast(_apply("round", _apply("exp2", _apply("minimum", exponent, 62))), "int")
-    wrapped = _apply("mul", within, _where(_apply("lt", exponent, 63), 1, 2))
-    return _where(_apply("lt", exponent, 64), wrapped, 0)
+        return over(1.0, product) if power.value < 0 else product
+    if power.op == "constant" and kind == "int" and power.value < 0:
+        raise UnsupportedError("pow: a whole number to a negative power is not defined; convert it with .float()")
+    if base.op == "constant" and 0 < base.value < math.inf and kind == "float":
+        return apply("exp2", apply("mul", power, math.log2(base.value)))
+    return apply("pow", base, power)
 
 
 def _clamp(input: Any, min: Any = None, max: Any = None) -> Expression:
-    above = expression(input) if min is None else _apply("maximum", input, min)
-    return above if max is None else _apply("minimum", above, max)
+    above = expression(input) if min is None else apply("maximum", input, min)
+    return above if max is None else apply("minimum", above, max)
 
 
 def _logical(op: str) -> Function:
-    return lambda *args: _apply(op, *(cast(expression(a), "bool") for a in args))
-
-
-def _where(condition: Any, input: Any, other: Any) -> Expression:
-    return _apply("where", condition, input, other)
+    return lambda *args: apply(op, *(cast(expression(a), "bool") for a in args))
 
 
 def _masked_fill(input: Any, mask: Any, value: Any) -> Expression:
-    return _where(mask, cast(expression(value), expression(input).kind), input)
+    return where(mask, cast(expression(value), expression(input).kind), input)
 
 
 def _sign(input: Any) -> Expression:
     kind = expression(input).kind
     minus, zero, plus = (cast(constant(number), kind) for number in (-1, 0, 1))
-    return _where(_apply("gt", input, zero), plus, _where(_apply("lt", input, zero), minus, zero))
+    return where(apply("gt", input, zero), plus, where(apply("lt", input, zero), minus, zero))
 
 
 def _kind_of(dtype: Any) -> Kind:
@@ -203,17 +138,60 @@ def _identity(input: Any, **_: Any) -> Expression:
     return expression(input)
 
 
-UNARY = {name: name for name in SAME_KIND | TRANSCENDENTAL} | {
+def _round(input: Any, *, decimals: int = 0) -> Expression:
+    if not decimals:
+        return apply("round", input)
+    unit = 10.0 ** abs(decimals)
+    if decimals > 0:
+        return over(apply("round", apply("mul", input, unit)), unit)
+    return apply("mul", apply("round", over(input, unit)), unit)
+
+
+def _fmod(input: Any, other: Any) -> Expression:
+    if any(expression(x).kind == "float" for x in (input, other)):
+        return apply("fmod", input, other)
+    return apply("sub", input, apply("mul", _div(input, other, rounding_mode="trunc"), other))
+
+
+def _extremum(op: str) -> Function:
+    """Of two, or with one argument of all elements of a row."""
+    of_two, of_all = elementwise(_named(op, "input", "other")), amax if op == "maximum" else amin
+
+    def extremum(input: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            return of_all(input)
+        if "dim" in kwargs or (is_row(input) and isinstance(args[0], int)):
+            raise UnsupportedError(f"{op} along a dimension gives places too; use torch.amax or torch.amin")
+        return of_two(input, *args, **kwargs)
+
+    return extremum
+
+
+def _of_kind_of(function: Function) -> Function:
+    """A conversion, of each element of a row; what it is converted to may be a row as well."""
+
+    def converted(input: Any, *args: Any, **kwargs: Any) -> Any:
+        others = [row_of(a).elements[0] if isinstance(a, Row | Part) else a for a in args]
+        return elementwise(lambda x: function(x, *others, **kwargs))(input)
+
+    return converted
+
+
+INVERSES = ("sin", "cos", "tan", "sinh", "cosh", "tanh")
+UNARY = {name: name for name in (*SAME_KIND, *TRANSCENDENTAL, "signbit") if name != "round"} | {
     "negative": "neg",
     "absolute": "abs",
     "bitwise_not": "not",
+    **{f"arc{name}": f"a{name}" for name in INVERSES},
+    "fix": "trunc",
 }
-BINARY = {name: name for name in ("mul", "minimum", "maximum", *COMPARISONS)} | {
+BINARY = {name: name for name in ("mul", "minimum", "maximum", "atan2", "hypot", *COMPARISONS)} | {
     "multiply": "mul",
     "floor_divide": "floordiv",
     "remainder": "mod",
-    "min": "minimum",
-    "max": "maximum",
+    "arctan2": "atan2",
+    "bitwise_left_shift": "shl",
+    "bitwise_right_shift": "shr",
     "greater": "gt",
     "greater_equal": "ge",
     "less": "lt",
@@ -222,11 +200,15 @@ BINARY = {name: name for name in ("mul", "minimum", "maximum", *COMPARISONS)} | 
     **{f"bitwise_{op}": op for op in LOGIC},
 }
 OPERATORS = {f"__{op}__": op for op in ("neg", "abs", "mul", "floordiv", "mod", *COMPARISONS, *LOGIC)} | {
-    "__invert__": "not"
+    "__invert__": "not",
+    "__lshift__": "shl",
+    "__rshift__": "shr",
 }
 REFLECTED = {f"__r{op}__": op for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", *LOGIC)} | {
     "rsub": "sub",
     "__rdiv__": "truediv",
+    "__rlshift__": "shl",
+    "__rrshift__": "shr",
 }
 CONVERSIONS: dict[str, Kind] = {
     **dict.fromkeys(("float", "double", "half", "bfloat16"), "float"),
@@ -235,32 +217,26 @@ CONVERSIONS: dict[str, Kind] = {
 }
 
 # By torch's names, and Python's for operators.
-FUNCTIONS: dict[str, Function] = {
+OF_NUMBERS: dict[str, Function] = {
     **{name: _named(op, "input") for name, op in UNARY.items()},
     **{name: _named(op, "input", "other") for name, op in BINARY.items()},
-    **{name: partial(_apply, op) for name, op in OPERATORS.items()},
-    **{name: _reflected(partial(_apply, op)) for name, op in REFLECTED.items()},
+    **{name: partial(apply, op) for name, op in OPERATORS.items()},
+    **{name: _reflected(partial(apply, op)) for name, op in REFLECTED.items()},
     **dict.fromkeys(("add", "__add__"), _scaled("add")),
     **dict.fromkeys(("sub", "subtract", "__sub__"), _scaled("sub")),
     **dict.fromkeys(("div", "divide", "true_divide", "__div__", "__truediv__"), _div),
     **dict.fromkeys(("pow", "__pow__"), _pow),
     "__rpow__": _reflected(_pow),
     "float_power": lambda input, exponent: _pow(cast(expression(input), "float"), exponent),
-    "square": lambda input: _pow(input, 2),
-    "rsqrt": lambda input: _apply("truediv", 1.0, _apply("sqrt", input)),
-    "reciprocal": lambda input: _apply("truediv", 1.0, input),
-    "relu": lambda input, inplace=False: _where(_apply("le", input, 0), 0, input),
+    "fmod": _fmod,
+    "round": _round,
     **dict.fromkeys(("sign", "sgn"), _sign),
     **dict.fromkeys(("clamp", "clip"), _clamp),
     "clamp_min": lambda input, min: _clamp(input, min=min),
     "clamp_max": lambda input, max: _clamp(input, max=max),
     **{f"logical_{op}": _logical(op) for op in (*LOGIC, "not")},
-    "where": _where,
+    "where": where,
     "masked_fill": _masked_fill,
-    "isfinite": lambda input: _apply("lt", _apply("abs", input), math.inf),
-    "to": _to,
-    "type": lambda input, dtype: _to(input, dtype=dtype),
-    "type_as": _type_as,
     **{name: partial(lambda kind, input: cast(expression(input), kind), kind) for name, kind in CONVERSIONS.items()},
     "zeros_like": partial(_full_like, fill_value=0),
     "ones_like": partial(_full_like, fill_value=1),
@@ -268,7 +244,22 @@ FUNCTIONS: dict[str, Function] = {
     "new_zeros": partial(_new_full, fill_value=0),
     "new_ones": partial(_new_full, fill_value=1),
     "new_full": _new_full,
-    **dict.fromkeys(("clone", "contiguous", "positive", "__pos__"), _identity),
+    **dict.fromkeys(("clone", "contiguous", "positive", "__pos__", "detach"), _identity),
+    **COMPOSED,
 }
+CONVERTING: dict[str, Function] = {
+    "to": _to,
+    "type": lambda input, dtype: _to(input, dtype=dtype),
+    "type_as": _type_as,
+}
+SPECIAL = ("erf", "erfc", "exp2", "expm1", "log1p", "round", "sinc", "logit", "xlogy", "logsumexp")
+FUNCTIONS: dict[str, Function] = {
+    **{name: elementwise(function) for name, function in OF_NUMBERS.items()},
+    **{name: _of_kind_of(function) for name, function in CONVERTING.items()},
+    **REDUCTIONS,
+    "min": _extremum("minimum"),
+    "max": _extremum("maximum"),
+}
+FUNCTIONS |= {f"special_{name}": FUNCTIONS[name] for name in SPECIAL} | {"special_expit": FUNCTIONS["sigmoid"]}
 # As a method, `where` has its arguments in another order.
-METHODS = FUNCTIONS | {"where": lambda input, condition, other: _where(condition, input, other)}
+METHODS = FUNCTIONS | {"where": elementwise(lambda input, condition, other: where(condition, input, other))}

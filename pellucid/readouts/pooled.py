@@ -43,7 +43,7 @@ class Pooled(ColumnReadout):
         """The dense definition."""
         q_len, k_len = dense.weights.shape[-2:]
         weights = dense.weights.detach()
-        by_query, by_key = _membership(q_len, self.queries).to(weights), _membership(k_len, self.keys).to(weights)
+        by_query, by_key = _membership(q_len, self.queries, weights), _membership(k_len, self.keys, weights)
         return (by_query / by_query.sum(0)).mT @ weights @ by_key
 
     def start(self, problem: Problem) -> Tensor:
@@ -60,7 +60,7 @@ class Pooled(ColumnReadout):
 
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
-        counts = torch.bincount(_bins(problem.q_len, self.queries), minlength=state.shape[-2])
+        counts = torch.bincount(_bins(problem.q_len, self.queries, state.device), minlength=state.shape[-2])
         return state.div_(counts[:, None])
 
 
@@ -68,10 +68,11 @@ def _count(length: int, bins: int) -> int:
     return min(length, bins)
 
 
-def _membership(length: int, bins: int) -> Tensor:
-    """Whether each token is in each bin, [length, bins]."""
-    return _bins(length, bins)[:, None] == torch.arange(_count(length, bins))
+def _membership(length: int, bins: int, like: Tensor) -> Tensor:
+    """1 where a token is in a bin, [length, bins], of the dtype and on the device of `like`."""
+    of_bin = torch.arange(_count(length, bins), device=like.device)
+    return (_bins(length, bins, like.device)[:, None] == of_bin).to(like.dtype)
 
 
-def _bins(length: int, bins: int) -> Tensor:
-    return torch.arange(length) * _count(length, bins) // max(length, 1)
+def _bins(length: int, bins: int, device: torch.device) -> Tensor:
+    return torch.arange(length, device=device) * _count(length, bins) // max(length, 1)

@@ -28,8 +28,9 @@ class Lettering:
         self.missing = frozenset(missing)
 
     def spell(self, text: str) -> str:
-        """The text with every character that no font has written as U+6708."""
-        return "".join(f"U+{ord(c):04X}" if c in self.missing else c for c in text)
+        """The text with every character that no font has written as U+6708, and no formula in it."""
+        spelled = "".join(f"U+{ord(c):04X}" if c in self.missing else c for c in text)
+        return spelled.replace("$", r"\$")  # a pair of them begins and ends what matplotlib would set as mathematics
 
 
 def _families() -> list[str]:

@@ -10,8 +10,8 @@ import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-SPACE = "␣"
-UNSHOWN = "�"  # a character that has no picture of its own: format controls, unassigned code points, lone surrogates
+from pellucid.legible import SPACE, one_line, visible
+
 DOTTED_CIRCLE = "◌"  # what Unicode's charts put a combining mark on
 LEFT_TO_RIGHT_MARK = "\u200e"
 
@@ -24,7 +24,7 @@ def axis_label(token: str) -> str:
     A label with right-to-left letters ends in a left-to-right mark: a terminal that reorders text would otherwise
     take the neighbouring labels of an Arabic axis for one phrase and turn their order round.
     """
-    label = "".join(_visible(character) for character in token) or "∅"
+    label = "".join(visible(character) for character in token) or "∅"
     if unicodedata.combining(label[0]) or unicodedata.category(label[0]).startswith("M"):
         label = DOTTED_CIRCLE + label
     if any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in label):
@@ -34,13 +34,8 @@ def axis_label(token: str) -> str:
 
 def ascii_label(token: str) -> str:
     """The label for an output that holds ASCII only: _ for a space, ? for every other character it has not."""
-    label = "".join(_visible(character) for character in token)
+    label = "".join(visible(character) for character in token)
     return label.replace(SPACE, "_").encode("ascii", "replace").decode("ascii") or "?"
-
-
-def one_line(text: str) -> str:
-    """The text as it reads, but for what could end the line, reorder it or command the terminal."""
-    return "".join(character if _is_harmless(character) else _visible(character) for character in text)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -50,6 +45,7 @@ def shorten(text: str, limit: int) -> str:
 
 def cut_middle(name: str, limit: int) -> str:
     """A module's dotted name in at most `limit` characters: its first part and its end, which tell it from others."""
+    name = one_line(name)
     if len(name) <= limit:
         return name
     first = name.split(".", 1)[0][: limit // 3]
@@ -67,23 +63,3 @@ def fit(label: str, width: int, *, right: bool = False) -> str:
 def width_is_certain(label: str) -> bool:
     """Whether all terminals agree on the label's width: they do not on letters joined with spacing marks."""
     return not any(unicodedata.category(character) == "Mc" for character in label)
-
-
-def _is_harmless(character: str) -> bool:
-    joins_letters = unicodedata.category(character) == "Cf" and unicodedata.bidirectional(character) == "BN"
-    return character == " " or joins_letters
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures ␀ ␁ … ␟
-    if code == 0x7F:
-        return "␡"
-    match unicodedata.category(character):
-        case "Zs":
-            return SPACE
-        case "Cc" | "Cf" | "Cn" | "Co" | "Cs" | "Zl" | "Zp":
-            return UNSHOWN
-        case _:
-            return character

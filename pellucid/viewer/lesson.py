@@ -83,7 +83,7 @@ def notebook_lessons(tokens: int, dim: int, context: int, seed: int) -> tuple[Le
     generator = torch.Generator().manual_seed(seed)
 
     def rand(rows: int) -> Tensor:
-        return torch.rand(rows, dim, generator=generator)
+        return torch.rand(rows, dim, generator=generator, device="cpu")
 
     x = rand(tokens)
     own = _random_lesson(x, None, (rand(dim), rand(dim), rand(dim)))

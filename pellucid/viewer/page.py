@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pellucid.legible import one_line
 from pellucid.viewer.attention_map import AttentionMap
 from pellucid.viewer.heads import head_table
-from pellucid.viewer.labels import one_line
 from pellucid.viewer.selection import Reading, Selection
 
 _AXES = {

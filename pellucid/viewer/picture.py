@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,8 +15,9 @@ from matplotlib.figure import Figure
 from rich.cells import cell_len
 from torch import Tensor
 
+from pellucid.legible import one_line
 from pellucid.viewer.fonts import Lettering
-from pellucid.viewer.labels import axis_label, one_line, shorten
+from pellucid.viewer.labels import axis_label, shorten
 from pellucid.viewer.selection import TITLES, Reading
 
 # Fixed metadata: the same reading gives the same bytes.
@@ -24,6 +26,7 @@ _METADATA: dict[str, dict[str, str | None]] = {
     ".svg": {"Date": None, "Creator": "pellucid"},
     ".pdf": {"CreationDate": None, "Creator": "pellucid", "Producer": None},
 }
+PLAIN: dict[Any, Any] = {"text.usetex": False}  # whatever the user's settings: LaTeX reads files that a label names
 _DOTS_PER_INCH = 160
 _LONGEST_TITLE = 60
 _AXES = {
@@ -61,13 +64,14 @@ def save_figure(figure: Figure, path: Path) -> None:
     extension = path.suffix.lower()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with rc_context({"svg.hashsalt": "pellucid"}):
+        with rc_context({"svg.hashsalt": "pellucid", **PLAIN}):
             figure.savefig(unfinished, format=extension[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[extension])
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
+@rc_context(PLAIN)
 def draw(reading: Reading, kind: str) -> Figure:
     """The figure: one panel a head, weights of exactly 0 left white."""
     layers = [observation.weights()[0] for observation in reading.attention[kind]]  # each [heads, queries, keys]

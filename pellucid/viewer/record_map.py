@@ -96,9 +96,11 @@ def _of_sequence(tokens: list[list[str]] | None, sequence: int) -> list[str] | N
 
 def _computed(layer: Layer, heads: list[int], rows: int, columns: int, sequence: int) -> Tensor:
     """The pooled weights of some heads, from exact weights computed a stretch of queries at a time."""
-    row_of, column_of = (torch.arange(n) * bins // n for n, bins in ((layer.q_len, rows), (layer.k_len, columns)))
+    row_of, column_of = (
+        torch.arange(n, device="cpu") * bins // n for n, bins in ((layer.q_len, rows), (layer.k_len, columns))
+    )
     counted = _counted(layer, sequence)
-    sums = torch.zeros(len(heads), rows, columns)
+    sums = torch.zeros(len(heads), rows, columns, device="cpu")
     size = max(1, _CHUNK // (layer.batch * len(heads) * layer.k_len))
     for start in range(0, layer.q_len, size):
         queries = slice(start, min(start + size, layer.q_len))
@@ -106,21 +108,23 @@ def _computed(layer: Layer, heads: list[int], rows: int, columns: int, sequence:
         weights = torch.where(counted[queries, None], weights, 0.0)
         by_key = weights.new_zeros(*weights.shape[:-1], columns).index_add_(-1, column_of, weights)
         sums.index_add_(1, row_of[queries], by_key)
-    counts = torch.zeros(rows).index_add_(0, row_of, counted.float())
+    counts = torch.zeros(rows, device="cpu").index_add_(0, row_of, counted.float())
     return sums / torch.where(counts > 0, counts, torch.nan)[:, None]
 
 
 def _counted(layer: Layer, sequence: int) -> Tensor:
     """Which queries are no padding, bool [q_len]."""
     padding = layer.padding.queries
-    return torch.ones(layer.q_len, dtype=torch.bool) if padding is None else ~padding[sequence].cpu()
+    return torch.ones(layer.q_len, dtype=torch.bool, device="cpu") if padding is None else ~padding[sequence].cpu()
 
 
 def _joined_bins(pooled: Tensor, layer: Layer, most_rows: int, most_columns: int) -> Tensor:
     """Pooled maps [heads, rows, columns] with neighbouring bins joined, as many as fit."""
     rows, columns = pooled.shape[-2:]
     by_row, by_column = -(-rows // most_rows), -(-columns // most_columns)
-    queries = torch.bincount(torch.arange(layer.q_len) * rows // layer.q_len, minlength=rows).float()[:, None]
+    queries = torch.bincount(torch.arange(layer.q_len, device="cpu") * rows // layer.q_len, minlength=rows).float()[
+        :, None
+    ]
     known = torch.where(pooled.isnan(), 0.0, queries.expand_as(pooled))
     sums = _sum_of(pooled.nan_to_num() * queries, -2, by_row)
     joined = sums / _sum_of(known, -2, by_row).masked_fill_(_sum_of(known, -2, by_row) == 0, torch.nan)
@@ -129,7 +133,7 @@ def _joined_bins(pooled: Tensor, layer: Layer, most_rows: int, most_columns: int
 
 def _sum_of(values: Tensor, dimension: int, group: int) -> Tensor:
     """The sums of groups of neighbours; the last group may be smaller."""
-    places = torch.arange(values.shape[dimension]) // group
+    places = torch.arange(values.shape[dimension], device="cpu") // group
     shape = list(values.shape)
     shape[dimension] = int(places[-1]) + 1 if len(places) else 0
     return values.new_zeros(shape).index_add_(dimension, places, values)

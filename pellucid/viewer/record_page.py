@@ -13,8 +13,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from pellucid import legible
+from pellucid.legible import one_line
 from pellucid.viewer.attention_map import AttentionMap
-from pellucid.viewer.labels import cut_middle, one_line, shorten
+from pellucid.viewer.labels import cut_middle, fit, shorten
 from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
 from pellucid.viewer.shades import viridis
 from pellucid.watch.record import Layer, Record
@@ -41,6 +43,8 @@ _COLUMNS = (
     ("same", "duplicate", 2),
     ("conc.", "concentration", 2),
 )
+_ABBREVIATED = ", ".join(f"{heading} {name}" for heading, name, _ in _COLUMNS if heading != name)
+_LEGEND = f"{_ABBREVIATED}; each without the sink, as NAME_without_sink in --json"
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,23 @@ def record_page(view: RecordView) -> RenderableType:
 
 
 def _head(record: Record) -> RenderableType:
-    lines = [f"record   {one_line(record.model)}"]
+    lines = [f"record   {legible.name(record.model)}"]
     for name, tokens in (("reads", record.source_tokens), ("tokens", record.tokens)):
         if tokens:
             text = shorten(one_line(" ".join(token.strip() or token for token in tokens[0])), 56)
             lines.append(f"{name.ljust(9)}{len(tokens[0])}: {text}")
     if record.segments:
-        lines.append(f"segments {', '.join(f'{name} {_range(span)}' for name, span in record.segments.items())}")
+        lines.append(
+            f"segments {', '.join(f'{legible.name(name)} {_range(span)}' for name, span in record.segments.items())}"
+        )
     if not record.complete:
         lines.append("         the run was interrupted: these are the layers that were complete")
     if record.missed:
-        few = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:SHOWN_OF_MISSED])
+        few = "; ".join(
+            legible.message(f"{missed.name}: {missed.reason}") for missed in record.missed[:SHOWN_OF_MISSED]
+        )
         more = len(record.missed) - SHOWN_OF_MISSED
-        lines.append(f"missed   {one_line(few)}" + (f"; and {more} more" if more > 0 else ""))
+        lines.append(f"missed   {few}" + (f"; and {more} more" if more > 0 else ""))
     return Text("\n".join(lines))
 
 
@@ -100,10 +108,11 @@ def _wall(summary: Summary) -> list[RenderableType]:
     layers: dict[str, list[HeadSummary]] = {}
     for row in summary:
         layers.setdefault(row.layer, []).append(row)
-    width = min(max(map(cell_len, layers), default=0), LONGEST_NAME)
+    names = {name: cut_middle(name, LONGEST_NAME) for name in layers}
+    width = max(map(cell_len, names.values()), default=0)
     lines: list[RenderableType] = [Text("heads, by what they do with the weight beyond the sink", style="bold")]
     for number, (name, rows) in enumerate(layers.items()):
-        line = Text(f"{number:>3} {cut_middle(name, width).ljust(width)} {rows[0].role.ljust(11)} ")
+        line = Text(f"{number:>3} {fit(names[name], width)} {rows[0].role.ljust(11)} ")
         for row in rows:
             line.append(f" {LETTERS[row.kind_without_sink]}", _shade(row))
         lines.append(line)
@@ -128,7 +137,7 @@ def _shade(row: HeadSummary) -> Style:
 
 def _layer(view: RecordView) -> list[RenderableType]:
     layer = view.shown
-    title = f"layer {view.layer} of 0-{len(view.record) - 1}: {layer.name}, {layer.role}"
+    title = f"layer {view.layer} of 0-{len(view.record) - 1}: {legible.name(layer.name)}, {layer.role}"
     shared = f", {layer.heads} heads share {layer.kv_heads} of keys" if layer.kv_heads != layer.heads else ""
     size = f"{layer.q_len} queries x {layer.k_len} keys{shared}"
     note = "numbers are beyond the sink, which is the learned sink and the first token"
@@ -147,6 +156,7 @@ class _FittingTable:
         yield wide if fits else head_table(self.view)
         if fits:
             yield Text("in brackets: the whole, the sink counted", style="dim")
+        yield Text(_LEGEND, style="dim")
 
 
 def head_table(view: RecordView, *, whole: bool = False) -> Table:
@@ -192,10 +202,10 @@ def _segments(view: RecordView) -> list[RenderableType] | None:
         return None  # neither read nor kept
     mass = found.mass.mean(0) if view.head is None else found.mass[view.head]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("from", *found.keys):
+    for heading in ("from", *map(legible.name, found.keys)):
         table.add_column(heading, justify="left" if heading == "from" else "right")
     for name, row in zip(found.queries, mass.tolist(), strict=True):
-        table.add_row(name, *(_number(value, 3) for value in row))
+        table.add_row(legible.name(name), *(_number(value, 3) for value in row))
     return [Text(f"weight from segment to segment, {_which(view)}", style="bold"), table]
 
 
@@ -205,12 +215,13 @@ def _segments(view: RecordView) -> list[RenderableType] | None:
 def _which(view: RecordView) -> str:
     if view.head is None:
         return f"mean of {view.shown.heads} heads"
-    return f"head {view.shown.head_numbers[view.head]}"
+    numbers = view.shown.head_numbers or range(view.shown.heads)
+    return f"head {numbers[view.head]}"
 
 
 def _map(view: RecordView) -> list[RenderableType]:
     layer = view.shown
-    title = Text(f"{layer.name}, {_which(view)}", style="bold")
+    title = Text(f"{legible.name(layer.name)}, {_which(view)}", style="bold")
     fits = max(layer.q_len, layer.k_len) <= MOST_TOKENS
     found = head_map(layer, view.head, *((MOST_TOKENS,) * 2 if fits else (BINS,) * 2))
     if found is None:

@@ -9,15 +9,17 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
+from pellucid.legible import one_line
 from pellucid.viewer.fonts import Lettering
-from pellucid.viewer.labels import cut_middle, one_line, shorten
-from pellucid.viewer.picture import check_path, save_figure
+from pellucid.viewer.labels import cut_middle, shorten
+from pellucid.viewer.picture import PLAIN, check_path, save_figure
 from pellucid.viewer.record_map import FOR_A_MAP, all_maps
 from pellucid.watch.record import Record
 from pellucid.watch.summary import HeadSummary, Summary
@@ -44,6 +46,7 @@ def save(record: Record, summary: Summary, path: Path) -> None:
     save_figure(draw(record, summary), path)
 
 
+@rc_context(PLAIN)
 def draw(record: Record, summary: Summary) -> Figure:
     """The figure. Maps of more tokens than bins are pooled: means over queries of sums over keys.
 
@@ -74,14 +77,16 @@ class _Wall:
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(self.maps), heads, squeeze=False)
         image: AxesImage | None = None
+        title = shorten(one_line(self.record.model), _LONGEST_TITLE)
+        names = {name: cut_middle(name, _LONGEST_NAME) for name in self.maps}
+        lettering = Lettering([title, *names.values()])
         for line, (name, drawn) in zip(panels, self.maps.items(), strict=True):
-            line[0].set_ylabel(self._name(name), rotation=0, ha="right", va="center", fontsize=7)
+            label = f"{lettering.spell(names[name])}\n{self.record[name].role}"
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7, fontfamily=lettering.families)
             for panel, weights, row in zip(line, drawn, self.rows[name], strict=False):
                 image = self._panel(panel, weights, row)
             for panel in line[len(drawn) :]:
                 panel.axis("off")
-        title = shorten(one_line(self.record.model), _LONGEST_TITLE)
-        lettering = Lettering([title])
         figure.suptitle(f"{lettering.spell(title)}: {self._extent()}", fontfamily=lettering.families, fontsize=11)
         figure.supxlabel("keys, to the right; queries, downwards", fontsize=9)
         assert image is not None
@@ -100,9 +105,6 @@ class _Wall:
         panel.set_xticks([])
         panel.set_yticks([])
         return image
-
-    def _name(self, name: str) -> str:
-        return f"{cut_middle(name, _LONGEST_NAME)}\n{self.record[name].role}"
 
     def _extent(self) -> str:
         lengths = {(self.record[name].q_len, self.record[name].k_len) for name in self.maps}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.watch.warping import warp
 
 if TYPE_CHECKING:
@@ -57,10 +58,13 @@ class Alignment:
         return [start * per_key for start in self.starts.tolist()]
 
     def words(self) -> list[Word]:
-        """The tokens joined to words: a token that begins with a space, or its sign, begins a word."""
+        """The tokens joined to words: one that begins with a space, or with a tokenizer's sign for it, begins a word.
+
+        Tokens that are texts (`pellucid.watch.readable.token_texts`) make words as they read in any script.
+        """
         found: list[Word] = []
         for token, start, stop in zip(self.tokens, self.starts.tolist(), self.stops.tolist(), strict=True):
-            plain = token.replace("Ġ", " ").replace("▁", " ")
+            plain = f" {token[1:]}" if token.startswith(("Ġ", "▁")) else token
             if found and not plain.startswith(" "):
                 found[-1] = Word(found[-1].text + plain, found[-1].start, stop)
             else:
@@ -106,7 +110,7 @@ def align(
             raise ValueError(f"{name}: a slice of neighbours is needed, got {given} of {layer.q_len} x {layer.k_len}")
     if not 0 <= sequence < layer.batch:
         raise IndexError(f"sequence: the record has 0 to {layer.batch - 1}, got {sequence}")
-    matrix = torch.zeros(len(rows), len(columns))
+    matrix = torch.zeros(len(rows), len(columns), device="cpu")
     for one, head in chosen:
         for place, part in _comparable(one, head, sequence, rows, columns, filter_width):
             matrix[:, place] += part
@@ -129,10 +133,16 @@ def _chosen_heads(record: Record, heads: Iterable[LayerHead] | None) -> list[tup
         raise ValueError("heads: at least one pair of a layer and a head is needed, got none")
     for layer, _ in chosen:
         if not layer.parts:
-            raise ValueError(f"align: {layer.name} kept no query and key; watch the model with keep=[{layer.name!r}]")
+            raise ValueError(
+                f"align: {_name(layer)} kept no query and key; watch the model with keep=[{legible.quoted(layer.name)}]"
+            )
         if (layer.q_len, layer.k_len) != (chosen[0][0].q_len, chosen[0][0].k_len):
-            raise ValueError(f"heads: {layer.name} and {chosen[0][0].name} attend over different lengths")
+            raise ValueError(f"heads: {_name(layer)} and {_name(chosen[0][0])} attend over different lengths")
     return chosen
+
+
+def _name(layer: Layer) -> str:
+    return legible.name(layer.name)
 
 
 def _layer_head(record: Record, cross: Sequence[str], layer: str | int, head: int) -> tuple[Layer, int]:
@@ -142,7 +152,7 @@ def _layer_head(record: Record, cross: Sequence[str], layer: str | int, head: in
         layer = cross[layer]
     found = record[layer]
     if not 0 <= head < found.heads:
-        raise IndexError(f"heads: {found.name} has heads 0 to {found.heads - 1}, got {head}")
+        raise IndexError(f"heads: {_name(found)} has heads 0 to {found.heads - 1}, got {head}")
     return found, head
 
 
@@ -178,8 +188,8 @@ def _median(values: Tensor, reach: int) -> Tensor:
 
 def _extents(rows: Tensor, columns: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first column of each row of a path, and the one after its last."""
-    starts = torch.full((count,), torch.iinfo(torch.int64).max).scatter_reduce(0, rows, columns, "amin")
-    stops = torch.zeros(count, dtype=torch.int64).scatter_reduce(0, rows, columns + 1, "amax")
+    starts = torch.full((count,), torch.iinfo(torch.int64).max, device="cpu").scatter_reduce(0, rows, columns, "amin")
+    stops = torch.zeros(count, dtype=torch.int64, device="cpu").scatter_reduce(0, rows, columns + 1, "amax")
     return starts, stops
 
 

@@ -61,9 +61,9 @@ class Field:
         return Allowed(counts, counts - allows_first.to(torch.int32))
 
     @property
-    def _device(self) -> torch.device | None:
+    def _device(self) -> torch.device:
         """Where the tensors that the mask reads are."""
-        return next((node.value.device for node in walk(self.mask) if node.op == "load"), None)
+        return next((node.value.device for node in walk(self.mask) if node.op == "load"), torch.device("cpu"))
 
     def _add(self, counts: Tensor, rows: range, columns: range) -> None:
         """Add a tile's keys, cutting it where the mask is mixed."""
@@ -122,20 +122,15 @@ def allowed_of(layer: Layer) -> Allowed:
     """
     if "allowed" in layer.readings:
         return Allowed(*layer.readings["allowed"])
-    padding = layer.padding.keys
-    fields = [
-        Field(
-            layer.batch, layer.heads, range(part.start, part.start + part.q_len),
-            range(part.k_start, part.k_start + part.k_len), padding, part.mask,
-        )
-        for part in layer.parts
-    ] or [
-        Field(
-            layer.batch, layer.heads, range(layer.start, layer.start + layer.q_len), range(layer.k_len), padding,
-            _CAUSAL if layer.role == "causal self" else TRUE,
-        )
-    ]  # fmt: skip
-    return Allowed(*(torch.cat(counts, -1) for counts in zip(*(field.count() for field in fields), strict=True)))
+    padding, counts = layer.padding.keys, []
+    for part in layer.parts:
+        queries, keys = range(part.start, part.start + part.q_len), range(part.k_start, part.k_start + part.k_len)
+        with part.computing():
+            counts.append(Field(layer.batch, layer.heads, queries, keys, padding, part.mask).count())
+    if not counts:
+        queries, mask = range(layer.start, layer.start + layer.q_len), _CAUSAL if layer.role == "causal self" else TRUE
+        counts.append(Field(layer.batch, layer.heads, queries, range(layer.k_len), padding, mask).count())
+    return Allowed(*(torch.cat(joined, -1) for joined in zip(*counts, strict=True)))
 
 
 def _halves(whole: range) -> list[range]:

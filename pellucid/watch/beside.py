@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from pellucid import reference
+from pellucid.engines import rounded
 from pellucid.softmax import finite
 from pellucid.watch.allowed import Allowed, Field
 from pellucid.watch.call import Call
@@ -54,7 +56,7 @@ class Beside:
         """
         found: dict[str, Any] = {}
         if call.sinks is not None:
-            found["sink_mass"] = _sink_mass(call.sinks, layer.readings["lse"], heads)
+            found["sink_mass"] = _sink_mass(call, layer.readings["lse"], heads)
         if "entropy" in layer.readings:
             allowed = self._count(layer, call, start)
             own = heads is not None and allowed.keys.shape[1] > 1
@@ -79,6 +81,17 @@ class Beside:
         )
 
 
-def _sink_mass(sinks: Tensor, lse: Tensor, heads: Tensor | None) -> Tensor:
-    logits = sinks.detach() if heads is None else sinks.detach()[heads]
-    return torch.exp(logits.to(lse)[:, None] - finite(lse))
+def _sink_mass(call: Call, lse: Tensor, heads: Tensor | None) -> Tensor:
+    """The weight that the sink takes in each row, [batch, heads, q_len]."""
+    assert call.sinks is not None
+    problem, device = call.problem, lse.device
+    heads = torch.arange(call.heads, device=device) if heads is None else heads.to(device)
+    mass = torch.exp(call.sinks.detach()[heads].to(lse)[:, None] - finite(lse))
+    every = torch.arange(call.k_len, device=device)
+
+    def again(rows: Tensor) -> Tensor:
+        """What the keys' weights leave."""
+        return 1.0 - reference.weights(problem, rows, every, heads).sum(-1, keepdim=True)
+
+    with torch.no_grad(), problem.own_precision():
+        return rounded.replaced(mass[..., None], lse, call.k_len, again)[..., 0]

@@ -89,5 +89,5 @@ def tokens_before(token_ids: Tensor, first: Tensor | None = None) -> Tensor:
     before = token_ids.roll(1, -1)
     before[:, 0] = NO_TOKEN
     if first is not None:
-        before[torch.arange(len(before)), first] = NO_TOKEN
+        before[torch.arange(len(before), device="cpu"), first] = NO_TOKEN
     return before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid._version import __version__
+from pellucid.legible import encodable
 from pellucid.readouts.topk import TopKeys
 from pellucid.watch.summary import COLUMNS, HeadSummary
 
@@ -53,6 +54,7 @@ def to_parquet(record: Record, path: str | PathLike[str]) -> list[Path]:
         raise ModuleNotFoundError(f"to_parquet needs {error.name}; pip install pyarrow") from error
     heads = Path(path)
     columns = record.summary().columns()
+    columns["layer"] = [encodable(name) for name in columns["layer"]]
     parquet.write_table(pyarrow.table(columns, schema=_schema(pyarrow)), heads)
     read = [name for name in record.layers if "topk" in record[name].readings]
     if not read:
@@ -85,14 +87,14 @@ def _rows_of_keys(record: Record, layer: Layer) -> Iterator[dict[str, Any]]:
     """The strongest keys of a layer as columns, some queries at a time; no padding, and no place without a key."""
     top: TopKeys = layer.topk
     at_once = max(1, _ROWS_AT_ONCE // (layer.batch * layer.heads * top.keys.shape[-1]))
-    numbers = torch.tensor(layer.head_numbers or range(layer.heads))
+    numbers = torch.tensor(layer.head_numbers or range(layer.heads), device="cpu")
     for start in range(0, layer.q_len, at_once):
         rows = slice(start, start + at_once)
         keys, weights = top.keys[:, :, rows].cpu(), top.weights[:, :, rows].cpu()
         sequence, head, query, rank = (keys >= 0).nonzero(as_tuple=True)
         query_at, key_at = query + start, keys[keys >= 0]
         yield {
-            "layer": [layer.name] * len(key_at),
+            "layer": [encodable(layer.name)] * len(key_at),
             "head": numbers[head].numpy(),
             "sequence": sequence.numpy(),
             "query": (query_at + layer.start).numpy(),
@@ -113,10 +115,11 @@ def _tokens_at(record: Record, layer: Layer, sequence: Tensor, place: Tensor, *,
 
 
 def _tokens(record: Record, layer: Layer, *, of_keys: bool) -> list[list[str]] | None:
-    """The tokens that a layer's queries or keys stand for."""
+    """The tokens that a layer's queries or keys stand for, as any file can hold them."""
     source = record.source_tokens
     reads_source = source is not None and layer.role == "self" and all(len(t) == layer.k_len for t in source)
-    return source if reads_source or (of_keys and layer.role == "cross") else record.tokens
+    known = source if reads_source or (of_keys and layer.role == "cross") else record.tokens
+    return None if known is None else [[encodable(token) for token in tokens] for tokens in known]
 
 
 # HeadVis.
@@ -171,7 +174,9 @@ def _config(record: Record, names: list[str], heads: list[tuple[int, HeadSummary
 def _scattered(number: int, row: HeadSummary) -> dict[str, Any]:
     """A head's numbers."""
     values = {name: getattr(row, name) for name in COLUMNS if name not in ("layer", "head")}
-    plain = {name: None if isinstance(value, float) and isnan(value) else value for name, value in values.items()}
+    plain = {
+        name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()
+    }
     return {"layer": number, "head": row.head, "module": row.layer, **plain}
 
 
@@ -191,13 +196,13 @@ def _flat(layer: Layer, sequence: int, head: int) -> dict[str, list[float]]:
     top: TopKeys = layer.topk
     keys, weights = top.keys[sequence, head].cpu(), top.weights[sequence, head].cpu()
     known = keys >= 0
-    queries = (torch.arange(layer.q_len) + layer.start)[:, None].expand_as(keys)
+    queries = (torch.arange(layer.q_len, device="cpu") + layer.start)[:, None].expand_as(keys)
     indices, order = (queries * layer.k_len + keys)[known].sort()
     return {"indices": indices.tolist(), "values": [round(value, 6) for value in weights[known][order].tolist()]}
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8", errors="replace")
+    path.write_text(encodable(json.dumps(content, ensure_ascii=False, allow_nan=False)), encoding="utf-8")
 
 
 # BertViz.

@@ -9,12 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.language import FALSE, INPUTS, TRUE, Expression, walk
+from pellucid import legible
+from pellucid.language import FALSE, INPUTS, TRUE, Expression, load, walk
 from pellucid.language.evaluate import TORCH
-from pellucid.language.expression import RANK
+from pellucid.language.expression import ARITHMETIC, COMPARISONS, LOGIC, RANK, SAME_KIND, TRANSCENDENTAL, Kind
+from pellucid.watch import schema
 
 Json = Any
 OPS = {"constant", "input", "load", "cast", *TORCH}
+MOST_NODES = 1 << 16
+
+_TENSOR = schema.fields({"tensor": schema.text}, {"shape": schema.list_of(schema.whole())})
+_NOT_FINITE = schema.fields({"float": schema.one_of("inf", "-inf", "nan")})
+_ARGUMENTS = schema.list_of(schema.whole(0, MOST_NODES))
+
+
+def _node_of(value: Json, field: str) -> None:
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(one, str) for one in value[:2]):
+        raise ValueError(f"{field} must be [op, kind, arguments, value], got {legible.quoted(value)}")
+    _ARGUMENTS(value[2], f"{field}[2]")
+
+
+_NODES = schema.list_of(_node_of, 1)
 
 
 class Captured:
@@ -47,20 +63,27 @@ def to_json(root: Expression, captured: Captured) -> list[Json]:
     return nodes
 
 
-def from_json(nodes: list[Json], tensors: Mapping[str, Tensor]) -> Expression:
-    """The expression that `to_json` made nodes of.
+def from_json(nodes: list[Json], tensors: Mapping[str, Tensor], kind: Kind) -> Expression:
+    """The expression of a kind that `to_json` made nodes of.
 
     Raises:
-        ValueError: they are no expression.
+        ValueError: they are no expression of the score language.
 
     """
     made: list[Expression] = []
     try:
-        for op, kind, args, value in nodes:
-            made.append(_node(op, kind, tuple(made[number] for number in args), value, tensors))
+        _NODES(nodes, "it")
+        if len(nodes) > MOST_NODES:
+            raise ValueError(f"it has {len(nodes)} nodes, and {MOST_NODES} are the most")
+        for op, of_kind, args, value in nodes:
+            if any(number >= len(made) for number in args):
+                raise ValueError(f"node {len(made)} is of a node that does not come before it")
+            made.append(_node(op, of_kind, tuple(made[number] for number in args), value, tensors))
+        if made[-1].kind != kind:
+            raise ValueError(f"it gives {made[-1].kind}, not {kind}")
         return made[-1]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"holds a function that cannot be read ({error!r})") from error
+    except ValueError as error:
+        raise ValueError(f"holds a function that cannot be read ({error})") from error
 
 
 def _value(node: Expression, captured: Captured) -> Json:
@@ -72,18 +95,75 @@ def _value(node: Expression, captured: Captured) -> Json:
 
 
 def _node(op: str, kind: Any, args: tuple[Expression, ...], value: Json, tensors: Mapping[str, Tensor]) -> Expression:
+    kinds = tuple(arg.kind for arg in args)
     if op not in OPS or kind not in RANK:
-        raise ValueError(f"there is no {op!r} of kind {kind!r}")
-    if op == "input":
-        return INPUTS[value]
+        raise ValueError(f"there is no {legible.quoted(op)} of kind {legible.quoted(kind)}")
     if op == "load":
-        tensor = tensors[value["tensor"]]
-        return Expression(op, kind, args, tensor.expand(value["shape"]) if "shape" in value else tensor)
-    if op == "constant" and kind == "bool":
+        return _load(kind, args, value, tensors)
+    if op in ("input", "constant") and not args:
+        return _input(kind, value) if op == "input" else _constant(kind, value)
+    if value is not None or kind not in _results(op, kinds):
+        raise ValueError(f"there is no {op} of {', '.join(kinds) or 'nothing'} that gives {kind}")
+    return Expression(op, kind, args)
+
+
+def _results(op: str, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """The kinds that an operation may give of arguments of these kinds: what language.operation makes."""
+    match kinds:
+        case ("int" | "float" as one, other) if op in ARITHMETIC and one == other:
+            return (one,)
+        case ("float", "float") if op == "truediv":
+            return ("float",)
+        case (one, other) if op in COMPARISONS and one == other:
+            return ("bool",)
+        case ("bool" | "int" as one, other) if op in LOGIC and one == other:
+            return (one,)
+        case ("bool" | "int" as one,) if op == "not":
+            return (one,)
+        case ("bool", one, other) if op == "where" and one == other:
+            return (one,)
+        case ("int" | "float" as one,) if op in SAME_KIND and (one == "float" or op in ("neg", "abs")):
+            return (one,)
+        case ("float",) if op in TRANSCENDENTAL:
+            return ("float",)
+        case (_,) if op == "cast":
+            return tuple(RANK)
+    return ()
+
+
+def _input(kind: Kind, value: Json) -> Expression:
+    if not isinstance(value, str) or value not in INPUTS or INPUTS[value].kind != kind:
+        raise ValueError(f"there is no input {legible.quoted(value)} of kind {kind}")
+    return INPUTS[value]
+
+
+def _constant(kind: Kind, value: Json) -> Expression:
+    if kind == "bool":
+        schema.flag(value, "a constant")
         return TRUE if value else FALSE  # engines know these two by identity
+    if kind == "int":
+        schema.whole(-schema.INT64, schema.INT64 - 1)(value, "a constant")
+        return Expression("constant", kind, value=value)
     if isinstance(value, dict):
-        value = float(value["float"])
-    return Expression(op, kind, args, value)
+        _NOT_FINITE(value, "a constant")
+        return Expression("constant", kind, value=float(value["float"]))
+    schema.number(value, "a constant")
+    return Expression("constant", kind, value=float(value))
+
+
+def _load(kind: Kind, args: tuple[Expression, ...], value: Json, tensors: Mapping[str, Tensor]) -> Expression:
+    _TENSOR(value, "what a load reads")
+    if value["tensor"] not in tensors:
+        raise ValueError(f"there is no tensor {legible.quoted(value['tensor'])}")
+    tensor = tensors[value["tensor"]]
+    shape = tuple(value.get("shape", tensor.shape))
+    repeats = len(shape) == tensor.ndim and all(n in (1, m) for n, m in zip(tensor.shape, shape, strict=True))
+    if not repeats or math.prod(max(n, 1) for n in shape) >= schema.INT64:
+        raise ValueError(f"a tensor {list(tensor.shape)} cannot be repeated to {legible.name(list(shape))}")
+    made = load(tensor if shape == tensor.shape else tensor.expand(shape), args)
+    if made.kind != kind or len(args) != tensor.ndim or any(arg.kind != "int" for arg in args):
+        raise ValueError(f"a load of a tensor {list(tensor.shape)} of {tensor.dtype} does not fit its indices")
+    return made
 
 
 def _without_repeats(tensor: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class HeadNumbers:
         """Weight on what follows other occurrences of the query's token, over the rows that can see one."""
         if self._repeats is None:
             return Pair(self._nan, self._nan)
-        return self._pair("induction", torch.zeros(()), self._repeats.seen)
+        return self._pair("induction", torch.zeros((), device="cpu"), self._repeats.seen)
 
     @cached_property
     def concentration(self) -> Pair:
@@ -110,14 +110,14 @@ class HeadNumbers:
         if received is None:
             return Pair(self._nan, self._nan)
         received = torch.where(real, received, 0.0)
-        others = torch.where(torch.arange(self.layer.k_len) == self._start_of_keys, 0.0, received)
+        others = torch.where(torch.arange(self.layer.k_len, device="cpu") == self._start_of_keys, 0.0, received)
         return Pair(_unevenness(received, real.sum(-1)), _unevenness(others, real.sum(-1) - 1))
 
     # Rows.
 
     @cached_property
     def _nan(self) -> Tensor:
-        return torch.full((self.layer.heads,), torch.nan, dtype=torch.float64)
+        return torch.full((self.layer.heads,), torch.nan, dtype=torch.float64, device="cpu")
 
     @cached_property
     def _counted(self) -> Tensor:
@@ -131,7 +131,7 @@ class HeadNumbers:
         """The keys that are no padding, bool [batch, 1, k_len]."""
         padding = self.layer.padding.keys
         if padding is None:
-            return torch.ones(self.layer.batch, 1, self.layer.k_len, dtype=torch.bool)
+            return torch.ones(self.layer.batch, 1, self.layer.k_len, dtype=torch.bool, device="cpu")
         return ~padding.cpu()[:, None]
 
     @cached_property
@@ -142,7 +142,7 @@ class HeadNumbers:
     @cached_property
     def _from_first(self) -> Tensor:
         """How far each query is from the first key, int64 [batch, 1, q_len]."""
-        positions = torch.arange(self.layer.start, self.layer.start + self.layer.q_len)
+        positions = torch.arange(self.layer.start, self.layer.start + self.layer.q_len, device="cpu")
         return positions - self._start_of_keys
 
     @cached_property
@@ -205,12 +205,12 @@ class HeadNumbers:
 
     def _mean(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
         """The mean over the counted rows, [heads]."""
-        return self._sum(values, rows) / _or_nan(self._sum(torch.ones(()), rows))
+        return self._sum(values, rows) / _or_nan(self._sum(torch.ones((), device="cpu"), rows))
 
     def _share(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
         """The sum over the counted rows over the weight that they put beyond the sink, [heads]."""
         left = self._sum(self._beyond, rows)
-        enough = left > LEAST_LEFT * self._sum(torch.ones(()), rows)
+        enough = left > LEAST_LEFT * self._sum(torch.ones((), device="cpu"), rows)
         return self._sum(values, rows) / torch.where(enough, left, torch.nan)
 
     def _pair(self, name: str, of_first: Tensor, rows: Tensor | None = None) -> Pair:

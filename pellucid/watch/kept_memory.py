@@ -27,7 +27,7 @@ WORTH_RETURNING = 64 << 20  # bytes by which a forward grew the process
 # How somebody's environment has malloc keep memory; then it is not ours to set.
 SETTINGS = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"}
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may come in the midst
 _open = 0  # forwards that run
 
 

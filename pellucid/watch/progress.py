@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from pellucid import legible
+
 
 class Progress(NamedTuple):
     """One layer was observed."""
@@ -27,7 +29,12 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bar = RichProgress(*columns, console=Console(file=sys.stderr))
         self._task: Any = None
 
@@ -37,7 +44,7 @@ class Bar:
             self._bar.console.print(f"Watching keeps about {in_words(event.planned_bytes)}.", highlight=False)
             self._bar.start()
             self._task = self._bar.add_task("layers", total=event.expected)
-        self._bar.update(self._task, completed=event.done, total=event.expected, description=event.layer)
+        self._bar.update(self._task, completed=event.done, total=event.expected, description=legible.name(event.layer))
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.language import Expression
 from pellucid.watch.part import Part
 
@@ -104,11 +105,12 @@ class Layer:
         kept = f", {'scores' if self.by_hand else 'query and key'} kept" if self.parts else ""
         lengths = f"{self.batch} x {self.heads} heads, {self.q_len} queries x {self.k_len} keys"
         own = ", a softmax of the model's own" if self.by_hand else ""
-        return f"Layer({self.name!r}, {self.role}{own}, {lengths}: {', '.join(self.readings)}{kept})"
+        read = ", ".join(self.readings)
+        return legible.message(f"Layer({self.name!r}, {self.role}{own}, {lengths}: {read}{kept})")
 
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)
-        return f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}"
+        return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
 
     @property
     def query(self) -> Tensor | None:
@@ -154,8 +156,8 @@ class Layer:
         """
         if not self.parts:
             raise ValueError(
-                f"weights: {self.name} kept no query and key to compute them from; "
-                f"watch the model with keep=[{self.name!r}], or keep=True for all layers"
+                f"weights: {legible.name(self.name)} kept no query and key to compute them from; "
+                f"watch the model with keep=[{legible.quoted(self.name)}], or keep=True for all layers"
             )
         rows = _positions("queries", queries, self.q_len)
         chosen_keys, chosen_heads = _positions("keys", keys, self.k_len), _positions("heads", heads, self.heads)
@@ -177,13 +179,13 @@ class Layer:
 
 
 def _positions(name: str, chosen: Chosen, length: int) -> Tensor:
-    every = torch.arange(length)
+    every = torch.arange(length, device="cpu")
     if chosen is None:
         return every
     try:
         if isinstance(chosen, slice | int):
             return every[chosen].reshape(-1)
-        indices = torch.as_tensor(chosen)
+        indices = torch.as_tensor(chosen, device="cpu")
         return every[indices.to(torch.int64) if indices.numel() == 0 else indices].reshape(-1)
     except (IndexError, TypeError, ValueError):
         raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None
@@ -199,6 +201,7 @@ class Record(Mapping[str, Layer]):
         token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
         segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
         readouts: what was asked to be read, in words.
+        notes: what else is to be known of the run, in sentences.
         missed: the attention modules that ran and were not observed, each with the reason.
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
         complete: whether the `with` was left without an exception.
@@ -220,6 +223,7 @@ class Record(Mapping[str, Layer]):
         self.token_ids: Tensor | None = None
         self.segments: dict[str, Span] = dict(segments or {})
         self.readouts: list[str] = []
+        self.notes: list[str] = []
         self.missed: list[Missed] = []
         self.planned_bytes = 0
         self.complete = True
@@ -253,14 +257,15 @@ class Record(Mapping[str, Layer]):
 
     def __repr__(self) -> str:
         missed = f", {len(self.missed)} missed" if self.missed else ""
-        return f"Record({self.model}, {len(self)} layers{missed})"
+        return f"Record({legible.name(self.model)}, {len(self)} layers{missed})"
 
     def _unknown(self, name: str) -> str:
         missed = next((missed for missed in self.missed if missed.name == name), None)
         if missed is not None:
-            return f"{name!r} was not observed: {missed.reason}"
+            return legible.message(f"{name!r} was not observed: {missed.reason}")
         few = self.layers if len(self) <= 8 else [*self.layers[:4], "...", *self.layers[-3:]]
-        return f"{name!r} is no layer of the record, which has {', '.join(few) or 'none'}"
+        known = ", ".join(map(legible.name, few)) or "none"
+        return f"{legible.quoted(name)} is no layer of the record, which has {known}"
 
     def summary(self, **options: Any) -> Any:
         """Each head in numbers, and its kind: see `pellucid.watch.summary`."""

@@ -42,7 +42,7 @@ def _is_causal(module: nn.Module | None, call: Call) -> bool:
     pairs = min(call.q_len, call.k_len + k_start - start - 1) - first
     if pairs < 1:  # a single query at the end of its sequence: only the module says so
         return _says_causal(module)
-    queries = torch.linspace(first, first + pairs - 1, min(pairs, PLACES)).round().to(torch.int64)
+    queries = torch.linspace(first, first + pairs - 1, min(pairs, PLACES), device="cpu").round().to(torch.int64)
     return not bool(_allowed(call, queries, queries + start + 1 - k_start).any())
 
 

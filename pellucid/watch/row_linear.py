@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import engines, repeated
+from pellucid.engines.cpu.address import is_plain
 from pellucid.engines.cpu.row import DTYPES, row_through
 
 
@@ -40,10 +41,8 @@ def _is_one_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     return (
         tensor.__class__ in repeated.PLAIN
-        and tensor.is_cpu
         and tensor.dtype is dtype
-        and tensor.layout is torch.strided
         and tensor.numel() > 0
         and tensor.stride(-1) == 1
-        and not tensor.is_neg()
+        and is_plain(tensor)
     )

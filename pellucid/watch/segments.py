@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import legible
 from pellucid.readouts import Expect
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def segment_mass(record: Record, layer: str | int | Layer, segments: Spans | Non
     if not names.queries or not names.keys:
         side = "keys" if names.queries else "queries"
         raise ValueError(
-            f"segments: none is given for the {side} of {chosen.name} ({chosen.role}); name ranges of tokens in "
-            'watch(segments={"prompt": slice(0, 10)}), those that cross-attention looks at as "source.…"'
+            f"segments: none is given for the {side} of {legible.name(chosen.name)} ({chosen.role}); "
+            'name ranges of tokens in watch(segments={"prompt": slice(0, 10)}), '
+            'those that cross-attention looks at as "source.…"'
         )
     columns = [_on_segment(chosen, name, segments[name]) for name in names.keys]
     to_segments = torch.stack(columns, -1)  # [batch, heads, q_len, to]
@@ -104,11 +106,13 @@ def limits(name: str, span: Span, batch: int) -> tuple[list[int], list[int]]:
     """
     spans = span if isinstance(span, list) else [span] * batch
     if len(spans) != batch:
-        raise ValueError(f"segments: {name} has {len(spans)} ranges for {batch} sequences")
+        raise ValueError(f"segments: {legible.name(name)} has {len(spans)} ranges for {batch} sequences")
     for one in spans:
         start, stop = one.start or 0, _END if one.stop is None else one.stop
         if one.step not in (None, 1) or start < 0 or stop < start:
-            raise ValueError(f"segments: {name} must be a slice forward from 0, as slice(3, 10), got {one}")
+            raise ValueError(
+                f"segments: {legible.name(name)} must be a slice forward from 0, as slice(3, 10), got {one}"
+            )
     return [one.start or 0 for one in spans], [_END if one.stop is None else one.stop for one in spans]
 
 
@@ -116,7 +120,7 @@ def _readout(name: str, span: Span) -> Expect:
     if not isinstance(span, list):
         (start,), (stop,) = limits(name, span, 1)
         return Expect(lambda b, h, q, k: (k >= start) & (k < stop), PREFIX + name)
-    starts, stops = (torch.tensor(ends) for ends in limits(name, span, len(span)))
+    starts, stops = (torch.tensor(ends, device="cpu") for ends in limits(name, span, len(span)))
     return Expect(lambda b, h, q, k: (k >= starts[b]) & (k < stops[b]), PREFIX + name)
 
 
@@ -126,11 +130,11 @@ def _on_segment(layer: Layer, name: str, span: Span) -> Tensor:
         return layer.readings[PREFIX + name].cpu().double()
     if not layer.parts:
         raise ValueError(
-            f"segments: {layer.name} has neither read {PREFIX + name!r} nor kept query and key; watch the model with "
-            "segments={...}, or with keep=True"
+            f"segments: {legible.name(layer.name)} has neither read {legible.quoted(PREFIX + name)} nor kept query and "
+            "key; watch the model with segments={...}, or with keep=True"
         )
-    starts, stops = (torch.tensor(ends)[:, None] for ends in limits(name, span, layer.batch))
-    keys = torch.arange(layer.k_len)
+    starts, stops = (torch.tensor(ends, device="cpu")[:, None] for ends in limits(name, span, layer.batch))
+    keys = torch.arange(layer.k_len, device="cpu")
     inside = ((keys >= starts) & (keys < stops)).double()[:, None, :, None]  # [batch, 1, k_len, 1]
     sums = [(layer.weights(queries=rows).cpu().double() @ inside)[..., 0] for rows in _row_chunks(layer)]
     return torch.cat(sums, -1)
@@ -151,8 +155,8 @@ def _counted(layer: Layer) -> Tensor:
 
 def _inside(layer: Layer, span: Span) -> Tensor:
     """Which rows are in a segment, bool [batch, 1, q_len]."""
-    starts, stops = (torch.tensor(ends)[:, None, None] for ends in limits("segment", span, layer.batch))
-    positions = torch.arange(layer.start, layer.start + layer.q_len)
+    starts, stops = (torch.tensor(ends, device="cpu")[:, None, None] for ends in limits("segment", span, layer.batch))
+    positions = torch.arange(layer.start, layer.start + layer.q_len, device="cpu")
     return (positions >= starts) & (positions < stops)
 
 

@@ -12,10 +12,13 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from pellucid import legible
 from pellucid.watch import manifest as manifests
 from pellucid.watch.atomic import UNFINISHED
-from pellucid.watch.layer_file import read_layer, write_layer
+from pellucid.watch.layer_file import check_layer, read_layer, write_layer
+from pellucid.watch.lock import FolderLock, LockedError
 from pellucid.watch.manifest import Json, RecordError, described, layer_entries
 from pellucid.watch.record import Layer, Missed, Record
 from pellucid.watch.tensor_file import checksum_of
@@ -49,15 +52,18 @@ def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) 
     """
     if isinstance(record, StoredRecord) and record.path.resolve() == Path(path).resolve():
         raise RecordError(f"{path}: is the record itself; save it under another name")
-    writer = RecordWriter(path, record, overwrite=overwrite)
-    for layer in record.values():
-        writer.add(layer)
-    writer.finish(record)
+    with RecordWriter(path, record, overwrite=overwrite) as writer:
+        for layer in record.values():
+            writer.add(layer)
+        writer.finish(record)
     return writer.folder
 
 
 def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
     """A record from its folder. Layers are mapped into memory when they are asked for, and read as they are used.
+
+    Every field of the manifest and the header of every layer's file are checked before anything is made of them. Only
+    plain files of the folder are read, and nothing in them is run.
 
     Args:
         path: the folder.
@@ -73,13 +79,15 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
     """
     folder = Path(path)
     manifest = manifests.read(folder)
-    faults = [(entry, _fault(folder, entry, verify)) for entry in manifest["layers"]]
+    faults = [(entry, _fault(folder, entry, manifest.get("run"), verify)) for entry in manifest["layers"]]
     damaged = [(entry, fault) for entry, fault in faults if fault is not None]
     if damaged and not skip_damaged:
         raise RecordError(f"{_damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others")
+    if verify:
+        manifests.verify(folder, manifest)
     record = StoredRecord(folder, manifest)
     for entry, fault in damaged:
-        record.leave_out(entry["name"], f"{entry['file']} is damaged: {fault}")
+        record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {_reason(fault)}"))
     return record
 
 
@@ -93,18 +101,21 @@ def writing(
         RecordError: as RecordWriter.
 
     """
-    writer = RecordWriter(path, record, resume=resume, keeps=keeps)
-    try:
-        yield writer
-    except BaseException:
-        with suppress(RecordError):  # what went wrong first is what is told
-            writer.close(record)
-        raise
-    writer.close(record)
+    with RecordWriter(path, record, resume=resume, keeps=keeps) as writer:
+        try:
+            yield writer
+        except BaseException:
+            with suppress(RecordError):  # what went wrong first is what is told
+                writer.close(record)
+            raise
+        writer.close(record)
 
 
 class RecordWriter:
     """Writes a record layer by layer. `add` serves as `on_layer` of a watched run.
+
+    A record has one writer at a time: until it is finished or closed, or as a context until that is left, no other
+    can be made of the folder. Reading it meanwhile gives the layers that are whole.
 
     Args:
         path: the folder, made if need be.
@@ -118,7 +129,7 @@ class RecordWriter:
         was_complete: whether what is continued had come to its end, and is undamaged.
 
     Raises:
-        RecordError: something is there already, or the folder cannot be made.
+        RecordError: something is there already, another writer writes it, or the folder cannot be made.
 
     """
 
@@ -134,16 +145,34 @@ class RecordWriter:
         self.folder = Path(path)
         self._keeps = keeps
         self._record = record
-        self._manifest = manifests.header(record)
+        self._manifest = _fresh(record)
         self.was_complete = False
-        if resume and (self.folder / manifests.NAME).is_file():
-            found = manifests.read(self.folder)
-            self._manifest = _continued(self.folder, found, self._manifest, keeps)
-            self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
-        else:
-            _make_folder(self.folder, overwrite=overwrite)
-        self._describe(record)
-        self._write_manifest()
+        self._lock: FolderLock | None = _locked(self.folder)
+        try:
+            if resume and os.path.lexists(self.folder / manifests.NAME):
+                found = manifests.read(self.folder)
+                manifests.verify(self.folder, found)
+                self._manifest = _continued(self.folder, found, self._manifest, keeps)
+                self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
+            else:
+                _empty(self.folder, overwrite=overwrite)
+            self._describe(record)
+            self._write_manifest()
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others write the folder; this writer writes no more."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
 
     @property
     def written(self) -> list[str]:
@@ -157,6 +186,7 @@ class RecordWriter:
             RecordError: it cannot be written; those before it can be opened. Or it is written already, of another run.
 
         """
+        self._check_right()
         entries = layer_entries(self._manifest)
         if layer.name not in entries:
             entry = self._write_layer(layer)
@@ -165,7 +195,7 @@ class RecordWriter:
             self._write_manifest()
         elif difference := self._difference(layer, entries[layer.name]):
             raise RecordError(f"{self.folder}: {_OTHER_RUN}: {difference}; overwrite it, or name another")
-        return read_layer(self.folder, layer_entries(self._manifest)[layer.name])
+        return self._read(layer_entries(self._manifest)[layer.name])
 
     def finish(self, record: Record) -> None:
         """Write what is known of the run at its end.
@@ -174,23 +204,42 @@ class RecordWriter:
             RecordError: it cannot be written.
 
         """
+        self._check_right()
         self._describe(record)
         self._manifest["complete"] = record.complete
         self._write_manifest()
 
     def close(self, record: Record) -> None:
-        """Finish the record; where no layer was written, leave nothing.
+        """Finish the record and release it; where no layer was written, leave nothing.
 
         Raises:
             RecordError: it cannot be written.
 
         """
-        if self.written:
-            self.finish(record)
-            return
-        (self.folder / manifests.NAME).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
+        try:
+            if self.written:
+                self.finish(record)
+            elif self._has_right:
+                (self.folder / manifests.NAME).unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.folder.rmdir()
+        finally:
+            self.release()
+
+    @property
+    def _has_right(self) -> bool:
+        return self._lock is not None and self._lock.is_own
+
+    def _check_right(self) -> None:
+        if not self._has_right:
+            of = "another process" if self._lock is not None else "nobody any more: it was closed"
+            raise RecordError(f"{self.folder}: this writer is of {of}; make one with resume=True")
+
+    def _read(self, entry: Json) -> Layer:
+        try:
+            return read_layer(self.folder, entry, self._manifest.get("run"))
+        except (ValueError, OSError) as error:
+            raise _damaged(self.folder, entry, error) from error
 
     def _difference(self, layer: Layer, entry: Json) -> str | None:
         """What tells a layer from the one of its name that was written before, if anything."""
@@ -212,16 +261,25 @@ class RecordWriter:
     def _write_layer(self, layer: Layer) -> Json:
         file = f"layer-{len(self._manifest['layers']):04d}.safetensors"
         kept = {} if self._keeps is None else {"kept": self._keeps(layer.name)}
+        what = f"layer {legible.name(layer.name)}"
         try:
-            return write_layer(self.folder, file, layer) | kept
+            return write_layer(self.folder, file, layer, self._manifest.get("run")) | kept
         except OSError as error:
-            raise self._failed(f"layer {layer.name}", error) from error
+            raise self._failed(what, error) from error
+        except RecordError:
+            raise
+        except ValueError as error:
+            raise RecordError(
+                f"{self.folder}: {what} could not be read again, so it is not written: {error}"
+            ) from error
 
     def _write_manifest(self) -> None:
         try:
             manifests.write(self.folder, self._manifest)
         except OSError as error:
             raise self._failed(f"its {manifests.NAME}", error) from error
+        except ValueError as error:
+            raise RecordError(f"{self.folder}: its {manifests.NAME} cannot be written: {error}") from error
 
     def _failed(self, what: str, error: OSError) -> RecordError:
         count = len([entry for entry in self._manifest["layers"] if (self.folder / entry["file"]).is_file()])
@@ -242,6 +300,7 @@ class StoredRecord(Record):
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
+        self._run: str | None = manifest.get("run")
         self.written_by: dict[str, str] = manifest.get("written_by", {})
 
     def leave_out(self, name: str, reason: str) -> None:
@@ -271,9 +330,21 @@ class StoredRecord(Record):
 
     def _opened(self, entry: Json) -> Layer:
         try:
-            return read_layer(self.path, entry)
+            return read_layer(self.path, entry, self._run)
         except (ValueError, OSError) as error:
-            raise _damaged(self.path, entry, str(error)) from error
+            raise _damaged(self.path, entry, error) from error
+
+
+def _fresh(record: Record) -> Json:
+    """The manifest of a run that is to be written, which a reader will take."""
+    try:
+        manifest = manifests.header(record) | {"run": uuid4().hex}
+        manifests.check(manifest)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise RecordError(f"the record cannot be written: {error}") from error
+    return manifest
 
 
 def _continued(folder: Path, found: Json, fresh: Json, keeps: Keeps | None) -> Json:
@@ -283,10 +354,13 @@ def _continued(folder: Path, found: Json, fresh: Json, keeps: Keeps | None) -> J
             told = f" ({found[name]}, now {fresh[name]})" if name in ("model", "readouts") else ""
             raise RecordError(f"{folder}: {_OTHER_RUN}, with other {name}{told}; overwrite it, or name another")
     # A file's name is its number, so what comes after a damaged one is written again too.
-    whole = list(takewhile(lambda entry: _is_whole(folder, entry), found["layers"]))
+    whole = list(takewhile(lambda entry: _is_whole(folder, entry, found.get("run")), found["layers"]))
     if keeps is not None and (difference := _kept_otherwise(whole, keeps)):
         raise RecordError(f"{folder}: {_OTHER_RUN}, with other keep ({difference}); overwrite it, or name another")
-    _remove_leftovers(folder, [entry["file"] for entry in whole])
+    try:
+        _remove_leftovers(folder, [entry["file"] for entry in whole])
+    except OSError as error:
+        raise _not_writable(folder, error) from error
     return found | {"layers": whole, "complete": False}
 
 
@@ -300,20 +374,35 @@ def _kept_otherwise(entries: list[Json], keeps: Keeps) -> str | None:
     return None
 
 
-def _make_folder(folder: Path, *, overwrite: bool) -> None:
+def _locked(folder: Path) -> FolderLock:
+    """The lock of a folder, which is made if need be."""
     try:
-        if folder.exists() and not folder.is_dir():
+        if os.path.lexists(folder) and not folder.is_dir():
             raise RecordError(f"{folder}: is a file; name a folder, such as run.attn")
-        occupied = folder.exists() and any(folder.iterdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        return FolderLock(folder)
+    except LockedError:
+        raise RecordError(f"{folder}: is being written by another run; wait until that ends, or name another") from None
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _empty(folder: Path, *, overwrite: bool) -> None:
+    """Make room for a record in a folder that is there."""
+    try:
+        occupied = any(folder.iterdir())
         if occupied and not (folder / manifests.NAME).is_file():
             raise RecordError(f"{folder}: is a folder of other things; name one that does not exist")
         if occupied and not overwrite:
             raise RecordError(f"{folder}: holds a record already; overwrite it, resume it, or name another")
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / manifests.NAME).unlink(missing_ok=True)
         _remove_leftovers(folder, [])
     except OSError as error:
-        raise RecordError(f"{folder}: {described(error)}, so no record can be written there") from error
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> RecordError:
+    return RecordError(f"{folder}: {described(error)}, so no record can be written there")
 
 
 def _remove_leftovers(folder: Path, kept: list[str]) -> None:
@@ -323,21 +412,24 @@ def _remove_leftovers(folder: Path, kept: list[str]) -> None:
             file.unlink()
 
 
-def _is_whole(folder: Path, entry: Json) -> bool:
-    return entry.get("complete", True) and _fault(folder, entry, verify=True) is None
+def _is_whole(folder: Path, entry: Json, run: str | None) -> bool:
+    return entry.get("complete", True) is True and _fault(folder, entry, run, verify=True) is None
 
 
-def _fault(folder: Path, entry: Json, verify: bool) -> str | None:
-    """What is wrong with a layer's file, if anything."""
-    path = folder / entry["file"]
+def _fault(folder: Path, entry: Json, run: str | None, verify: bool) -> Exception | None:
+    """What is wrong with a layer's file, or with what the manifest says of it, if anything."""
     try:
-        size = os.stat(path).st_size
-        if size != entry["bytes"]:
-            return f"it has {size} bytes of {entry['bytes']}"
-        return "its checksum is another" if verify and checksum_of(path) != entry["crc32"] else None
-    except OSError as error:
-        return described(error)
+        check_layer(folder, entry, run)
+        if verify and checksum_of(folder / entry["file"]) != entry["crc32"]:
+            return ValueError("its checksum is another")
+    except (ValueError, OSError) as error:
+        return error
+    return None
 
 
-def _damaged(folder: Path, entry: Json, reason: str) -> RecordError:
-    return RecordError(f"{folder}: {entry['file']}, layer {entry['name']}, is damaged: {reason}")
+def _damaged(folder: Path, entry: Json, fault: Exception) -> RecordError:
+    return RecordError(f"{folder}: {entry['file']}, layer {legible.name(entry['name'])}, is damaged: {_reason(fault)}")
+
+
+def _reason(fault: Exception) -> str:
+    return described(fault) if isinstance(fault, OSError) else str(fault)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from pellucid import legible
 from pellucid.watch.beyond import summary_readouts
 from pellucid.watch.head_numbers import HeadNumbers, Pair
 from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
@@ -73,13 +74,19 @@ COLUMNS = tuple(field.name for field in fields(HeadSummary))
 
 
 class Summary(Sequence[HeadSummary]):
-    """The heads of a record, layer by layer. Printing it shows a table; `columns()` is what a data frame takes."""
+    """The heads of a record, layer by layer. Printing it shows a table; `columns()` is what a data frame takes.
 
-    def __init__(self, rows: Iterable[HeadSummary]) -> None:
+    The table's headings are the names that `columns()` has and `sorted` takes: a number whose name ends in
+    `_without_sink` is without the learned sink and the first key, any other counts them. Those of whole heads are
+    shown, and after `without_sink()`, or sorted by one of those, those without the sink.
+    """
+
+    def __init__(self, rows: Iterable[HeadSummary], shown: Sequence[str] | None = None) -> None:
         self.rows = tuple(rows)
+        self._shown = tuple(_SHOWN if shown is None else shown)
 
     def __getitem__(self, index: Any) -> Any:
-        return Summary(self.rows[index]) if isinstance(index, slice) else self.rows[index]
+        return Summary(self.rows[index], self._shown) if isinstance(index, slice) else self.rows[index]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,8 +98,12 @@ class Summary(Sequence[HeadSummary]):
         """Each number's values, in the order of the heads: `pandas.DataFrame(summary.columns())`."""
         return {name: [getattr(row, name) for row in self.rows] for name in COLUMNS}
 
+    def without_sink(self) -> Summary:
+        """The same heads; what is printed is what they do with the weight that they do not put on the sink."""
+        return Summary(self.rows, [_without(name) for name in _SHOWN])
+
     def sorted(self, by: str, *, descending: bool = True) -> Summary:
-        """The heads ordered by one number; where it is NaN, last.
+        """The heads ordered by one number, which the table then shows; where it is NaN, last.
 
         Raises:
             ValueError: `by` is no number of a head.
@@ -102,14 +113,27 @@ class Summary(Sequence[HeadSummary]):
             raise ValueError(f"by: one of {', '.join((*COLUMNS, 'sink'))}, got {by!r}")
         known = [row for row in self.rows if not _is_nan(getattr(row, by))]
         unknown = [row for row in self.rows if _is_nan(getattr(row, by))]
-        return Summary([*sorted(known, key=lambda row: getattr(row, by), reverse=descending), *unknown])
+        ordered = [*sorted(known, key=lambda row: getattr(row, by), reverse=descending), *unknown]
+        return Summary(ordered, self._with(by))
+
+    def _with(self, name: str) -> list[str]:
+        """The columns that show a number among others of its kind."""
+        shown = list(self._shown)
+        if name in PAIRED:
+            shown = list(_SHOWN)
+        elif name.removesuffix(_WITHOUT) in PAIRED:
+            shown = [_without(one) for one in _SHOWN]
+        return shown if name in shown else [*shown, name]
 
     def __str__(self) -> str:
-        """A plain table: each number without the sink, and how much the sink takes."""
-        return "\n".join(_aligned([_HEADINGS, *map(_cells, self.rows)]))
+        """A plain table."""
+        table = [self._shown, *([_cell(row, name) for name in self._shown] for row in self.rows)]
+        return "\n".join(_aligned(table, self._shown))
 
-    def __rich__(self) -> str:
-        return str(self)
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(str(self))
 
 
 def summary(record: Record, layers: Sequence[str] | None = None) -> Summary:
@@ -157,45 +181,43 @@ def _heads(layer: Layer, numbers: HeadNumbers) -> Iterator[HeadSummary]:
 
 # As text.
 
-_HEADINGS = (
+_WITHOUT = "_without_sink"
+_SHOWN = (
     "layer",
     "role",
     "head",
     "kind",
+    "kind_without_sink",
     "sink",
     "entropy",
-    "relative",
+    "relative_entropy",
     "previous",
     "distance",
     "induction",
-    "same",
+    "duplicate",
 )
-_TEXTS = 4  # columns of text, aligned left
+_LEFT = {"head", *(name for name, kind in HeadSummary.__annotations__.items() if kind == "str")}
 
 
-def _cells(row: HeadSummary) -> tuple[str, ...]:
-    kinds = row.kind if row.kind == row.kind_without_sink else f"{row.kind}, then {row.kind_without_sink}"
-    return (
-        row.layer,
-        row.role,
-        str(row.head),
-        kinds,
-        _number(row.sink),
-        _number(row.entropy_without_sink),
-        _number(row.relative_entropy_without_sink),
-        _number(row.previous_without_sink),
-        _number(row.distance_without_sink, digits=1),
-        _number(row.induction_without_sink),
-        _number(row.duplicate_without_sink),
-    )
+def _without(name: str) -> str:
+    return name + _WITHOUT if name in PAIRED else name
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def _cell(row: HeadSummary, name: str) -> str:
+    value = getattr(row, name)
+    if isinstance(value, str):
+        return legible.name(value)
+    if isinstance(value, int):
+        return str(value)
+    return _number(value, digits=1 if name.startswith("distance") else 2)
+
+
+def _aligned(table: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place < _TEXTS else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if name in _LEFT else cell.rjust(width)
+            for name, cell, width in zip(names, line, widths, strict=True)
         ).rstrip()
         for line in table
     ]

@@ -224,13 +224,13 @@ def _reachable(function: Callable[..., Any], batch: int, end: int, k_len: int, k
     if not 0 < behind < k_len:
         return k_len
     indices = (
-        torch.arange(batch)[:, None, None, None],
-        torch.zeros(1, 1, 1, 1, dtype=torch.int64),
-        torch.full((1, 1, 1, 1), end - 1),
-        torch.arange(end, k_start + k_len)[None, None, None],
+        torch.arange(batch, device="cpu")[:, None, None, None],
+        torch.zeros(1, 1, 1, 1, dtype=torch.int64, device="cpu"),
+        torch.full((1, 1, 1, 1), end - 1, device="cpu"),
+        torch.arange(end, k_start + k_len, device="cpu")[None, None, None],
     )
     try:
-        beyond = torch.as_tensor(function(*indices))
+        beyond = torch.as_tensor(function(*indices), device="cpu")
     except (IndexError, RuntimeError, TypeError):  # a function of its own kind: then no key is left out
         return k_len
     return k_len if bool(beyond.any()) else behind

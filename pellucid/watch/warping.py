@@ -41,8 +41,8 @@ def warp(costs: Tensor) -> Path:
 def _steps(costs: Tensor) -> Tensor:
     """How each place is best come to, uint8 [rows, columns]."""
     rows, columns = costs.shape
-    steps = torch.empty(rows, columns, dtype=torch.uint8)
-    infinite = torch.full((rows + 1,), torch.inf)
+    steps = torch.empty(rows, columns, dtype=torch.uint8, device="cpu")
+    infinite = torch.full((rows + 1,), torch.inf, device="cpu")
     before, last = infinite.clone(), infinite.clone()  # the two diagonals before, by row + 1
     before[0] = 0.0  # the corner outside of the matrix
     for diagonal in range(rows + columns - 1):
@@ -72,5 +72,5 @@ def _back(steps: Tensor) -> Path:
         row -= step != _COLUMN
         column -= step != _ROW
         visited.append((row, column))
-    rows, columns = torch.tensor(visited[::-1]).unbind(1)
+    rows, columns = torch.tensor(visited[::-1], device="cpu").unbind(1)
     return Path(rows, columns)

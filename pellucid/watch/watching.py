@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pellucid import legible
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import watching
@@ -156,7 +157,7 @@ def _head_numbers(heads: Sequence[int] | None) -> torch.Tensor | None:
     numbers = list(heads)
     if not numbers or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
         raise ValueError(f"heads: numbers of heads from 0 are needed, or None for all, got {heads!r}")
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, device="cpu")
 
 
 def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:
@@ -225,4 +226,5 @@ def _report(session: Session, model: nn.Module) -> None:
     if record.missed:
         few = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         more = f"; and {len(record.missed) - 3} more" if len(record.missed) > 3 else ""
-        warnings.warn(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}", stacklevel=4)
+        missed = legible.message(f"watch: {len(record.missed)} attention modules were not observed. {few}{more}")
+        warnings.warn(missed, stacklevel=4)

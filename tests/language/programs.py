@@ -35,8 +35,25 @@ CAPTURED: dict[str, Tensor] = {
     "IDS": torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, -3, 4]),
     "OFFSETS": torch.tensor([[0, 2, 5, 1, -4], [3, 0, 1, 1, 2]], dtype=torch.int32),
     "FLAGS": torch.tensor([True, False, True, True, False, True, True]),
+    "POINTS": _numbers(K_LEN, 3, seed=5),
+    "GRID": torch.tensor([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [-3, 40], [7, -9]]),
+    "WEIGHTS": _numbers(3, seed=6),
+    "SINGLES": _numbers(K_LEN, seed=7).float(),
+    "HALVES": _numbers(K_LEN, seed=8).half(),
+    "BRAINS": _numbers(HEADS, K_LEN, seed=9).bfloat16(),
+    "BYTES": torch.tensor([0, 1, 2, 3, 100, 127, 128, 200, 254, 255, 7], dtype=torch.uint8),
+    "SHORTS": torch.tensor([-32768, 32767, 0, -1, 1, 12, -300], dtype=torch.int16),
+    "TINY": torch.tensor([-128, 127, 0, 5, -1, 1, 2, 3, 4, -7, 9], dtype=torch.int8),
+    "LARGE": torch.tensor([1 << 40, -(1 << 62), 3, 1 << 33, -1, 0, (1 << 63) - 1]),
 }
-NAMESPACE = {"torch": torch, "inf": torch.inf, **CAPTURED}
+
+
+def beside(value: Any) -> Any:
+    """A number as it broadcasts against a row, which is a tensor's last dimension."""
+    return value[..., None] if isinstance(value, Tensor) else value
+
+
+NAMESPACE = {"torch": torch, "inf": torch.inf, "beside": beside, **CAPTURED}
 
 
 def function(source: str, captured: dict[str, Tensor] | None = None) -> Callable[..., Any]:
@@ -69,11 +86,21 @@ def programs(kind: str | None = None, *, score: bool = True, depth: int = 4) -> 
 @cache
 def _floats(depth: int, score: bool) -> st.SearchStrategy[str]:
     atoms = ["SLOPES[h]", "BIAS[h, q, k]", "BIAS[0][q, k]", "BIAS[h, -1, k]", "TEMPERATURE"]
-    atoms += ["TABLE[b + 1, h]", "FAR[q]"] + ["score", "score", "score"] * score
+    atoms += [
+        "TABLE[b + 1, h]",
+        "FAR[q]",
+        "POINTS[q, 0]",
+        "POINTS[k][..., -1]",
+        "SINGLES[k].double()",
+        "HALVES[q].double()",
+    ]
+    atoms += ["BRAINS[h, k].double()"]
+    atoms += ["score"] * (5 * score)
     if depth == 0:
         return st.sampled_from(atoms)
     x, i, c = _floats(depth - 1, score), _ints(depth - 1, score), _bools(depth - 1, score)
     either = x | i
+    row = _rows(depth - 1, score)
     n = st.sampled_from(("0.5", "3.0", "-1.25", "2", "-3", "0.0", "1.0"))
     return st.one_of(
         st.sampled_from(atoms),
@@ -100,12 +127,49 @@ def _floats(depth: int, score: bool) -> st.SearchStrategy[str]:
         _form("({}).to(torch.float64)", i | c),
         _form("TABLE[({}) % 5, ({}) % 3]", i, i),
         _form("torch.full_like({}, 0.75)", x),
+        _form("torch.{}({})", st.sampled_from(FLOAT_FUNCTIONS), either),
+        _form("torch.{}({})", st.sampled_from(("frac", "sinc", "nan_to_num", "special.ndtr", "special.logit")), x),
+        _form("torch.nn.functional.{}({})", st.sampled_from(ACTIVATIONS), x),
+        _form("torch.nn.functional.gelu({}, approximate='tanh')", x),
+        _form("torch.nn.functional.{}({}, {})", st.sampled_from(("leaky_relu", "softplus", "elu", "celu")), x, _slopes),
+        _form("torch.{}({}, {})", st.sampled_from(("atan2", "fmod", "hypot", "logaddexp", "copysign", "fmin")), x, x),
+        _form("torch.{}({}, {}, {})", st.sampled_from(("lerp", "addcmul")), x, x, x),
+        _form("torch.pow({}, {})", x, either),
+        _form("torch.pow(abs({}), {})", x, x),
+        _form("({}).{}(dim=-1)", row, st.sampled_from(("sum", "mean", "amax", "amin", "prod", "norm", "std"))),
+        _form("({})[..., {}]", row, st.sampled_from(("0", "1", "-1"))),
+        _form("torch.linalg.vecdot({}, {})", row, row),
+        _form("torch.linalg.norm(({}) - ({}), dim=-1)", row, row),
+    )
+
+
+FLOAT_FUNCTIONS = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
+FLOAT_FUNCTIONS += ("erf", "erfc", "expm1", "log1p", "log10", "rsqrt", "reciprocal", "square")
+ACTIVATIONS = ("silu", "gelu", "softplus", "logsigmoid", "mish", "hardtanh", "relu6", "hardsigmoid", "hardswish")
+ACTIVATIONS += ("selu", "softsign", "tanhshrink", "hardshrink", "softshrink", "elu", "celu", "leaky_relu")
+_slopes = st.sampled_from(("0.5", "1.25", "3"))
+
+
+@cache
+def _rows(depth: int, score: bool) -> st.SearchStrategy[str]:
+    """Of three floats. On tensors the last dimension is the row's, on symbols it is all there is."""
+    atoms = ("POINTS[q]", "POINTS[k]", "WEIGHTS", "(POINTS[q] - POINTS[k])", "(POINTS[k] * WEIGHTS)", "-POINTS[q]")
+    if depth == 0:
+        return st.sampled_from(atoms)
+    x, row = _floats(depth - 1, score), _rows(depth - 1, score)
+    return st.one_of(
+        st.sampled_from(atoms[:2] + atoms[3:]),
+        _form("({}) {} ({})", st.sampled_from(("POINTS[q]", "POINTS[k]")), st.sampled_from(("+", "-", "*")), row),
+        _form("({}) {} beside({})", row, st.sampled_from(("+", "-", "*", "/")), x),
+        _form("torch.{}({})", st.sampled_from(("exp", "sin", "abs", "square", "tanh")), row),
+        _form("({}).clamp(-1, 1)", row),
     )
 
 
 @cache
 def _ints(depth: int, score: bool) -> st.SearchStrategy[str]:
-    atoms = ["b", "h", "q", "k", "q - k", "IDS[k]", "IDS[q]", "OFFSETS[b, q % 5]", "WIDTH"]
+    atoms = ["b", "h", "q", "k", "q - k", "IDS[k]", "IDS[q]", "OFFSETS[b, q % 5].long()", "WIDTH", "BYTES[k].long()"]
+    atoms += ["SHORTS[q].long()", "TINY[k].long()", "LARGE[q]", "GRID[k, 0]", "GRID[q][..., 1]"]
     if depth == 0:
         return st.sampled_from(atoms)
     i, c = _ints(depth - 1, score), _bools(depth - 1, score)
@@ -133,8 +197,26 @@ def _ints(depth: int, score: bool) -> st.SearchStrategy[str]:
         _form("torch.clamp(torch.where(torch.isfinite({0}), {0}, 0.0), -40.0, 40.0).long()", _floats(0, score)),
         _form("IDS[({}) % 11]", i),
         _form("IDS[-(({}) % 11) - 1]", i),
-        _form("OFFSETS[({}) % 2, IDS[({}) % 9]]", i, i),
+        _form("OFFSETS[({}) % 2, IDS[({}) % 9]].long()", i, i),
         _form("torch.sign({})", i),
+        _form(
+            "({}) {} {}",
+            i,
+            st.sampled_from(("<<", ">>")),
+            st.sampled_from(("0", "1", "5", "31", "33", "63", "64", "-1")),
+        ),
+        _form("({}) {} ({})", i, st.sampled_from(("<<", ">>")), i),
+        _form("{} {} ({})", n, st.sampled_from(("<<", ">>")), i),
+        _form("torch.fmod({}, abs({}) + 1)", i, i),
+        _form("({}) ** (abs({}) % 9)", i, i),
+        _form("3 ** (({}) % 7)", i),
+        _form(
+            "({}).{}(-1)",
+            st.sampled_from(("GRID[q]", "GRID[k]", "(GRID[q] - GRID[k])")),
+            st.sampled_from(("sum", "amax")),
+        ),
+        _form("(beside({}) == GRID[{}]).sum(-1)", i, st.sampled_from(("q", "k"))),
+        _form("torch.bucketize({}, WEIGHTS.sort().values)", _floats(0, score)),
     )
 
 
@@ -159,7 +241,10 @@ def _bools(depth: int, score: bool) -> st.SearchStrategy[str]:
         _form("torch.where({}, {}, {})", c, c, c),
         _form("torch.{}({}, {})", st.sampled_from(("minimum", "maximum")), c, c),
         _form("({}).bool()", either),
-        _form("torch.isfinite({})", x),
+        _form("torch.{}({})", st.sampled_from(("isfinite", "isnan", "isinf", "signbit")), x),
+        _form("(beside({}) == GRID[{}]).{}(-1)", i, st.sampled_from(("q", "k")), st.sampled_from(("any", "all"))),
+        _form("({}).gt(beside({})).any(-1)", _rows(depth - 1, score), x),
+        _form("torch.isin({}, GRID[3])", i),
         _form("({}).new_ones((), dtype=torch.bool)", i),
     )
 

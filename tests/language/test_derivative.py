@@ -21,7 +21,7 @@ def double():
 
 def floats() -> dict[str, Tensor]:
     """The captured float tensors, each needing a gradient."""
-    return {name: t.clone().requires_grad_() for name, t in CAPTURED.items() if t.is_floating_point()}
+    return {name: t.clone().requires_grad_() for name, t in CAPTURED.items() if t.dtype == torch.float64}
 
 
 def whole_places() -> dict[str, Tensor]:
@@ -89,8 +89,15 @@ def value(expression, **inputs):
 @pytest.mark.parametrize("op", RULES)
 @pytest.mark.parametrize("score", [0.37, 1.9, -1.3])
 def test_each_rule_is_the_slope(op, score):
-    arity = {"where": 3, **dict.fromkeys(("add", "sub", "mul", "truediv", "mod", "minimum", "maximum"), 2)}.get(op, 1)
-    positive = abs(score) if op in ("log", "log2", "sqrt") else score
+    of_two = ("add", "sub", "mul", "truediv", "mod", "minimum", "maximum", "fmod", "atan2", "hypot", "pow")
+    arity = {"where": 3, **dict.fromkeys(of_two, 2)}.get(op, 1)
+    inside = {
+        **dict.fromkeys(("log", "log2", "log10", "sqrt", "pow"), abs),
+        **dict.fromkeys(("asin", "acos", "atanh"), lambda x: x / 2),
+        "acosh": lambda x: 1 + abs(x),
+        "log1p": lambda x: abs(x) - 0.5,
+    }
+    positive = inside.get(op, float)(score)
     for place in range(arity - 1 if op == "where" else arity):
         args = [constant(0.71), constant(0.71)][: arity - (2 if op == "where" else 1)]
         args.insert(place, SCORE)
@@ -103,8 +110,8 @@ def test_each_rule_is_the_slope(op, score):
 
 
 def test_every_operation_of_floats_has_a_rule_or_is_flat():
-    flat = {"floordiv", "floor", "ceil", "round", "trunc"}
-    not_of_floats = {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not"}
+    flat = {"floordiv", "floor", "ceil", "round", "trunc", "largest"}
+    not_of_floats = {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "shl", "shr", "signbit"}
     assert set(RULES) == set(TORCH) - flat - not_of_floats
 
 
@@ -152,3 +159,36 @@ def test_what_is_used_many_times_adds_up():
     expression = trace(lambda score: score * score + 3 * score - score / 2, "score_mod", ("score",))
     (slope,) = derivatives(expression, [SCORE])
     assert value(slope, score=1.25) == 2 * 1.25 + 3 - 0.5
+
+
+SPECIAL = (-torch.inf, -1000.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 20.0, 1000.0, torch.inf)
+SMOOTH = (
+    "silu", "gelu", "softplus", "logsigmoid", "mish", "elu", "selu", "celu", "hardtanh", "relu6", "hardsigmoid",
+    "hardswish", "leaky_relu", "softsign", "tanhshrink", "hardshrink", "softshrink",
+)  # fmt: skip
+OF_ONE = [f"torch.nn.functional.{name}(x)" for name in SMOOTH] + [
+    "torch.nn.functional.gelu(x, approximate='tanh')",
+    "torch.nn.functional.softplus(x, beta=0.5, threshold=3)",
+    "torch.nn.functional.threshold(x, 1.0, 0.25)",
+    *(f"torch.{name}(x)" for name in ("sin", "cos", "tan", "atan", "asinh", "erf", "erfc", "expm1", "log1p", "frac")),
+    *(f"torch.{name}(x)" for name in ("asin", "acos", "atanh", "acosh", "sinh", "cosh", "sinc", "nan_to_num")),
+    "torch.special.ndtr(x)",
+    "torch.special.xlogy(0.0 * (x == x), x.abs())",
+    "torch.logaddexp(x, 1.0 + 0 * (x > 0))",
+    "torch.copysign(x, torch.tensor(-2.0))",
+    "torch.linalg.norm(torch.stack([x, 0 * (x > 0) + 0.5 * x]))",
+    "torch.clamp(torch.abs(x) + 0.25, max=30.0) ** 1.5",
+]
+
+
+@pytest.mark.parametrize("source", OF_ONE)
+def test_values_and_slopes_at_the_ends_and_kinks_are_torchs(source):
+    function_ = eval(f"lambda x: {source}", {"torch": torch})
+    (slope,) = derivatives(expression := trace(function_, "score_mod", ("score",)), [SCORE])
+    for number in SPECIAL:
+        x = torch.tensor(number, dtype=torch.float64, requires_grad=True)
+        exact = function_(x)
+        (gradient,) = torch.autograd.grad(exact, x)
+        assert value(expression, score=number) == pytest.approx(exact.item(), rel=1e-13, abs=1e-13, nan_ok=True)
+        if gradient == gradient and exact.isfinite():  # torch keeps a sixth in float32
+            assert value(slope, score=number) == pytest.approx(gradient.item(), rel=1e-7, abs=1e-300), number

@@ -7,12 +7,22 @@ from hypothesis import strategies as st
 
 from pellucid.language import FALSE, INPUTS, SCORE, TRUE, constant, evaluate, load, operation, walk
 from pellucid.language.evaluate import TORCH
-from pellucid.language.expression import ARITHMETIC, COMPARISONS, LOGIC, OF_BOOLS, SAME_KIND, TRANSCENDENTAL, cast
+from pellucid.language.expression import (
+    ARITHMETIC,
+    COMPARISONS,
+    LOGIC,
+    OF_BOOLS,
+    OF_FLOATS,
+    SAME_KIND,
+    TRANSCENDENTAL,
+    cast,
+)
 from tests.cases import examples
 
 Q = INPUTS["q"]
-BINARY = (*ARITHMETIC, "truediv", *COMPARISONS, *LOGIC)
-UNARY = (*SAME_KIND, *TRANSCENDENTAL, "not")
+SHIFTS = ("shl", "shr")
+BINARY = (*ARITHMETIC, *OF_FLOATS, *COMPARISONS, *LOGIC, *SHIFTS, "pow")
+UNARY = (*SAME_KIND, *TRANSCENDENTAL, "not", "signbit")
 DTYPES = {"bool": torch.bool, "int": torch.int64, "float": torch.float64}
 INTERESTING = (0.0, 1.0, -1.0, 0.5, 2.5, -3.5, 1e300, -1e-300, torch.inf, -torch.inf, torch.nan)
 numbers = st.booleans() | st.integers(-1000, 1000) | st.sampled_from(INTERESTING) | st.floats(-100, 100)
@@ -37,6 +47,17 @@ def unfolded(op, kind, args):
 @example("truediv", 1, 0)
 @example("mul", 1 << 62, 4)
 @example("add", (1 << 63) - 1, 1)
+@example("shl", 5, 64)
+@example("shl", -5, -1)
+@example("shr", -5, 64)
+@example("shr", -5, -1)
+@example("shl", 1, 63)
+@example("pow", 3, 100)
+@example("pow", -1, -3)
+@example("pow", -8.0, 1 / 3)
+@example("pow", 0.0, -1.0)
+@example("fmod", -7.5, 0.0)
+@example("atan2", -0.0, -1.0)
 @examples(1000)
 def test_folding_two_constants_is_torch(op, left, right):
     args = (constant(left), constant(right))
@@ -44,11 +65,10 @@ def test_folding_two_constants_is_torch(op, left, right):
         folded = operation(op, *args)
     except TypeError:
         kinds = {a.kind for a in args}
-        assert (op in LOGIC and "float" in kinds) or (kinds == {"bool"} and op not in OF_BOOLS)
+        assert (op in (*LOGIC, *SHIFTS) and "float" in kinds) or (kinds == {"bool"} and op not in OF_BOOLS)
         return
-    promoted = max((a.kind for a in args), key=("bool", "int", "float").index)
-    if op == "truediv":
-        promoted = "float"
+    least = "float" if op in OF_FLOATS else "int" if op in ("pow", *SHIFTS) else "bool"
+    promoted = max((*(a.kind for a in args), least), key=("bool", "int", "float").index)
     if promoted == "int" and op in ("floordiv", "mod") and right == 0:
         assert folded.op == op  # left to the engine, which raises
         return
@@ -66,6 +86,13 @@ def test_folding_two_constants_is_torch(op, left, right):
 @example("floor", torch.nan)
 @example("round", torch.inf)
 @example("neg", -(1 << 63))
+@example("log1p", -1.0)
+@example("atanh", 1.0)
+@example("acosh", 0.5)
+@example("sin", torch.inf)
+@example("signbit", -0.0)
+@example("signbit", torch.nan)
+@example("sinh", 1000.0)
 @examples(1000)
 def test_folding_one_constant_is_torch(op, number):
     arg = constant(number)
@@ -74,7 +101,7 @@ def test_folding_one_constant_is_torch(op, number):
     except TypeError:
         assert arg.kind == ("float" if op == "not" else "bool")
         return
-    kind = "float" if op in TRANSCENDENTAL else arg.kind
+    kind = "float" if op in TRANSCENDENTAL or op == "signbit" else arg.kind
     torch.testing.assert_close(value_of(folded), unfolded(op, kind, [arg]), equal_nan=True, rtol=1e-14, atol=1e-300)
 
 
@@ -90,7 +117,7 @@ def test_casting_a_constant_is_torch(number, kind):
 
 
 def test_every_operation_is_folded_by_a_test():
-    assert {*BINARY, *UNARY} == set(TORCH) - {"where"}
+    assert {*BINARY, *UNARY} == set(TORCH) - {"where", "largest"}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +136,9 @@ def test_every_operation_is_folded_by_a_test():
         ("where", (TRUE, SCORE, constant(0.0)), SCORE),
         ("where", (FALSE, SCORE, constant(2.0)), "2.0"),
         ("floor", (Q,), Q),
+        ("shr", (Q, constant(3)), "floordiv(q, 8)"),
+        ("shl", (Q, constant(3)), "mul(q, 8)"),
+        ("shl", (Q, constant(0)), Q),
     ],
 )
 def test_what_has_no_effect_is_dropped(op, args, expected):

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pellucid.viewer.labels import ascii_label, axis_label, fit, one_line, shorten, width_is_certain
+from pellucid.legible import one_line
+from pellucid.viewer.labels import ascii_label, axis_label, fit, shorten, width_is_certain
 
 LEFT_TO_RIGHT_MARK = "\u200e"
 ANY_CHARACTER = st.characters(exclude_categories=[])

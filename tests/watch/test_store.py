@@ -347,6 +347,7 @@ def test_resuming_writes_what_is_missing(record, tmp_path):
     writer = RecordWriter(tmp_path / "run.attn", record)
     writer.add(record["a.layer"])
     writer.add(record["b.layer"])
+    writer.release()
     (writer.folder / "layer-0001.safetensors").write_bytes(b"cut off")
     (writer.folder / ".layer-0002.safetensors.99.part").write_bytes(b"left behind")
     before = (writer.folder / "layer-0000.safetensors").stat().st_mtime_ns

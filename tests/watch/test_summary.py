@@ -1,5 +1,6 @@
 """The summary against its definitions, computed from whole matrices of weights."""
 
+import re
 from math import isnan, log, nan
 
 import pytest
@@ -334,3 +335,42 @@ def test_a_watched_models_numbers_are_those_of_its_eager_weights(make, stepwise)
                 whole, rest = getattr(definition, number)()
                 assert getattr(row, number) == pytest.approx(whole, rel=2e-5, abs=1e-5), number
                 assert getattr(row, f"{number}_without_sink") == pytest.approx(rest, rel=5e-5, abs=3e-5), number
+
+
+# The table.
+
+
+@pytest.mark.parametrize("name", [*(name for name in COLUMNS if name not in ("layer", "role")), "sink"])
+@pytest.mark.parametrize("descending", [True, False])
+def test_what_is_printed_is_what_was_sorted_by_under_the_name_that_was_asked(name, descending):
+    layer = observed_layer(ids=IDS, sinks=SINKS, heads=3, sharp=3.0)
+    found = summary(observed_record(layer, ids=IDS)).sorted(name, descending=descending)
+    headings, *lines = [line.split("  ") for line in map(_one_space_each, str(found).splitlines())]
+    assert set(headings) <= {*COLUMNS, "sink"}
+    values = [getattr(row, name) for row in found]
+    assert values == sorted(values, reverse=descending)
+    for line, row in zip(lines, found, strict=True):
+        for heading, cell in zip(headings, line, strict=True):
+            value = getattr(row, heading)
+            assert cell == (
+                f"{value:.{1 if 'distance' in heading else 2}f}" if isinstance(value, float) else str(value)
+            )
+    assert name in headings
+
+
+def test_with_and_without_the_sink_are_told_apart():
+    found = summary(observed_record(observed_layer(ids=IDS, sinks=SINKS, sharp=3.0), ids=IDS))
+    for shown, ending in (
+        (found, ""),
+        (found.without_sink(), "_without_sink"),
+        (found.without_sink()[1:], "_without_sink"),
+    ):
+        headings = str(shown).splitlines()[0].split()
+        assert {f"{name}{ending}" for name in ("entropy", "previous", "induction")} <= set(headings)
+    assert str(found.sorted("previous_without_sink")) != str(found.sorted("previous"))
+    assert str(found.without_sink().sorted("previous")).splitlines()[0] == str(found).splitlines()[0]
+
+
+def _one_space_each(line):
+    """Columns apart by two spaces exactly."""
+    return re.sub(" {2,}", "  ", line.strip())

@@ -436,6 +436,7 @@ class Code:
         """A mutable scalar, for what is set in a branch."""
         with self.ir.goto_entry_block():
             slot = self.ir.alloca(initial.type)
+        slot.type = POINTER  # llvmlite's own says of what
         variable = Variable(self, slot, initial.type)
         variable.set(initial)
         return variable
@@ -446,6 +447,11 @@ class Variable:
 
     def __init__(self, code: Code, slot: ir.Value, type_: ir.Type) -> None:
         self.code, self.slot, self.type = code, slot, type_
+
+    @property
+    def place(self) -> Value:
+        """Where it lies in memory."""
+        return Value(self.code, self.slot)
 
     def get(self) -> Value:
         """The value now."""

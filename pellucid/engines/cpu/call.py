@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pellucid import storage
 from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu import threads
+from pellucid.engines.cpu.address import address_of, address_of_own
 from pellucid.engines.cpu.columns import Columns
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.kernel import Kernel
 from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
-from pellucid.engines.cpu.pools import POOLED_TASKS, chunks_a_range, most_pooled, pools_of
+from pellucid.engines.cpu.pools import LEAST_POOLED, POOLED_CHUNKS, chunks_a_range, most_pooled, pools_of
 from pellucid.engines.cpu.program import TABLE_BLOCK, Program, Slot
 from pellucid.language import walk
 from pellucid.problem import Problem
@@ -39,26 +41,43 @@ class Prepared:
     scratch: int  # bytes for each thread
     workers: int
     slots: tuple[Slot, ...]
+    reaches: dict[str, int]  # of tensors whose layout is the caller's, by the argument that is their address
+    captured_reaches: tuple[int, ...]
 
-    def run(self, tensors: dict[str, Tensor], captured: Sequence[Tensor]) -> None:
+    def run(self, tensors: dict[str, Tensor], own: dict[str, Tensor], captured: Sequence[Tensor]) -> None:
         """Call the kernel.
 
         Args:
-            tensors: by the argument that is its address, laid out as when this was prepared.
+            tensors: by the argument that is its address, laid out as when this was prepared; contiguous, if it was not
+                there then.
+            own: the same, contiguous and just made.
             captured: a tensor for each of `slots`.
+
+        Raises:
+            AddressError: one is not in memory.
 
         """
         arguments = self.array.from_buffer_copy(self.numbers)  # its own: other threads may be in this call as well
         for name, tensor in tensors.items():
-            arguments[FIXED[name]] = tensor.data_ptr()
+            arguments[FIXED[name]] = address_of(tensor, self.reaches.get(name))
+        for name, tensor in own.items():
+            arguments[FIXED[name]] = address_of_own(tensor)
+        tables = self._captured(arguments, captured) if captured else ()  # held until the kernel has run
+        scratch = threads.scratch(self.workers * self.scratch)
+        arguments[FIXED["scratch"]] = threads.aligned(scratch)
+        threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
+        del tables
+
+    def _captured(self, arguments: ctypes.Array[ctypes.c_int64], captured: Sequence[Tensor]) -> list[Tensor]:
+        """Put the addresses of captured tensors and of their tables among the arguments; give the tables."""
         tables = []
-        for place, tensor, slot in zip(range(len(FIXED), len(arguments), SLOT), captured, self.slots, strict=True):
-            arguments[place] = tensor.data_ptr()
+        places = range(len(FIXED), len(arguments), SLOT)
+        for place, tensor, reach, slot in zip(places, captured, self.captured_reaches, self.slots, strict=True):
+            arguments[place] = address_of(tensor, reach)
             if slot.table:
                 tables.append(_table(tensor))
-                arguments[place + 1] = tables[-1].data_ptr()
-        arguments[FIXED["scratch"]] = threads.scratch(self.workers * self.scratch)
-        threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
+                arguments[place + 1] = address_of_own(tables[-1])
+        return tables
 
 
 def prepare(
@@ -94,7 +113,8 @@ def prepare(
         "value_group": group_of(problem.heads, problem.value),
     }
     output = in_place(output, problem.batch)  # a view: it is contiguous
-    for name, tensor in (("query", problem.query), ("key", problem.key), ("value", problem.value), ("output", output)):
+    placed = {"query": problem.query, "key": problem.key, "value": problem.value}
+    for name, tensor in (*placed.items(), ("output", output)):
         named |= _strides(name, tensor)
     named |= own
     workers = max(1, min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD)))
@@ -105,19 +125,39 @@ def prepare(
     array = ctypes.c_int64 * len(numbers)
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
     queries = named["chunk"] * named["chunks_a_range"]
-    return Prepared(loaded, bytes(array(*numbers)), array, queries, scratch, workers, slots)
+    reaches = {name: storage.reach(tensor) for name, tensor in placed.items()}
+    of_captured = tuple(map(storage.reach, captured))
+    return Prepared(loaded, bytes(array(*numbers)), array, queries, scratch, workers, slots, reaches, of_captured)
 
 
 def call(
-    problem: Problem, kernel: type[Kernel], program: Program, spec: Spec, own: dict[str, int], output: Tensor
+    problem: Problem,
+    kernel: type[Kernel],
+    program: Program,
+    spec: Spec,
+    own: dict[str, int],
+    tensors: dict[str, Tensor],
+    made: dict[str, Tensor],
 ) -> None:
-    """Run a kernel on a problem once; `own` are arguments that this kernel alone has, or has otherwise."""
+    """Run a kernel on a problem once.
+
+    Args:
+        problem: what it is run on.
+        kernel: see `prepare`, as for the two that follow.
+        program: the problem's functions.
+        spec: what the kernel is compiled for.
+        own: arguments that this kernel alone has, or has otherwise.
+        tensors: contiguous, by the argument that is their address.
+        made: the same, just made, "output" among them.
+
+    """
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     problem = replace(problem, query=query, key=key, value=value)
-    tensors = {"query": query, "key": key, "value": value, "output": output}
+    prepared = prepare(problem, kernel, program, spec, own, made["output"])
+    tensors = tensors | {"query": query, "key": key, "value": value}
     if problem.sinks is not None:
         tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
-    prepare(problem, kernel, program, spec, own, output).run(tensors, captured_by(program))
+    prepared.run(tensors, made, captured_by(program))
 
 
 def captured_by(program: Program) -> tuple[Tensor, ...]:
@@ -180,11 +220,12 @@ def _work(named: dict[str, int], spec: Spec) -> int:
 
 def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
     """Queries a chunk: as many as keys are packed for, but enough tasks for every thread."""
-    wanted, most = TASKS_A_THREAD * torch.get_num_threads(), spec.chunk
+    wanted, most = -(-TASKS_A_THREAD * torch.get_num_threads() // pairs), spec.chunk
     if spec.pools:
-        wanted, most = POOLED_TASKS, min(most, most_pooled(pools_of(problem), spec))
+        wanted = min(POOLED_CHUNKS, -(-problem.q_len // LEAST_POOLED))
+        most = min(most, most_pooled(pools_of(problem), spec))
     blocks = -(-problem.q_len // spec.block)
-    per_head = max(-(-wanted // pairs), -(-blocks * spec.block // most))
+    per_head = max(wanted, -(-blocks * spec.block // most))
     return max(1, -(-blocks // per_head)) * spec.block
 
 

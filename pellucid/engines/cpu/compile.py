@@ -71,7 +71,8 @@ def function(symbol: str, description: str, emit: Emit, target: Target) -> Loade
             loaded = _loaded.get(key)
             if loaded is None:
                 _forget_oldest()
-                loaded = _loaded[key] = _load(symbol, description, emit, target)
+                # The first to come stays: a handler that interrupts a load may load the same.
+                loaded = _loaded.setdefault(key, _load(symbol, description, emit, target))
     loaded.used = next(_serial)
     return loaded
 
@@ -89,7 +90,8 @@ def object_code(module: ir.Module, target: Target) -> bytes:
 def _forget_oldest() -> None:
     """Make room for one more, and unload what nobody keeps."""
     while len(_loaded) >= MOST_LOADED:
-        del _loaded[min(_loaded, key=lambda key: _loaded[key].used)]
+        # Of a copy, and gone or not: a handler may load in the midst.
+        _loaded.pop(min(_loaded.copy().items(), key=lambda item: item[1].used)[0], None)
     while _retired:
         _retired.pop().close()
 
@@ -118,8 +120,8 @@ def _compiled(symbol: str, emit: Emit, target: Target) -> bytes:
 def _collector_paused() -> Iterator[None]:
     """Writing IR makes many objects and no garbage: looking for some among all of torch's would double the time."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if enabled:

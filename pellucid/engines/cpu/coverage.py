@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pellucid.engines.cpu.address import is_plain
 from pellucid.engines.cpu.program import STORED
 from pellucid.engines.cpu.specify import dtype_name
 from pellucid.engines.cpu.target import host
@@ -30,14 +31,13 @@ def covers(problem: Problem) -> bool:
     """Whether this engine runs `problem`."""
     query = problem.query
     return (
-        query.device.type == "cpu"
+        all(map(is_plain, problem.tensors))
         and not problem.dropout_p
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in problem.differentiable))
         and 1 <= query.shape[-1] <= MOST_DIM
         and 1 <= problem.value.shape[-1] <= MOST_DIM
         and torch.Size(problem.rows).numel() > 0
         and problem.k_len > 0
-        and not any(t.is_neg() for t in problem.tensors)  # torch negates these as it reads
         and all(_readable(readout) for readout in problem.readouts)
         and all(_storable(load.value) for load in problem.loads)
         and (host().half or query.dtype != torch.float16)

@@ -1,14 +1,12 @@
 """The decode kernel: few queries over many keys, where reading keys and values once from memory is the whole cost.
 
 The query heads that share a key head are rows of one small block. Keys and values are read in place, never packed; a
-task is a range of the keys of one key head; whoever does the last of a head's merges them all, in the keys' order.
+task is ranges of the keys of one key head; whoever does the last of a head's merges them all, in the keys' order.
 """
 
 from __future__ import annotations
 
 import math
-
-from llvmlite import ir
 
 from pellucid.engines.cpu import in_place
 from pellucid.engines.cpu.builder import I32, I64, Code, Value
@@ -28,27 +26,37 @@ class Decode(Forward):
         self.products_in_place = products(self)
 
     def perform(self, pair: Value, part: Value) -> None:
-        """One range of the keys of one key head; `pair` counts batches and key heads."""
+        """Some ranges of the keys of one key head; `pair` counts batches and key heads."""
         code, spec = self.code, self.spec
         key_heads = self.argument("heads") / spec.group
         b, key_pair = pair / key_heads, pair
         pair = b * self.argument("heads") + (pair - b * key_heads) * spec.group
         task = self.task(pair, code.i64(0))
         task.rows = code.i64(spec.group * spec.queries)
-        first = part * self.argument("keys_a_range")
-        stop = code.minimum(first + self.argument("keys_a_range"), self.k_len)
-        self.start(task)
         self.products_in_place.pack_queries(task.query)
-        code.loop(first, stop, lambda key: self.over_tile(task, key, code.minimum(stop - key, KEYS)), step=KEYS)
         if not spec.shared_out:
+            self.over_range(task, code.i64(0), self.k_len)
             self.finish(task)
             return
-        self.keep(self.place_of_part(key_pair, part))
-        ranges = self.argument("tasks") / self.argument("pairs")
-        with code.when(self.ranges_done(key_pair) == ranges):
+        ranges, size, together = (self.argument(name) for name in ("ranges", "keys_a_range", "ranges_a_task"))
+
+        def one(number: Value) -> None:
+            self.over_range(task, number * size, code.minimum((number + 1) * size, self.k_len))
+            self.keep(self.place_of_part(key_pair, number))
+
+        stop = code.minimum((part + 1) * together, ranges)
+        code.loop(part * together, stop, one)
+        with code.when(self.ranges_done(key_pair, stop - part * together) == ranges):
             self.start(task)
-            code.loop(0, ranges, lambda part: self.merge(self.place_of_part(key_pair, part)))
+            code.loop(0, ranges, lambda number: self.merge(self.place_of_part(key_pair, number)))
             self.finish(task)
+
+    def over_range(self, task: Task, first: Value, stop: Value) -> None:
+        """Take the rows through a range of keys."""
+        self.start(task)
+        self.code.loop(
+            first, stop, lambda key: self.over_tile(task, key, self.code.minimum(stop - key, KEYS)), step=KEYS
+        )
 
     def over_tile(self, task: Task, key: Value, count: Value) -> None:
         """Take the rows through one tile of keys."""
@@ -108,7 +116,7 @@ class Decode(Forward):
     def place_of_part(self, key_pair: Value, part: Value) -> dict[str, Value]:
         """Where each array of a range's state is kept."""
         size = sum(part_of_state(self.spec).values())
-        number = key_pair * (self.argument("tasks") / self.argument("pairs")) + part
+        number = key_pair * self.argument("ranges") + part
         places, place = {}, number * size
         for name, numbers in part_of_state(self.spec).items():
             places[name] = self.code.at(self.pointer("parts"), place, self.number)
@@ -125,11 +133,12 @@ class Decode(Forward):
 
             code.loop(0, numbers, vector, step=self.lanes)
 
-    def ranges_done(self, key_pair: Value) -> Value:
-        """How many ranges of these keys are done, this one among them; what others kept can be read from here on."""
-        counter = self.code.at(self.arguments, FIXED["done_0"] + key_pair, I64)
-        before = self.code.ir.atomic_rmw("add", counter.raw, ir.Constant(I64, 1), "acq_rel")
-        return Value(self.code, before) + 1
+    def ranges_done(self, key_pair: Value, own: Value) -> Value:
+        """How many ranges of these keys are done, our own among them; what others kept can be read from here on."""
+        code, alone = self.code, own == self.argument("ranges")  # then nobody counts with us
+        counter = code.at(self.arguments, code.select(alone, 0, key_pair) + FIXED["done_0"], I64)
+        before = Value(code, code.ir.atomic_rmw("add", counter.raw, code.select(alone, 0, own).raw, "acq_rel"))
+        return code.select(alone, own, before + own)
 
     def merge(self, kept: dict[str, Value]) -> None:
         """Add what a range of later keys came to."""

@@ -45,7 +45,7 @@ class Repeat(NamedTuple):
 
 def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
     output, state, pooled = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
-    if not problem.readouts:
+    if state is None:
         return Result(output, output.new_empty(0), {})
     rows = state.rows(problem.sinks)
     lse = rows.whole.lse

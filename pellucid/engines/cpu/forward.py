@@ -17,8 +17,8 @@ from pellucid.engines.cpu.tiles import Beside
 from pellucid.language import SCORE
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
-# From here on, in powers of two, neighbouring numbers of float32 are 64 apart: no two of them both get weight.
-FAR = 2.0**30
+# From here on, in powers of two, neighbouring numbers of float32 are 32 apart and more: no two of them both get weight.
+FAR = 2.0**29
 HIGHEST = {4: (2.0 - 2.0**-23) * 2.0**127, 8: sys.float_info.max}  # finite number, by its bytes
 SMALLEST = 2.0**-126  # normal number of float32
 EXPONENT = 0x7F800000  # the bits of a float32 that say which power of two is next below

@@ -17,7 +17,8 @@ from pellucid.engines.cpu.target import Target
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
 KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and readouts
-DECODE_TASKS = 8  # of decode at least, where keys are shared out
+DECODE_RANGES = 8  # of a head's keys at most
+DECODE_TASKS = 8  # of decode at least, if there are so many ranges
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 PACKED_PARTS = ("keys", "values", "queries", "weights", "split_keys")
 
@@ -32,7 +33,8 @@ ARGUMENTS = [
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
     "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
-    "parts", *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out
+    "parts", "ranges", "ranges_a_task",
+    *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out among tasks
     "query_index", "key_index", "head_index",
     "received", "received_first", "received_stop", "received_step",
     *(f"{pool}{suffix}" for pool in POOLS for suffix in POOL_SUFFIXES),

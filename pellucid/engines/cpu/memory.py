@@ -12,15 +12,19 @@ import mmap
 import torch
 from torch import Tensor
 
+from pellucid.engines.cpu.address import address_of_own
+
+CPU = torch.device("cpu")  # torch reads a name anew each time
 LARGE = 32 << 20  # bytes from which on glibc takes every allocation from the system, and gives it back
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor for a result, holding anything."""
-    tensor = torch.empty(shape, dtype=dtype)
+    tensor = torch.empty(shape, dtype=dtype, device=CPU)
     if tensor.nbytes >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = ctypes.c_size_t(tensor.data_ptr() + tensor.nbytes - first)
+        address = address_of_own(tensor)
+        first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = ctypes.c_size_t(address + tensor.nbytes - first)
         # It is a wish: whether it was granted does not matter.
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, mmap.MADV_HUGEPAGE)
     return tensor
@@ -32,4 +36,4 @@ def keep_freed(size: int) -> None:
     It keeps twice the largest block that was ever freed, so one is made and freed, which touches no memory. Without it
     some processes had each page of all results cleared anew at each call: a fourth of the time of six readouts.
     """
-    torch.empty(min(size, LARGE // 2), dtype=torch.uint8)
+    torch.empty(min(size, LARGE // 2), dtype=torch.uint8, device="cpu")

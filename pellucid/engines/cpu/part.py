@@ -43,10 +43,9 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     lse = lse.to(problem.dtype).contiguous()
     chosen = {"query_index": queries.contiguous(), "key_index": keys.contiguous(), "head_index": heads.contiguous()}
     pairs = result.shape[:-2].numel()
-    own = {name: indices.data_ptr() for name, indices in chosen.items()} | {"lse": lse.data_ptr(), "pairs": pairs}
-    own |= {"heads": len(heads), "q_len": len(queries), "k_len": len(keys)}
+    own = {"pairs": pairs, "heads": len(heads), "q_len": len(queries), "k_len": len(keys)}
     own |= _shares(spec, pairs, len(queries), len(keys))
-    call(problem, Weights, program, spec, own, result.flatten(0, -3))
+    call(problem, Weights, program, spec, own, chosen | {"lse": lse}, {"output": result.flatten(0, -3)})
     return result
 
 

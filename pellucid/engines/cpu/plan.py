@@ -7,7 +7,6 @@ number of threads are the same. A plan holds no tensor of the call that made it.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,13 +19,14 @@ from pellucid.engines.cpu.call import Prepared, captured_by, group_of, in_place,
 from pellucid.engines.cpu.decode import Decode, part_of_state
 from pellucid.engines.cpu.forward import Forward
 from pellucid.engines.cpu.kernel import Kernel
-from pellucid.engines.cpu.layout import DECODE_TASKS, KEYS, Spec
+from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.pools import Pool, pools_of
 from pellucid.engines.cpu.program import Program
 from pellucid.engines.cpu.specify import asked, magnitude, program_of, spec_of
 from pellucid.engines.cpu.state import RowState
 from pellucid.language import SCORE, TRUE
+from pellucid.once import forget_oldest
 from pellucid.problem import Problem
 
 MOST_PLANS = 512
@@ -49,7 +49,7 @@ class Written(NamedTuple):
     """What a plan's kernel wrote."""
 
     output: Tensor
-    state: RowState
+    state: RowState | None  # if there are readouts
     pooled: dict[str, Tensor]  # by readout, [*batch, heads, query bins, key bins]
 
 
@@ -70,36 +70,44 @@ class Plan:
     @property
     def result_bytes(self) -> int:
         """Memory that the results of one call take."""
-        with torch.device("meta"):
-            output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype)
-            state = RowState.empty(self.spec, self.rows, self.number).tensors
-            pooled = self._pooled() if self.pools else {}
+        output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype, device="meta")
+        state = RowState.empty(self.spec, self.rows, self.number, "meta").tensors
+        pooled = self._pooled("meta") if self.pools else {}
         return sum(tensor.nbytes for tensor in (output, *state.values(), *pooled.values()))
 
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
-        output = memory.empty(shape, self.dtype)
-        state = RowState.empty(self.spec, self.rows, self.number)
-        tensors = self._readable(inputs) | state.tensors
-        tensors["output"] = output
+        tensors = self._readable(inputs)
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
+        output, state = memory.empty(shape, self.dtype), None
+        own = {"output": output}
         if self.parts:
-            tensors["parts"] = torch.empty(self.parts, dtype=self.number)
-        pooled = self._pooled() if self.pools else {}
-        tensors |= pooled
-        for pool in self.pools:
-            tensors |= pool.tables(self.spec, self.number)
-        self.prepared.run(tensors, inputs.captured)
-        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
-        return Written(output, state, {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()})
+            own["parts"] = torch.empty(self.parts, dtype=self.number, device="cpu")
+        if self.spec.rows_out:
+            state = RowState.empty(self.spec, self.rows, self.number)
+            own |= state.tensors
+        if self.pools:
+            return Written(output, state, self._run_with_pools(tensors, own, inputs))
+        self.prepared.run(tensors, own, inputs.captured)
+        return Written(output, state, {})
 
-    def _pooled(self) -> dict[str, Tensor]:
+    def _run_with_pools(self, tensors: dict[str, Tensor], own: dict[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
+        """Run the kernel; give the bins of pooled readouts, which it writes as well."""
+        pooled = self._pooled()
+        own |= pooled
+        for pool in self.pools:
+            own |= pool.tables(self.spec, self.number)
+        self.prepared.run(tensors, own, inputs.captured)
+        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
+        return {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()}
+
+    def _pooled(self, device: str = "cpu") -> dict[str, Tensor]:
         pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
         written: dict[str, Tensor] = {}
         for pool in self.pools:
-            written |= pool.written(pairs, queries, self.number)
+            written |= pool.written(pairs, queries, self.number, device)
         return written
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -108,7 +116,6 @@ class Plan:
 
 
 _plans: dict[Hashable, Plan] = {}  # the least recently made first
-_lock = threading.Lock()
 
 
 def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
@@ -121,10 +128,8 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     if plan is None:
         plan = _plan(problem, program)
         memory.keep_freed(plan.result_bytes)
-        with _lock:
-            while len(_plans) >= MOST_PLANS:
-                del _plans[next(iter(_plans))]
-            _plans[signature] = plan
+        forget_oldest(_plans, MOST_PLANS - 1)
+        _plans[signature] = plan
     return plan, inputs
 
 
@@ -144,7 +149,7 @@ def _plan(problem: Problem, program: Program) -> Plan:
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
-    parts = own["tasks"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
+    parts = own["pairs"] * own["ranges"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
@@ -170,14 +175,15 @@ def is_decode(problem: Problem) -> bool:
 
 
 def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
-    """The specification and arguments: keys are shared out where there are few heads."""
+    """The specification and arguments: a head's keys are shared out where they are many."""
     group = group_of(problem.heads, problem.key)
     pairs = math.prod(problem.rows[:-1]) // group
-    # Not by the number of threads: it would change the last bits of the result.
-    wanted = -(-DECODE_TASKS // pairs)
-    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (wanted * KEYS)) * KEYS)
+    # Not by the number of threads, nor of heads and batches: it would change the last bits of a row's result.
+    keys = max(LEAST_DECODE_RANGE, -(-problem.k_len // (DECODE_RANGES * KEYS)) * KEYS)
     ranges = -(-problem.k_len // keys)
-    arguments = {"pairs": pairs, "tasks": pairs * ranges, "keys_a_range": keys}
+    together = -(-ranges // -(-DECODE_TASKS // pairs))  # in a task: what it asks for at the end of one is the next
+    arguments = {"pairs": pairs, "tasks": pairs * -(-ranges // together), "keys_a_range": keys}
+    arguments |= {"ranges": ranges, "ranges_a_task": together}
     tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
     dots = tiles or (spec.pairs and spec.parts == 1 and spec.target.dot_pays_in_decode)
     spec = replace(spec, group=group, queries=problem.q_len, pairs=dots, tiles=tiles, parts=1, whole=False)

@@ -12,7 +12,9 @@ from pellucid.problem import Problem
 from pellucid.readouts import Pooled, PooledMax
 
 POOLED_BYTES = 2 << 20  # of a thread's memory at most for bins, if they need not be more for a single block of queries
-POOLED_TASKS = 8  # chunks over all heads, for any number of threads: sums that are rounded together must be the same
+# Chunks of a head, for any number of threads, heads and batches: sums that are rounded together must be the same.
+POOLED_CHUNKS = 8
+LEAST_POOLED = 512  # queries of such a chunk, if there are as many: packing the keys is shared by so many
 POOLED_RANGES = 64  # of a head's queries, each with a row of bins of its own, if there are not more bins of queries
 
 
@@ -30,23 +32,24 @@ class Pool:
         """Bytes for the bins of a chunk of queries."""
         return chunk * -(-self.columns // spec.lanes) * spec.lanes * spec.size
 
-    def written(self, pairs: int, queries: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    def written(self, pairs: int, queries: int, dtype: torch.dtype, device: str = "cpu") -> dict[str, Tensor]:
         """What the kernel joins to, by argument; `queries` are those of a task.
 
         The bins, [pairs, rows, columns], and for each range of queries what it adds to a bin that the range before has
         begun, [pairs, ranges, columns]: no two threads ever meet in one place.
         """
         ranges = -(-self.q_len // queries)
-        shared = torch.zeros(pairs, ranges if ranges > 1 else 0, self.columns, dtype=dtype)
-        return {self.name: torch.empty(pairs, self.rows, self.columns, dtype=dtype), f"{self.name}_shared": shared}
+        shared = torch.zeros(pairs, ranges if ranges > 1 else 0, self.columns, dtype=dtype, device=device)
+        bins = torch.empty(pairs, self.rows, self.columns, dtype=dtype, device=device)
+        return {self.name: bins, f"{self.name}_shared": shared}
 
     def tables(self, spec: Spec, dtype: torch.dtype) -> dict[str, Tensor]:
         """Where each key's bin lies and whether it goes on, and each query's bin, by argument."""
         padded = -(-self.k_len // KEYS) * KEYS
-        bins = torch.arange(padded).clamp_(max=self.k_len - 1) * self.columns // self.k_len
-        keep = torch.zeros(padded, dtype=dtype)
+        bins = torch.arange(padded, device="cpu").clamp_(max=self.k_len - 1) * self.columns // self.k_len
+        keep = torch.zeros(padded, dtype=dtype, device="cpu")
         torch.eq(bins[1:], bins[:-1], out=keep[1:])
-        queries = torch.arange(self.q_len) * self.rows // self.q_len
+        queries = torch.arange(self.q_len, device="cpu") * self.rows // self.q_len
         return {f"{self.name}_keys": bins * spec.lanes, f"{self.name}_keep": keep, f"{self.name}_queries": queries}
 
     def joined(self, written: dict[str, Tensor], queries: int) -> Tensor:

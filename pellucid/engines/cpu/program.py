@@ -8,6 +8,7 @@ index out of range, the nearest element is read.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.engines.cpu import vectormath
+from pellucid.engines.cpu import by_lane, circular, vectormath
 from pellucid.engines.cpu.builder import F16, F32, F64, I1, I8, I16, I32, I64, Code, Value, element_of, vector
 from pellucid.language import Expression, Interval, bounds, bounds_of_all, walk
 
@@ -96,10 +97,12 @@ class Values:
     numbers: Numbers
     arguments: dict[int, SlotArguments]
     known: dict[int, Value] = field(default_factory=dict)
+    offsets: dict[tuple[int, int, int], Value] = field(default_factory=dict)  # by slot, dimension and index
 
     def bind(self, name: str, value: Value) -> Values:
         """These values, with an input known as well."""
-        bound = Values(self.code, self.program, self.numbers, self.arguments, dict(self.known))
+        known, offsets = dict(self.known), dict(self.offsets)
+        bound = Values(self.code, self.program, self.numbers, self.arguments, known, offsets)
         for node in walk(*self.program.roots.values()):
             if node.op == "input" and node.value == name:
                 bound.known[id(node)] = value
@@ -110,6 +113,10 @@ class Values:
         for node in walk(*roots):
             if node.op != "input" and all(id(a) in self.known for a in node.args):
                 self.value(node)
+            elif node.op == "load":
+                for dimension, index in enumerate(node.args):
+                    if id(index) in self.known:
+                        self._offset_along(node, dimension)
 
     def value(self, root: Expression, valid: Value | None = None) -> Value:
         """The value of an expression, in as many lanes as it needs. Lanes where not `valid` load nothing."""
@@ -128,8 +135,6 @@ class Values:
             return self._cast(args[0], node.kind)
         if node.op == "where":
             return code.select(*args)
-        if node.op in vectormath.FUNCTIONS:
-            return vectormath.FUNCTIONS[node.op](code, args[0])
         if node.op in UNARY:
             return UNARY[node.op](code, args[0])
         if node.args[0].kind == "bool" and node.op in ("lt", "le", "gt", "ge"):
@@ -143,18 +148,20 @@ class Values:
 
     def _load(self, node: Expression, indices: list[Value], valid: Value | None) -> Value:
         code, slot = self.code, self.program.slots[id(node.value)]
-        where = self.arguments[slot.number]
+        pointer, stored = self.arguments[slot.number].pointer, STORED[slot.dtype]
         if self.lies_along_keys(node):
-            offset = self._offset(where, indices[:-1]) + indices[-1].lane(0).to(I64)
-            type_ = vector(STORED[slot.dtype], indices[-1].lanes)
+            offset = self._offset(node, range(len(indices) - 1)) + indices[-1].lane(0).to(I64)
+            type_ = vector(stored, indices[-1].lanes)
             if valid is None:
-                return self._loaded(code.load(where.pointer, type_, offset), node, slot)
-            return self._loaded(code.masked_load(where.pointer, type_, valid, offset), node, slot)
-        offset = self._offset(where, indices)
-        if offset.lanes == 1:
-            return self._loaded(code.load(where.pointer, STORED[slot.dtype], offset), node, slot)
+                return self._loaded(code.load(pointer, type_, offset), node, slot)
+            return self._loaded(code.masked_load(pointer, type_, valid, offset), node, slot)
+        one = self._offset(node, [i for i, index in enumerate(indices) if index.lanes == 1])
+        several = [i for i, index in enumerate(indices) if index.lanes > 1]
+        if not several:
+            return self._loaded(code.load(pointer, stored, one), node, slot)
+        offset = self._offset(node, several)
         everywhere = code.constant(vector(I1, offset.lanes), 1)
-        return self._loaded(code.gather(where.pointer, STORED[slot.dtype], offset, everywhere), node, slot)
+        return self._loaded(code.gather(code.at(pointer, one, stored), stored, offset, everywhere), node, slot)
 
     def lies_along_keys(self, load: Expression) -> bool:
         """Whether neighbouring keys' elements of a captured tensor lie side by side, and every key has one."""
@@ -170,21 +177,29 @@ class Values:
     def fetch(self, load: Expression, keys: Iterable[Value], cache: int) -> None:
         """Ask for a row's elements at some keys to be brought to a cache; the row's place is known."""
         slot = self.program.slots[id(load.value)]
-        where = self.arguments[slot.number]
-        row = self._offset(where, [self.value(index) for index in load.args[:-1]])
+        for index in load.args[:-1]:
+            self.value(index)
+        row = self._offset(load, range(len(load.args) - 1))
         for key in keys:
-            self.code.prefetch(where.pointer, STORED[slot.dtype], row + key, cache)
+            self.code.prefetch(self.arguments[slot.number].pointer, STORED[slot.dtype], row + key, cache)
 
-    def _offset(self, where: SlotArguments, indices: Sequence[Value]) -> Value:
-        """The element's offset, each index wrapped if negative and then kept inside."""
-        code = self.code
-        offset = code.i64(0)
-        for index, size, stride in zip(indices, where.sizes, where.strides, strict=False):
-            wide = index.to(I64)
+    def _offset(self, load: Expression, dimensions: Sequence[int]) -> Value:
+        """The share of some dimensions in an element's offset."""
+        offset = self.code.i64(0)
+        for dimension in dimensions:
+            offset = self._offset_along(load, dimension) + offset
+        return offset
+
+    def _offset_along(self, load: Expression, dimension: int) -> Value:
+        """One dimension's share, the index wrapped if negative and then kept inside; computed once."""
+        code, slot, index = self.code, self.program.slots[id(load.value)], load.args[dimension]
+        where, key = self.arguments[slot.number], (slot.number, dimension, id(index))
+        if key not in self.offsets:
+            size, wide = where.sizes[dimension], self.known[id(index)].to(I64)
             wrapped = code.select(wide < 0, wide + size, wide)
             inside = code.minimum(code.maximum(wrapped, 0), size - 1)
-            offset = inside * stride + offset
-        return offset
+            self.offsets[key] = inside * where.strides[dimension]
+        return self.offsets[key]
 
     def _loaded(self, raw: Value, node: Expression, slot: Slot) -> Value:
         if slot.dtype == "bool":
@@ -207,15 +222,74 @@ def bfloat16_to_float(raw: Value) -> Value:
     return wide.bits(vector(F32, raw.lanes))
 
 
+def _is_float(value: Value) -> bool:
+    return element_of(value.type) in (F32, F64)
+
+
 def _floordiv(code: Code, a: Value, b: Value) -> Value:
-    if element_of(a.type) in (F32, F64):
-        return code.unary("floor", a / b)
+    if _is_float(a):
+        return _float_floordiv(code, a, b)
     # The processor traps on a division by 0, and of the lowest integer by -1, whose quotient wraps around.
     return code.select(b == -1, -a, a // code.select((b == 0) | (b == -1), 1, b))
 
 
 def _mod(code: Code, a: Value, b: Value) -> Value:
-    return a - _floordiv(code, a, b) * b
+    if not _is_float(a):
+        return a - _floordiv(code, a, b) * b
+    left = by_lane.remainder(code, a, b)
+    return code.select((left != 0.0) & ((left < 0.0) ^ (b < 0.0)), left + b, left)
+
+
+def _float_floordiv(code: Code, a: Value, b: Value) -> Value:
+    """The quotient of what has no remainder, to the nearest: a / b alone may be rounded up to a whole number."""
+    left = by_lane.remainder(code, a, b)
+    quotient = (a - left) / b
+    quotient = code.select((left != 0.0) & ((left < 0.0) ^ (b < 0.0)), quotient - 1.0, quotient)
+    whole = code.unary("floor", quotient)
+    whole = code.select(quotient - whole > 0.5, whole + 1.0, whole)
+    return code.select(b == 0.0, a / b, whole)
+
+
+def _extremum(choose: Callable[[Code, Value, Value], Value]) -> Callable[[Code, Value, Value], Value]:
+    """The smaller or larger; of NaN and a number NaN. `choose` gives its second argument if either is NaN."""
+
+    def extremum(code: Code, a: Value, b: Value) -> Value:
+        if not _is_float(a) or isinstance(a.raw, ir.Constant):
+            return choose(code, a, b)
+        if isinstance(b.raw, ir.Constant):
+            return choose(code, b, a)
+        return code.select(a == a, choose(code, a, b), a)
+
+    return extremum
+
+
+def _shift(move: Callable[[Value, Value], Value], beyond: Callable[[Value], Any]) -> Callable[..., Value]:
+    """`move` where the count is one of the integer's bits; `beyond` of the value elsewhere, as in torch."""
+
+    def shift(code: Code, a: Value, count: Value) -> Value:
+        inside = (count >= 0) & (count < element_of(a.type).width)
+        return code.select(inside, move(a, code.select(inside, count, 0)), beyond(a))
+
+    return shift
+
+
+def _power(code: Code, a: Value, b: Value) -> Value:
+    return by_lane.power(code, a, b) if _is_float(a) else _whole_power(code, a, b)
+
+
+def _whole_power(code: Code, a: Value, b: Value) -> Value:
+    """By squaring; to a negative power only 1 and -1 are not 0."""
+
+    def bit(_: Value, result: Value, square: Value, left: Value) -> list[Value]:
+        return [code.select((left & 1) != 0, result * square, result), square * square, left >> 1]
+
+    result, _, _ = code.loop(0, element_of(a.type).width, bit, [code.constant(a.type, 1), a, b])
+    sign = code.select((b & 1) != 0, a, 1)
+    return code.select(b >= 0, result, code.select((a == 1) | (a == -1), sign, 0))
+
+
+def _largest(code: Code, a: Value) -> Value:
+    return code.constant(a.type, 2.0**128 - 2.0**104 if element_of(a.type) is F32 else sys.float_info.max)
 
 
 def _not(code: Code, a: Value) -> Value:
@@ -223,14 +297,19 @@ def _not(code: Code, a: Value) -> Value:
 
 
 UNARY: dict[str, Callable[[Code, Value], Value]] = {
+    **vectormath.FUNCTIONS,
+    **circular.FUNCTIONS,
+    **by_lane.FUNCTIONS,
     "not": _not,
     "neg": lambda code, a: -a,
-    "abs": lambda code, a: code.unary("fabs", a) if element_of(a.type) in (F32, F64) else code.maximum(a, -a),
+    "abs": lambda code, a: code.unary("fabs", a) if _is_float(a) else code.maximum(a, -a),
     "sqrt": lambda code, a: code.unary("sqrt", a),
     "floor": lambda code, a: code.unary("floor", a),
     "ceil": lambda code, a: code.unary("ceil", a),
     "trunc": lambda code, a: code.unary("trunc", a),
     "round": lambda code, a: code.unary("roundeven", a),
+    "signbit": lambda code, a: circular.negative(a),
+    "largest": _largest,
 }
 BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
     "add": lambda code, a, b: a + b,
@@ -239,8 +318,14 @@ BINARY: dict[str, Callable[[Code, Value, Value], Value]] = {
     "truediv": lambda code, a, b: a / b,
     "floordiv": _floordiv,
     "mod": _mod,
-    "minimum": lambda code, a, b: code.minimum(a, b),
-    "maximum": lambda code, a, b: code.maximum(a, b),
+    "fmod": by_lane.remainder,
+    "pow": _power,
+    "atan2": circular.atan2,
+    "hypot": circular.hypot,
+    "shl": _shift(lambda a, count: a << count, lambda a: 0),
+    "shr": _shift(lambda a, count: a >> count, lambda a: a >> (element_of(a.type).width - 1)),
+    "minimum": _extremum(Code.minimum),
+    "maximum": _extremum(Code.maximum),
     "eq": lambda code, a, b: a == b,
     "ne": lambda code, a, b: a != b,
     "lt": lambda code, a, b: a < b,

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu import threads
+from pellucid.engines.cpu.address import address_of, address_of_own
 from pellucid.engines.cpu.builder import F32, I16, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.program import bfloat16_to_float
 from pellucid.engines.cpu.target import Target, host
 from pellucid.engines.cpu.tiles import float_to_bfloat16
+from pellucid.storage import reach
 
 ARGUMENTS = ("row", "weight", "bias", "output", "columns", "outputs", "stride", "share")
 DTYPES = {torch.bfloat16: I16, torch.float32: F32}  # and how an element lies in memory
@@ -39,11 +41,11 @@ def row_through(row: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     """
     outputs, columns = weight.shape
-    output = torch.empty(*row.shape[:-1], outputs, dtype=row.dtype)
+    output = torch.empty(*row.shape[:-1], outputs, dtype=row.dtype, device="cpu")
     shares = max(1, min(torch.get_num_threads(), outputs, weight.numel() // WORK_A_THREAD))
     arguments = (ctypes.c_int64 * len(ARGUMENTS))(
-        row.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), output.data_ptr(),
-        columns, outputs, weight.stride(0), -(-outputs // shares),
+        address_of(row), address_of(weight, reach(weight)), 0 if bias is None else address_of(bias),
+        address_of_own(output), columns, outputs, weight.stride(0), -(-outputs // shares),
     )  # fmt: skip
     kernel = _kernel(DTYPES[row.dtype], bias is not None, host())
     threads.run(kernel.address, ctypes.addressof(arguments), shares)

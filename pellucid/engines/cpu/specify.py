@@ -117,7 +117,7 @@ def magnitude(tensor: Tensor, problem: Problem) -> int:
     if whole.bits < 32 or tensor.numel() > max(FEW_READ, places // PLACES_A_READ):
         return whole.max.bit_length()
     least, most = tensor.detach().aminmax()
-    return max((~int(least)).bit_length() if least < 0 else 0, int(most).bit_length())
+    return max((~number if number < 0 else number).bit_length() for number in (int(least), int(most)))
 
 
 def _fits_32_bits(problem: Problem, program: Program) -> bool:

@@ -26,13 +26,13 @@ class RowState:
     top_keys: Tensor
 
     @classmethod
-    def empty(cls, spec: Spec, rows: tuple[int, ...], dtype: torch.dtype) -> RowState:
+    def empty(cls, spec: Spec, rows: tuple[int, ...], dtype: torch.dtype, device: str = "cpu") -> RowState:
         """Not written yet."""
-        state = torch.empty(len(spec.accumulators), *rows, dtype=dtype) if spec.rows_out else _NOTHING
+        state = torch.empty(len(spec.accumulators), *rows, dtype=dtype, device=device) if spec.rows_out else _NOTHING
         if not spec.topk:
             return cls(spec, state, _NOTHING, _NOTHING)
-        keys = torch.empty(*rows, spec.topk, dtype=torch.int64)
-        return cls(spec, state, torch.empty(*rows, spec.topk, dtype=dtype), keys)
+        keys = torch.empty(*rows, spec.topk, dtype=torch.int64, device=device)
+        return cls(spec, state, torch.empty(*rows, spec.topk, dtype=dtype, device=device), keys)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -74,4 +74,4 @@ class RowState:
         return TopKeys(weights, keys)
 
 
-_NOTHING = torch.empty(0)
+_NOTHING = torch.empty(0, device="cpu")

@@ -31,12 +31,13 @@ def received_by(problem: Problem, lse: Tensor) -> dict[str, Tensor]:
     chosen = range(problem.q_len)[readout.queries]
     rounded = is_rounded(lse)
     known = lse.masked_fill(rounded, torch.inf)  # of which every weight is 0
-    own = {"lse": known.data_ptr(), "received": partial.data_ptr()}
-    own |= {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
+    own = {"received_first": chosen.start, "received_stop": chosen.stop, "received_step": chosen.step}
     output = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
-    call(problem, Columns, program, spec, own, output)
-    sums = partial.sum(0)
-    every = (torch.arange(problem.k_len), torch.arange(problem.heads))
+    call(problem, Columns, program, spec, own, {"lse": known}, {"received": partial, "output": output})
+    sums = partial[0]
+    for part in partial[1:]:  # in this order: torch's own sum chooses one by shape and threads
+        sums.add_(part)
+    every = (torch.arange(problem.k_len, device="cpu"), torch.arange(problem.heads, device="cpu"))
     for rows in places(rounded, problem.k_len):
         weights = reference.weights(problem, rows, *every) * rounded[..., rows, None]
         readout.update(sums, weights, problem.place(rows), problem)

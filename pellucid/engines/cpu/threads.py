@@ -18,6 +18,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from pellucid.engines.cpu.address import address_of_own
 
 
 @dataclass
@@ -48,21 +51,30 @@ def run(address: int, context: int, items: int) -> None:
         RuntimeError: torch could not run it.
 
     """
-    if items == 1 or _pool.lost:
-        _direct(address)(0, items, context)
-        return
-    _pool.used = True
-    failed = _parallel_for()(0, items, 1, address, context)
+    alone, together = _direct(address), None
+    if items > 1:
+        together, _pool.used = _parallel_for(), True
+    # Whether threads are lost is asked last of all: a signal's handler may have forked in the midst.
+    failed = alone(0, items, context) if together is None or _pool.lost else together(0, items, 1, address, context)
     if failed:
         raise RuntimeError("torch_parallel_for failed")
 
 
-def scratch(size: int) -> int:
-    """The address of `size` bytes of scratch memory that belong to the calling thread until its next call."""
-    buffer: torch.Tensor | None = getattr(_local, "buffer", None)
+def scratch(size: int) -> Tensor:
+    """At least `size` bytes of scratch memory, `aligned`, that belong to the calling thread until its next call.
+
+    Who calls holds it until the kernel has run: a signal's handler, or what the collector deletes, may attend in the
+    midst, need more, and leave more to the calls that follow.
+    """
+    buffer: Tensor | None = getattr(_local, "buffer", None)
     if buffer is None or buffer.numel() < size + 64:
-        buffer = _local.buffer = torch.empty(size + 64, dtype=torch.uint8)
-    return (buffer.data_ptr() + 63) & ~63
+        buffer = _local.buffer = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
+    return buffer
+
+
+def aligned(scratch: Tensor) -> int:
+    """The first address in scratch memory at which a cache line begins."""
+    return (address_of_own(scratch) + 63) & ~63
 
 
 @cache

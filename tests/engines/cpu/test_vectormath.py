@@ -8,8 +8,8 @@ import pytest
 import torch
 from llvmlite import ir
 
+from pellucid.engines.cpu import by_lane, circular, vectormath
 from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import vectormath
 from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, vector
 from pellucid.engines.cpu.target import host
 
@@ -21,7 +21,20 @@ RANGES = {
     "sigmoid": [(-80, 80), (-1, 1)],
     "log": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
     "log2": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
+    "expm1": [(-80, 80), (-1.5, 1.5), (-1e-6, 1e-6)],
+    "log10": [(1e-30, 1e30), (2, 5), (0.999, 1.001)],
+    "log1p": [(-0.999, 1e6), (-0.5, 0.5), (-1e-9, 1e-9)],
+    "erf": [(-7, 7), (-1.1, 1.1), (-1e-9, 1e-9)],
+    "erfc": [(-3, 9)],
+    **{name: [(-10, 10), (-1e-3, 1e-3), (-2e6, 2e6), (1e20, 1e38)] for name in ("sin", "cos", "tan")},
+    "asin": [(-1, 1), (-1e-3, 1e-3)],
+    "acos": [(-1, 1), (0.999, 1)],
+    "atan": [(-9, 9), (-1e-3, 1e-3), (-1e30, 1e30)],
+    **{name: [(-80, 80), (-1e-3, 1e-3)] for name in ("sinh", "cosh", "asinh")},
+    "acosh": [(1, 1.01), (1, 1e30)],
+    "atanh": [(-0.999, 0.999), (-1e-3, 1e-3)],
 }
+FUNCTIONS = vectormath.FUNCTIONS | circular.FUNCTIONS | by_lane.FUNCTIONS
 
 # exp2_of_distance with each degree that kernels use, and each of its forms.
 DISTANCES = {
@@ -33,16 +46,17 @@ DISTANCES = {
 
 def computed(name: str, x: torch.Tensor, lanes: int = LANES) -> torch.Tensor:
     element = F32 if x.dtype == torch.float32 else F64
-    function = (vectormath.FUNCTIONS | DISTANCES)[name]
+    function = (FUNCTIONS | DISTANCES)[name]
+    symbol = f"test_{name}"  # not the C library's
 
     def emit(module: ir.Module) -> None:
-        code = Code(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I64]), name))
+        code = Code(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER, I64]), symbol))
         source, target, count = code.arguments
         type_ = vector(element, lanes)
         code.loop(0, count, lambda i: code.store(target, function(code, code.load(source, type_, i)), i), step=lanes)
         code.ir.ret_void()
 
-    kernel = compiler.function(name, f"test {element} {lanes}", emit, host())
+    kernel = compiler.function(symbol, f"test {element} {lanes}", emit, host())
     y = torch.full_like(x, math.nan)
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(kernel.address)
     call(x.data_ptr(), y.data_ptr(), x.numel())
