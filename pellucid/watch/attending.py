@@ -189,6 +189,20 @@ def unseen(run: Callable[[], T]) -> T:
         _here.attending = before
 
 
+def apart(run: Callable[..., T]) -> Callable[..., T]:
+    """A function that is called while a model attends, such as a listener's, as it is where none does: it may watch."""
+
+    def as_outside(*args: Any) -> T:
+        before = _here.attending, _here.capturing
+        _here.attending = _here.capturing = False
+        try:
+            return run(*args)
+        finally:
+            _here.attending, _here.capturing = before
+
+    return as_outside
+
+
 def is_attending() -> bool:
     """Whether this thread is inside `unseen`, where what is called is no attention of the model's, or seen already."""
     return _here.attending

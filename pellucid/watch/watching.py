@@ -14,7 +14,7 @@ from torch import nn
 from pellucid import legible
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
-from pellucid.watch.attending import watching
+from pellucid.watch.attending import apart, watching
 from pellucid.watch.called import led
 from pellucid.watch.choice import Chosen
 from pellucid.watch.contexts import Counted
@@ -98,8 +98,9 @@ def watch(
     record.segments = dict(segments or {})
     record.readouts = [*(["summary"] if session.readouts is None else told(session.readouts)), *told(session.more)]
     with ExitStack() as stack:
-        session.listener = _listener(progress, stack)
-        session.on_layer = on_layer
+        listener = _listener(progress, stack)
+        session.listener = None if listener is None else apart(listener)
+        session.on_layer = on_layer = None if on_layer is None else apart(on_layer)
         if out is not None:
             writer = _writer(out, resume, session, stack)
             session.stored = frozenset(writer.written)

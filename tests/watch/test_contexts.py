@@ -295,3 +295,16 @@ def test_a_change_of_the_process_is_made_by_the_first_and_undone_by_the_last() -
     assert said == ["made"]
     other.__exit__(None, None, None)
     assert said == ["made", "undone"]
+
+
+def test_a_listener_may_watch_a_model_of_its_own() -> None:
+    model, other, seen = blocks(1), blocks(2), []
+
+    def listen(layer: pellucid.Layer) -> None:
+        with pellucid.watch(other) as record:
+            other(x())
+        seen.append(record.layers)
+
+    with pellucid.watch(model, on_layer=listen) as record:
+        model(x())
+    assert (record.layers, seen) == (["0"], [["0", "1"]])
