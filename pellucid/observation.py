@@ -26,11 +26,24 @@ class Observation:
     def __init__(self, problem: Problem, result: Result, shaped: Callable[[Tensor], Tensor]) -> None:
         self._problem = replace(problem, readouts=())  # what `weights` needs; readouts may hold what no file can
         self._shaped = shaped
+        self._versions = None if torch.compiler.is_compiling() else tuple(map(_version, self._problem.tensors))
         self._lse = result.lse
         lookup = {readout.name: readout for readout in problem.readouts}
         self._readings = {"lse": shaped(result.lse)} | {
             name: lookup[name].map(reading, shaped) for name, reading in result.readings.items()
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_versions": () if self._is_changed() else self._versions}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._versions:  # those of copies are counted anew
+            self._versions = tuple(map(_version, self._problem.tensors))
+
+    def _is_changed(self) -> bool:
+        """Whether a tensor that weights are computed from was changed in place."""
+        return self._versions is not None and self._versions != tuple(map(_version, self._problem.tensors))
 
     def __getitem__(self, name: str) -> Any:
         """The result of the readout called `name`. Raises KeyError, naming those there are."""
@@ -90,9 +103,16 @@ class Observation:
 
         Raises:
             IndexError: an index beyond the queries, keys or heads.
+            RuntimeError: query, key, a mask or a captured tensor was changed in place since. Not seen in tensors of
+                inference mode, which do not count their changes.
 
         """
         problem = self._problem
+        if self._is_changed():
+            raise RuntimeError(
+                "weights: they are computed from query, key, masks and captured tensors, of which one was changed in "
+                "place since the call; ask before it is changed, or observe a clone"
+            )
         device = problem.query.device
         rows = _positions("queries", queries, self.q_len, device)
         columns = _positions("keys", keys, self.k_len, device)
@@ -100,6 +120,11 @@ class Observation:
         with torch.no_grad(), problem.own_precision():
             lse = self._lse.detach()[..., head, :][..., rows]
             return self._shaped(engines.weights(problem, lse, rows, columns, head))
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 import pellucid
 from pellucid import readouts
@@ -91,7 +92,6 @@ def test_the_operators_are_as_torch_wants_them(rank: int) -> None:
 
 @pytest.mark.slow
 def test_the_operators_on_torchs_own_samples() -> None:
-    pytest.importorskip("expecttest")  # without which torch's database cannot be imported
     from torch.testing._internal.common_methods_invocations import op_db
 
     (info,) = (op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
@@ -102,6 +102,8 @@ def test_the_operators_on_torchs_own_samples() -> None:
             if output.requires_grad:
                 output.sum().backward()
         for function, args, kwargs in seen.calls:
+            if "gradients" in function.name():  # which has no derivative
+                args = tree_map_only(torch.Tensor, torch.Tensor.detach, args)
             assert set(torch.library.opcheck(function, args, kwargs).values()) == {"SUCCESS"}
             checked += 1
     assert checked > 20

@@ -174,3 +174,18 @@ def test_readouts_must_be_readouts():
     for wrong in (Entropy, "entropy", None):
         with pytest.raises(TypeError, match=r"^readouts: each must be a readout such as pellucid.Entropy\(\), got"):
             make(2, readouts=[wrong])
+
+
+@pytest.mark.parametrize("changed", ["query", "key", "bias", "table"])
+def test_weights_of_tensors_that_were_changed_in_place_are_refused(changed: str) -> None:
+    tensors = {"query": torch.randn(2, 5, 3), "key": torch.randn(2, 7, 3), "bias": torch.randn(5, 7)}
+    tensors["table"] = torch.randn(7)
+    _, seen = pellucid.observe(
+        tensors["query"], tensors["key"], torch.randn(2, 7, 3), tensors["bias"],
+        score_mod=lambda score, b, h, q, k: score + tensors["table"][k],
+    )  # fmt: skip
+    torch.testing.assert_close(seen.weights().sum(-1), torch.ones(2, 5))
+    tensors[changed].mul_(2)
+    for stale in (seen, copy.deepcopy(seen)):
+        with pytest.raises(RuntimeError, match="changed in place"):
+            stale.weights()

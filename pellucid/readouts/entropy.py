@@ -34,7 +34,7 @@ class Entropy(RowReadout):
         if self.sink and dense.sink is not None:
             outcomes = torch.cat([outcomes, dense.sink[..., None].expand(*outcomes.shape[:-1], 1)], -1)
         masked = outcomes == -torch.inf
-        distance = torch.where(masked, 0.0, outcomes - finite(largest(outcomes.detach()))[..., None])
+        distance = torch.where(masked, 0.0, outcomes - finite(largest(outcomes.detach()))[..., None]).clamp(min=LOWEST)
         exponentials = torch.where(masked, 0.0, distance.exp())
         total = exponentials.sum(-1).masked_fill(masked.all(-1), 1.0)
         return total.log() - (exponentials * distance).sum(-1) / total

@@ -1,56 +1,144 @@
 """Who watches a module, and its calls of attention led there.
 
 Whoever captures a call, of whichever library, hands it to `attend`; what belongs to no watched model is only computed.
+Who watches is asked of the context in which a module runs: other threads and tasks run the same model unseen.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
+from pellucid.language import TraceError
 from pellucid.readouts import Entropy, LogSumExp, MaxScore
 from pellucid.watch import reading
 from pellucid.watch.call import Call
+from pellucid.watch.contexts import Opened
+from pellucid.watch.members import is_inside, members
+from pellucid.watch.modes import lifted
+from pellucid.watch.packed import packed_apart
 from pellucid.watch.session import Seen, Session, observation
 
-_active: dict[int, list[Session]] = {}
-_sessions: list[Session] = []
-_lock = threading.RLock()  # a signal's handler may come in the midst
-_here = threading.local()  # attending: whether this thread is computing a call
+T = TypeVar("T")
+_sessions: Opened[Session] = Opened("sessions")
+_running: ContextVar[tuple[nn.Module, ...]] = ContextVar("running", default=())  # watched modules, innermost last
+_turns: ContextVar[tuple[Session, ...]] = ContextVar("turns", default=())  # whose model this context is running
 
 
-@contextmanager
-def watching(session: Session) -> Iterator[None]:
-    """Let `session` see the calls of its model's modules."""
-    own = [id(module) for module in session.modules.root.modules()]
-    with _lock:
-        _sessions.append(session)
-        for module in own:
-            _active[module] = [*_active.get(module, ()), session]
-    try:
-        yield
-    finally:
-        with _lock:
-            _sessions.remove(session)
-            for module in own:
-                left = [other for other in _active[module] if other is not session]
-                if left:
-                    _active[module] = left
-                else:
-                    del _active[module]
+class _Here(threading.local):
+    """What a thread is at."""
+
+    def __init__(self) -> None:
+        self.attending = False  # computing a call
+        self.capturing = False  # inside a watched module, so that its functions are looked at
+
+
+_here = _Here()
+_NOTHING = nullcontext()
+watching = _sessions.holding
+SWAPPED: Opened[object] = Opened("swapped")  # where Pellucid's operator is in the place of torch's, whoever watches
 
 
 def sessions_of(module: nn.Module) -> list[Session]:
-    """The runs that watch a module, the innermost last."""
-    return _active.get(id(module), [])
+    """The runs that watch a module in this context, the innermost last."""
+    return [session for session in _sessions.here() if session.modules.name_of(module)]
+
+
+def keeps_own(module: nn.Module) -> bool:
+    """Whether somebody watches a module that computes by torch's operator where nobody does."""
+    return bool(sessions_of(module)) and not SWAPPED.here()
+
+
+def is_replayed() -> bool:
+    """Whether autograd may run this forward again, and compare what it saves, watched or not."""
+    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def running_module() -> nn.Module | None:
-    """The innermost module that is running of the model watched last, or None where none is running."""
-    return next((session.modules.running[-1] for session in reversed(_sessions) if session.modules.running), None)
+    """The innermost watched module that is running in this context, or None where none is."""
+    running = _running.get()
+    return running[-1] if running else None
+
+
+def called(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a call of a module gives, with its attention led to those who watch it in this context."""
+    sessions = [] if _here.attending else sessions_of(module)
+    if not sessions:
+        return forward(module, *args, **kwargs)
+    if packed_apart(module, args, kwargs):
+        output = unseen(lambda: forward(module, *args, **kwargs))
+        _called(sessions, module, forward, args, kwargs)
+        return output
+    return _called(sessions, module, forward, args, kwargs)
+
+
+def _called(
+    sessions: list[Session], module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+) -> Any:
+    with _outermost(sessions):
+        before = _running.get()
+        for session in sessions:
+            session.begin(module, args, kwargs, not any(session.modules.name_of(outer) for outer in before))
+        _running.set((*before, module))
+        try:
+            return forward(module, *args, **kwargs)
+        finally:
+            _running.set(before)
+
+
+def _outermost(sessions: list[Session]) -> AbstractContextManager[object]:
+    """What is entered where a context begins to run a watched model, and a thread to be looked at."""
+    turns = _turns.get()
+    if _here.capturing and all(session in turns for session in sessions):
+        return _NOTHING
+    stack = ExitStack()
+    try:
+        for session in sessions:
+            _take_turn(session, stack)
+        if not _here.capturing:
+            stack.enter_context(_capturing(sessions[-1]))
+    except BaseException:
+        stack.close()
+        raise
+    return stack
+
+
+@contextmanager
+def _capturing(session: Session) -> Iterator[None]:
+    with session.capture():
+        _here.capturing = True
+        try:
+            yield
+        finally:
+            _here.capturing = False
+
+
+def _take_turn(session: Session, stack: ExitStack) -> None:
+    """Let one context at a time run a session's model: two at once would continue each other's layers."""
+    if session in _turns.get():
+        return
+    before = _turns.get()
+    stack.enter_context(session.turn)
+    _turns.set((*before, session))
+    stack.callback(_turns.set, before)
+
+
+@contextmanager
+def generating(module: nn.Module, options: dict[str, Any]) -> Iterator[None]:
+    """Let those who watch a module know that its `generate` runs, with these options."""
+    with ExitStack() as stack:
+        for session in sessions_of(module):
+            _take_turn(session, stack)
+            stack.enter_context(session.generation(options))
+        yield
 
 
 def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
@@ -62,27 +150,83 @@ def attend(module: nn.Module, call: Call, observe: bool = False) -> Seen:
         observe: whether an observation is wanted though nobody watches.
 
     """
-    before = is_attending()  # a listener's own model may attend while this one does
+    return unseen(lambda: _seen(module, call, observe))
+
+
+def beside(module: nn.Module, own: Callable[[], T], described: Callable[[], Call]) -> T:
+    """What a module's own function gives, while those who watch it read the same call beside it.
+
+    For what Pellucid's operator alone would change: the numbers that dropout draws, weights that the model goes on
+    with. The call is read without gradient, and draws nothing.
+
+    Args:
+        module: what attends.
+        own: the function.
+        described: makes the call; what it raises as not understood is listed.
+
+    """
+    output = unseen(own)
+    if sessions_of(module):
+        try:
+            with torch.no_grad():
+                call = replace(described(), dropout_p=0.0)
+                unseen(lambda: _read_members(module, call) if is_inside(call) else _seen(module, call, False))
+        except (TypeError, ValueError, TraceError) as error:
+            refuse(module, f"its call is not one that Pellucid computes: {error}")
+    return output
+
+
+def unseen(run: Callable[[], T]) -> T:
+    """What a function gives, while nothing that it calls is looked at."""
+    before = _here.attending
     _here.attending = True
     try:
-        return _seen(module, call, observe)
+        with lifted():
+            return run()
     finally:
         _here.attending = before
 
 
+def apart(run: Callable[..., T]) -> Callable[..., T]:
+    """A function that is called while a model attends, such as a listener's, as it is where none does: it may watch."""
+
+    def as_outside(*args: Any) -> T:
+        before = _here.attending, _here.capturing
+        _here.attending = _here.capturing = False
+        try:
+            return run(*args)
+        finally:
+            _here.attending, _here.capturing = before
+
+    return as_outside
+
+
 def is_attending() -> bool:
-    """Whether this thread is inside `attend`, where what an engine calls is no attention of the model's."""
-    return getattr(_here, "attending", False)
+    """Whether this thread is inside `unseen`, where what is called is no attention of the model's, or seen already."""
+    return _here.attending
 
 
 def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
     sessions = sessions_of(module)
     if not sessions:
         return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
+    if is_inside(call):
+        _read_members(module, call)
+        return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
     for session in sessions[:-1]:
         session.see(module, call)
     seen = sessions[-1].see(module, call)
     return _observed(call) if observe and seen.observation is None else seen
+
+
+def _read_members(module: nn.Module, call: Call) -> None:
+    """Let all that watch read a call inside a transform of torch.func; of vmap's members, each is one of its own."""
+    try:
+        with temporarily_clear_interpreter_stack(), torch.no_grad():
+            for member in members(replace(call, dropout_p=0.0)):
+                _seen(module, member, False)
+    except ValueError as error:
+        refuse(module, str(error))
 
 
 def name_of(module: nn.Module) -> str:

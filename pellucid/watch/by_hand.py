@@ -19,7 +19,8 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.language import INPUTS, SCORE, constant, load, operation
-from pellucid.watch.attending import attend, is_attending, name_of, running_module, was_refused
+from pellucid.transformed import is_transformed
+from pellucid.watch.attending import attend, is_attending, name_of, refuse, running_module, was_refused
 from pellucid.watch.call import FORBIDDING, Call, padding_of
 from pellucid.watch.roles import role_of
 
@@ -78,6 +79,9 @@ class ByHand(threading.local):
     def _begin(self, scores: Tensor, dim: Any, weights: Tensor) -> None:
         module, lead = running_module(), self._scores.get(scores)
         if module is None or lead is None or was_refused(module):
+            return
+        if is_transformed(scores):
+            refuse(module, "it computes its weights itself, inside a transform of torch.func")
             return
         if len(lead) in (1, 2) and dim in (-1, weights.ndim - 1) and weights.numel():
             batch, heads = (*lead, 1)[:2]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -17,7 +16,6 @@ from weakref import WeakKeyDictionary, ref
 from torch import nn
 
 from pellucid.nn import KeyValueCache
-from pellucid.watch.modules import Modules
 from pellucid.watch.recent import Recent
 
 
@@ -49,33 +47,19 @@ class Caches:
         self._held: Any = None  # the last one, until it is known whether anything was taken back
         self._passes = self._calls = 0
 
-    @contextmanager
-    def following(self, modules: Modules, at_pass: Callable[[], None]) -> Iterator[None]:
-        """Note what modules are handed, by hooks that are gone afterwards.
+    def next_pass(self) -> None:
+        """Note that a pass of the model begins."""
+        self._passes += 1
 
-        Args:
-            modules: those of the model; its own hooks must come after these.
-            at_pass: called when a pass of the model begins.
-
-        """
-
-        def noted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not modules.running:
-                self._passes += 1
-                at_pass()
-            given = next((value for value in (*args, *kwargs.values()) if _is_cache(value)), None)
-            given = getattr(given, "self_attention_cache", given)  # a pair of caches may be made anew for each pass
-            place = threading.get_ident(), id(module)
-            if given is not None:
-                self._given[place] = ref(given)
-            else:
-                self._given.pop(place, None)
-
-        with ExitStack() as hooks:
-            for module in modules.that_may_attend():
-                hooks.callback(module.register_forward_pre_hook(noted, with_kwargs=True).remove)
-            hooks.callback(self.release)
-            yield
+    def handed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what a module is called with."""
+        given = next((value for value in (*args, *kwargs.values()) if _is_cache(value)), None)
+        given = getattr(given, "self_attention_cache", given)  # a pair of caches may be made anew for each pass
+        place = threading.get_ident(), id(module)
+        if given is not None:
+            self._given[place] = ref(given)
+        else:
+            self._given.pop(place, None)
 
     def of(self, module: nn.Module) -> Any:
         """The cache that a running module was handed, or None."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression
 from pellucid.problem import Problem, is_autocast
+from pellucid.transformed import is_transformed
 from pellucid.watch.mask import MaskRule
 from pellucid.watch.shift import by_position
 
@@ -116,7 +117,7 @@ def padding_of(mask: Tensor, batch: int) -> Tensor | None:
         batch: sequences.
 
     """
-    if mask.ndim < 4 or mask.shape[0] != batch:
+    if mask.ndim < 4 or mask.shape[0] != batch or is_transformed(mask):
         return None
     seen = mask if mask.dtype == torch.bool else mask > FORBIDDING
     padded = ~seen.flatten(1, -2).any(1)

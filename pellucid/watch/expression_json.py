@@ -12,7 +12,16 @@ from torch import Tensor
 from pellucid import legible
 from pellucid.language import FALSE, INPUTS, TRUE, Expression, load, walk
 from pellucid.language.evaluate import TORCH
-from pellucid.language.expression import ARITHMETIC, COMPARISONS, LOGIC, RANK, SAME_KIND, TRANSCENDENTAL, Kind
+from pellucid.language.expression import (
+    ARITHMETIC,
+    COMPARISONS,
+    LOGIC,
+    OF_FLOATS,
+    RANK,
+    SAME_KIND,
+    TRANSCENDENTAL,
+    Kind,
+)
 from pellucid.watch import schema
 
 Json = Any
@@ -102,18 +111,22 @@ def _node(op: str, kind: Any, args: tuple[Expression, ...], value: Json, tensors
         return _load(kind, args, value, tensors)
     if op in ("input", "constant") and not args:
         return _input(kind, value) if op == "input" else _constant(kind, value)
-    if value is not None or kind not in _results(op, kinds):
+    if value is not None or kind not in results_of(op, kinds):
         raise ValueError(f"there is no {op} of {', '.join(kinds) or 'nothing'} that gives {kind}")
     return Expression(op, kind, args)
 
 
-def _results(op: str, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+def results_of(op: str, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
     """The kinds that an operation may give of arguments of these kinds: what language.operation makes."""
     match kinds:
         case ("int" | "float" as one, other) if op in ARITHMETIC and one == other:
             return (one,)
-        case ("float", "float") if op == "truediv":
+        case ("float", "float") if op in OF_FLOATS:
             return ("float",)
+        case ("int" | "float" as one, other) if op == "pow" and one == other:
+            return (one,)
+        case ("int", "int") if op in ("shl", "shr"):
+            return ("int",)
         case (one, other) if op in COMPARISONS and one == other:
             return ("bool",)
         case ("bool" | "int" as one, other) if op in LOGIC and one == other:
@@ -124,8 +137,10 @@ def _results(op: str, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
             return (one,)
         case ("int" | "float" as one,) if op in SAME_KIND and (one == "float" or op in ("neg", "abs")):
             return (one,)
-        case ("float",) if op in TRANSCENDENTAL:
+        case ("float",) if op in TRANSCENDENTAL or op == "largest":
             return ("float",)
+        case ("float",) if op == "signbit":
+            return ("bool",)
         case (_,) if op == "cast":
             return tuple(RANK)
     return ()

@@ -201,7 +201,7 @@ class LazyMask(Tensor):
                 return args[0]
             if func is Tensor.clone:
                 return args[0].again()
-            return func(*map(_whole, args), **{name: _whole(value) for name, value in (kwargs or {}).items()})
+            return func(*map(whole_of, args), **{name: whole_of(value) for name, value in (kwargs or {}).items()})
 
 
 def _keeps(mask: Tensor, *args: Any, **kwargs: Any) -> bool:
@@ -212,9 +212,10 @@ def _keeps(mask: Tensor, *args: Any, **kwargs: Any) -> bool:
     return other.dtype == mask.dtype and other.device == mask.device
 
 
-def _whole(value: Any) -> Any:
+def whole_of(value: Any) -> Any:
+    """An argument as whoever computes with it takes it: the library's own tensor in the place of a LazyMask."""
     if isinstance(value, LazyMask):
         return value.whole()
     if isinstance(value, tuple | list):
-        return type(value)(map(_whole, value)) if type(value) in (tuple, list) else value
+        return type(value)(map(whole_of, value)) if type(value) in (tuple, list) else value
     return value

@@ -1,12 +1,9 @@
-"""The modules of a watched model: their names, which of them attend, and which one is running."""
+"""The modules of a watched model: their names, which of them attend, and how often they ran."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -17,7 +14,7 @@ NO_MATRIX = ("linear", "mamba", "ssm", "retention", "rwkv", "deltanet", "fnet")
 
 
 class Modules:
-    """The names of a model's modules, and a stack of those whose forward is running.
+    """The names of a model's modules, and how often each of them ran.
 
     A module that several places share has the name of the first; the model itself has that of its class.
     """
@@ -25,7 +22,6 @@ class Modules:
     def __init__(self, model: nn.Module) -> None:
         self.root = model
         self.names: dict[int, str] = {id(module): name for name, module in _named(model)}
-        self.running: list[nn.Module] = []
         self.ran: Counter[str] = Counter()  # how often each module began
         self.expected = attention_modules(model)
 
@@ -37,28 +33,13 @@ class Modules:
         """Whether a module is chosen, by its name. Raises as `choice.chooser`."""
         return chooser(argument, chosen, list(self.expected), self.names.values())
 
-    def that_may_attend(self) -> Iterator[nn.Module]:
-        """The model, and of its modules those whose own forward may call attention."""
+    def followed(self) -> Iterator[nn.Module]:
+        """The modules whose calls must be known."""
         return (module for module in self.root.modules() if module is self.root or _may_attend(module))
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Keep track of what is running, by hooks that are gone afterwards."""
-        with ExitStack() as hooks:
-            for module in self.that_may_attend():
-                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
-                hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
-            yield
-        self.running.clear()
-
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        self.running.append(module)
+    def begin(self, module: nn.Module) -> None:
+        """Note that a module's forward begins."""
         self.ran[self.names[id(module)]] += 1
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        # An exception on the way leaves modules of no interest any more above this one.
-        while self.running and self.running.pop() is not module:
-            pass
 
     def missed(self, captured: Counter[str], refused: dict[str, str]) -> Iterator[tuple[str, str]]:
         """The attention modules that ran and were not captured, or not each time, and why."""
@@ -104,12 +85,4 @@ def _reason(module: nn.Module) -> str:
     kind = type(module).__name__
     if any(word in kind.lower() for word in NO_MATRIX):
         return f"{kind} is not softmax attention: it has no matrix of weights"
-    if _was_set_to_eager(module):
-        return f"{kind} was set to eager attention while it was watched, and changes its weights after their softmax"
     return f"{kind} computes its weights itself, without a function of attention that could be observed"
-
-
-def _was_set_to_eager(module: nn.Module) -> bool:
-    """Whether a module that asks transformers' registry has been told since not to."""
-    asks = hasattr(sys.modules.get(type(module).__module__), "ALL_ATTENTION_FUNCTIONS")
-    return asks and getattr(getattr(module, "config", None), "_attn_implementation", None) == "eager"

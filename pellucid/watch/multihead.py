@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
-from pellucid.watch.attending import attend
+from pellucid.transformed import is_transformed
+from pellucid.watch.attending import attend, beside, is_replayed, keeps_own
 from pellucid.watch.call import Call
 
 
@@ -21,69 +24,93 @@ class _Heads(NamedTuple):
     value: Tensor
 
 
-def multi_head_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim_to_check: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    training: bool = True,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False,
-    q_proj_weight: Tensor | None = None,
-    k_proj_weight: Tensor | None = None,
-    v_proj_weight: Tensor | None = None,
-    static_k: Tensor | None = None,
-    static_v: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+class _Asked(NamedTuple):
+    """What torch.nn.functional.multi_head_attention_forward is called with."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    embed_dim_to_check: int
+    num_heads: int
+    in_proj_weight: Tensor | None
+    in_proj_bias: Tensor | None
+    bias_k: Tensor | None
+    bias_v: Tensor | None
+    add_zero_attn: bool
+    dropout_p: float
+    out_proj_weight: Tensor
+    out_proj_bias: Tensor | None
+    training: bool = True
+    key_padding_mask: Tensor | None = None
+    need_weights: bool = True
+    attn_mask: Tensor | None = None
+    use_separate_proj_weight: bool = False
+    q_proj_weight: Tensor | None = None
+    k_proj_weight: Tensor | None = None
+    v_proj_weight: Tensor | None = None
+    static_k: Tensor | None = None
+    static_v: Tensor | None = None
+    average_attn_weights: bool = True
+    is_causal: bool = False
+
+    @property
+    def drops(self) -> bool:
+        """Whether weights are dropped."""
+        return self.training and self.dropout_p > 0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a gradient may be wanted of what is given back."""
+        tensors = (value for value in self if isinstance(value, Tensor))
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def multi_head_attention_forward(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """What torch.nn.functional.multi_head_attention_forward gives, seen by whoever watches `module`.
 
-    Where no key is allowed the output is 0, where torch gives NaN.
+    Where no key is allowed the output is 0, where torch gives NaN. Weights that have been dropped or carry a gradient
+    are torch's own.
     """
-    is_self = key is query
-    is_batched = query.ndim == 3
-    if not is_batched:
-        query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
-        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    projected = _projected(
-        (query, query if is_self else key, query if value is key and is_self else value),
-        in_proj_weight if not use_separate_proj_weight else None,
-        (q_proj_weight, k_proj_weight, v_proj_weight),
-        in_proj_bias,
-    )
-    heads = _in_heads(projected, num_heads, (bias_k, bias_v), (static_k, static_v), add_zero_attn)
-    if is_causal and key_padding_mask is None and not need_weights:
-        score, mask = SCORE, operation("ge", INPUTS["q"], INPUTS["k"])
-    else:
-        score, mask = _functions(attn_mask, key_padding_mask, num_heads, heads.key.shape[2])
-    padded = _padding(key_padding_mask, heads.key.shape[2])
-    call = Call(
-        *heads, heads.query.shape[-1] ** -0.5, score, mask,
-        dropout_p=dropout_p if training else 0.0, is_cross=not is_self, padded_keys=padded,
-        padded_queries=padded if is_self and padded is not None and padded.shape[1] == query.shape[0] else None,
-    )  # fmt: skip
-    seen = attend(module, call, observe=need_weights)
-    output = functional.linear(seen.output.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias)
+    asked = _Asked(*args, **kwargs)
+    kept_weights = asked.need_weights and (asked.drops or asked.is_trained)
+    if kept_weights or (keeps_own(module) and (asked.drops or is_replayed() or any(map(is_transformed, asked[:3])))):
+        return beside(module, partial(torch_multi_head, *args, **kwargs), partial(_call, asked))
+    seen = attend(module, _call(asked), observe=asked.need_weights)
+    joined = seen.output.permute(2, 0, 1, 3).flatten(2)
+    output = functional.linear(joined, asked.out_proj_weight, asked.out_proj_bias)
     weights = None
-    if need_weights and seen.observation is not None:
+    if asked.need_weights and seen.observation is not None:
         weights = seen.observation.weights().to(output.dtype)
-        weights = weights.mean(1) if average_attn_weights else weights
-    if not is_batched:
+        weights = weights.mean(1) if asked.average_attn_weights else weights
+    if asked.query.ndim == 2:
         return output.squeeze(1), None if weights is None else weights.squeeze(0)
     return output, weights
+
+
+def _call(asked: _Asked) -> Call:
+    query, key, value, padding = asked.query, asked.key, asked.value, asked.key_padding_mask
+    is_self = key is query
+    if query.ndim == 2:
+        query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
+        padding = None if padding is None else padding.unsqueeze(0)
+    projected = _projected(
+        (query, query if is_self else key, query if value is key and is_self else value),
+        asked.in_proj_weight if not asked.use_separate_proj_weight else None,
+        (asked.q_proj_weight, asked.k_proj_weight, asked.v_proj_weight),
+        asked.in_proj_bias,
+    )
+    biases, static = (asked.bias_k, asked.bias_v), (asked.static_k, asked.static_v)
+    heads = _in_heads(projected, asked.num_heads, biases, static, asked.add_zero_attn)
+    if asked.is_causal and padding is None and not asked.need_weights:
+        score, mask = SCORE, operation("ge", INPUTS["q"], INPUTS["k"])
+    else:
+        score, mask = _functions(asked.attn_mask, padding, asked.num_heads, heads.key.shape[2])
+    padded = _padding(padding, heads.key.shape[2])
+    return Call(
+        *heads, heads.query.shape[-1] ** -0.5, score, mask,
+        dropout_p=asked.dropout_p if asked.drops else 0.0, is_cross=not is_self, padded_keys=padded,
+        padded_queries=padded if is_self and padded is not None and padded.shape[1] == query.shape[0] else None,
+    )  # fmt: skip
 
 
 def _projected(
@@ -148,4 +175,5 @@ def _padding(mask: Tensor | None, k_len: int) -> Tensor | None:
     if mask is None:
         return None
     padded = mask if mask.dtype == torch.bool else mask == -torch.inf
-    return functional.pad(padded, (0, k_len - padded.shape[1])) if bool(padded.any()) else None
+    known = is_transformed(padded) or bool(padded.any())
+    return functional.pad(padded, (0, k_len - padded.shape[1])) if known else None

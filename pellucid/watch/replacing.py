@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -13,21 +14,25 @@ import torch
 from torch import nn
 
 from pellucid.watch import transformers_models
+from pellucid.watch.attending import SWAPPED
+from pellucid.watch.called import own_class, set_class, subclass
 from pellucid.watch.flex import flex_captured, replace_flex
 from pellucid.watch.growing_cache import grow_in_place
 from pellucid.watch.kept_memory import kept
-from pellucid.watch.row_linear import leave_rows, take_rows
+from pellucid.watch.parts import leave_parts, take_parts
 from pellucid.watch.torch_functions import Capture
+from pellucid.watch.transformers_origin import OWN_NAMES, SETTING
 
 Model = TypeVar("Model", bound=nn.Module)
 Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
+_lock = threading.RLock()
 _undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
 
 
 def accelerate(model: Model) -> Model:
     """The same model, whose attention from now on is computed by Pellucid; `pellucid.restore(model)` undoes it.
 
-    A model of transformers gets the implementation "pellucid", as by `model.set_attn_implementation("pellucid")`, and a
+    A model of transformers gets the implementation "pellucid", but the weights that it had if they are asked for, and a
     DynamicCache that it is given grows in place instead of being copied at each step. Any other model has its calls of
     scaled_dot_product_attention, nn.MultiheadAttention and flex_attention led to Pellucid while its forward runs. In
     both a single row of bfloat16 or float32, as a step of a generation is, goes through each nn.Linear at the speed at
@@ -49,33 +54,39 @@ def accelerate(model: Model) -> Model:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
-    if model not in _undo:
-        take_rows(model)
-        attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
-        _undo[model] = attention(model)
+    with _lock:
+        if model not in _undo:
+            take_parts(model)
+            attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
+            _undo[model] = attention(model)
     return model
 
 
 def restore(model: Model) -> Model:
     """The same model, attending by its own means again as before `accelerate`."""
-    if model in _undo:
-        for undo in _undo.pop(model):
-            undo()
-        _call_as_before(model)
-        leave_rows(model)
+    with _lock:
+        if model in _undo:
+            for undo in _undo.pop(model):
+                undo()
+            _call_as_before(model)
+            leave_parts(model)
     return model
 
 
 def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
     transformers_models.register()
     before = transformers_models.replace_settings(model)
+    transformers_models.note_settings(model, before)
+    transformers_models.settle(model)
 
     def set_back() -> None:
+        transformers_models.forget_settings(model)
         for config, setting in before:
-            setattr(config, transformers_models.SETTING, setting)
+            setattr(config, SETTING, setting)
+        transformers_models.settle(model)
 
     growing = model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
-    by_name = any(getattr(config, transformers_models.SETTING) == "sdpa" for config, _ in before)
+    by_name = any(getattr(config, SETTING) not in OWN_NAMES for config, _ in before)
     contexts = (kept, transformers_models.standing_in) if by_name else (kept,)
     _call_inside(model, *contexts)
     return [set_back, growing.remove]
@@ -92,8 +103,10 @@ def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
     return [release]
 
 
-def _captured(model: nn.Module) -> Capture:
-    return Capture(also_unwatched=True)
+@contextmanager
+def _captured(model: nn.Module | None) -> Iterator[None]:
+    with SWAPPED.holding(model), Capture(also_unwatched=True):
+        yield
 
 
 def _call_inside(model: nn.Module, *contexts: Context) -> None:
@@ -101,8 +114,7 @@ def _call_inside(model: nn.Module, *contexts: Context) -> None:
 
     By a subclass of the model's class: hooks of a module are not run where Ctrl-C ends its forward.
     """
-    # A module may hand what is set on to another one; its class it may not.
-    object.__setattr__(model, "__class__", _calling_inside(type(model), contexts))
+    set_class(model, _calling_inside(own_class(model), contexts))
 
 
 def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> type[nn.Module]:
@@ -124,9 +136,7 @@ def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> t
         as_usual = found[:2] == (copyreg.__newobj__, (type(self),))  # type: ignore[attr-defined]
         return (_made, (before, contexts), *found[2:]) if as_usual else found
 
-    names = {name: before.__dict__[name] for name in ("__module__", "__doc__") if name in before.__dict__}
-    names |= {"__qualname__": before.__qualname__, "_before_pellucid": before}
-    return type(before.__name__, (before,), names | {"__call__": call, "__reduce_ex__": reduced})
+    return subclass(before, {"_before_pellucid": before, "__call__": call, "__reduce_ex__": reduced})
 
 
 def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
@@ -136,9 +146,9 @@ def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
 
 def _call_as_before(model: nn.Module) -> None:
     """Undo `_call_inside`, unless somebody has replaced the class since."""
-    before = type(model).__dict__.get("_before_pellucid")
+    before = own_class(model).__dict__.get("_before_pellucid")
     if before is not None:
-        object.__setattr__(model, "__class__", before)
+        set_class(model, before)
 
 
 @contextmanager
@@ -146,7 +156,7 @@ def everywhere() -> Iterator[None]:
     """Let Pellucid compute all softmax attention inside the `with`, of whatever model or function.
 
     Every call of scaled_dot_product_attention, nn.MultiheadAttention and flex_attention in this thread, and the "sdpa"
-    of transformers in every thread.
+    of transformers in this context.
 
     Example:
         >>> import torch, pellucid
@@ -157,7 +167,7 @@ def everywhere() -> Iterator[None]:
     """
     with ExitStack() as stack:
         if "transformers" in sys.modules:
-            stack.enter_context(transformers_models.standing_in(None))
+            stack.enter_context(transformers_models.standing_in(None, "sdpa"))
         stack.enter_context(flex_captured(None))
-        stack.enter_context(Capture(also_unwatched=True))
+        stack.enter_context(_captured(None))
         yield

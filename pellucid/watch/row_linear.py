@@ -23,22 +23,6 @@ class RowLinear(nn.Linear):
         return row_through(input, self.weight, self.bias)
 
 
-def take_rows(model: nn.Module) -> None:
-    """Let the model's linear layers take single rows this way."""
-    _replace_class(model, nn.Linear, RowLinear)
-
-
-def leave_rows(model: nn.Module) -> None:
-    """Undo `take_rows`."""
-    _replace_class(model, RowLinear, nn.Linear)
-
-
-def _replace_class(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
-    for module in model.modules():
-        if type(module) is old:
-            module.__class__ = new
-
-
 def _is_one_row(row: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether a layer's operands are one row and weights that simply lie in memory, and their product is all."""
     if row.dtype not in DTYPES or row.numel() != weight.shape[-1] or row.shape[-1:] != weight.shape[-1:]:

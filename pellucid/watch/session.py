@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ class Seen(NamedTuple):
     observation: Observation | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """The state of one watched run."""
 
@@ -57,6 +58,8 @@ class Session:
     caches: Caches = field(default_factory=Caches)
     captured: Counter[str] = field(default_factory=Counter)  # calls of each module
     refused: dict[str, str] = field(default_factory=dict)
+    capture: Callable[[], AbstractContextManager[Any]] = nullcontext  # what sees the functions of a running module
+    turn: threading.RLock = field(default_factory=threading.RLock)  # had by the one context that runs the model
     generating: int = 0
     drafting: int = 0  # whether the model proposes candidates to itself: they are no rows of a text
     stored: frozenset[str] = frozenset()  # layers that `on_layer` has from an earlier run: they are not read again
@@ -71,6 +74,29 @@ class Session:
     _sums: dict[str, ColumnReadout] = field(default_factory=dict)  # the sums over queries that were read
     _lost: set[str] = field(default_factory=set)  # layers of which what the keys received is not known any more
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], is_pass: bool) -> None:
+        """Note that a module's forward begins, and whether a pass of the model does."""
+        if is_pass:
+            self.caches.next_pass()
+            self.take_back()
+        self.modules.begin(module)
+        self.tokens.begin(module, args)
+        self.caches.handed(module, args, kwargs)
+
+    @contextmanager
+    def generation(self, options: dict[str, Any]) -> Iterator[None]:
+        """The time of a `generate` with these options: a layer is complete only after it."""
+        is_draft = bool(self.generating and getattr(options.get("generation_config"), "is_assistant", False))
+        self.generating += 1
+        self.drafting += is_draft
+        try:
+            yield
+        finally:
+            self.generating -= 1
+            self.drafting -= is_draft
+        if not self.generating:
+            self.take_back()
 
     def see(self, module: nn.Module, call: Call) -> Seen:
         """The call's output; read on the way and entered into the record."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,31 +13,20 @@ from torch import Tensor, nn
 class TokenIds:
     """The ids of the sequence that the model is at, [batch, length], grown step by step in generation."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Iterable[nn.Module] = ()) -> None:
+        self.tables = list(tables)  # the embeddings of tokens
         self.ids: Tensor | None = None
         self._new: Tensor | None = None
         self._of: WeakKeyDictionary[Any, Tensor | None] = WeakKeyDictionary()  # of the sequences that are in caches
         self._told: Tensor | None = None  # the whole sequence, as a generation says before it calls the model
 
-    @contextmanager
-    def following(self, model: nn.Module) -> Iterator[None]:
-        """Listen to the model's embeddings of tokens, and to what `generate` gives it, by hooks gone afterwards."""
-        with ExitStack() as hooks:
-            for module in _word_embeddings(model):
-                hooks.callback(module.register_forward_pre_hook(self._seen).remove)
-            hooks.enter_context(replaced(model, "prepare_inputs_for_generation", self._telling))
-            yield
+    def tell(self, input_ids: Any) -> None:
+        """Take the whole sequence, which a generation says before it calls the model."""
+        self._told = input_ids.detach() if isinstance(input_ids, Tensor) else None
 
-    def _telling(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(prepare)  # the library looks at its arguments
-        def told(input_ids: Any, *args: Any, **options: Any) -> Any:
-            self._told = input_ids.detach() if isinstance(input_ids, Tensor) else None
-            return prepare(input_ids, *args, **options)
-
-        return told
-
-    def _seen(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        ids = args[0] if args else None
+    def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Take the ids that an embedding is called with."""
+        ids = args[0] if args and any(module is table for table in self.tables) else None
         if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
             self._new = ids.detach()
 
@@ -85,21 +72,7 @@ def _joined(
     return None
 
 
-@contextmanager
-def replaced(model: nn.Module, name: str, by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Let a method of one model be another, made of its own; where somebody has put one there, it stays."""
-    own: Callable[..., Any] | None = getattr(model, name, None)
-    if own is None or name in vars(model):
-        yield
-        return
-    model.__dict__[name] = by(own)
-    try:
-        yield
-    finally:
-        model.__dict__.pop(name, None)
-
-
-def _word_embeddings(model: nn.Module) -> list[nn.Module]:
+def word_embeddings(model: nn.Module) -> list[nn.Module]:
     """The embeddings with the largest table, or with as many entries as the model's vocabulary."""
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     if not tables:

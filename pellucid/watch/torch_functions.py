@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,22 +11,33 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxOutput, noop_mask
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
-from torch.overrides import TorchFunctionMode
 
 from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
+from pellucid.transformed import is_transformed
 from pellucid.watch import flex
-from pellucid.watch.attending import attend, refuse, running_module, sessions_of
+from pellucid.watch.attending import (
+    attend,
+    beside,
+    is_attending,
+    is_replayed,
+    keeps_own,
+    refuse,
+    running_module,
+    sessions_of,
+)
 from pellucid.watch.by_hand import ByHand
 from pellucid.watch.call import Call, of_problem, padding_of
+from pellucid.watch.mask import whole_of
+from pellucid.watch.modes import StackedMode
 from pellucid.watch.multihead import multi_head_attention_forward
 
 NOBODY = nn.Identity()  # attends where nobody watches
 BY_HAND = ByHand()  # one for all modes of a thread: each of them is told of the same calls
 
 
-class Capture(TorchFunctionMode):
+class Capture(StackedMode):
     """Hands calls of attention to whoever watches the module that is running; all else runs as it is.
 
     What torch.compile traces stays as it is.
@@ -42,6 +54,8 @@ class Capture(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if is_attending() or not self.is_open:
+            return func(*args, **(kwargs or {}))
         handler = None if torch.compiler.is_compiling() else HANDLERS.get(func)
         module = None if handler is None else running_module()
         if module is None:  # asked like this because a module may have a length, which may be 0
@@ -51,10 +65,12 @@ class Capture(TorchFunctionMode):
             if self._otherwise is None:
                 BY_HAND.saw(func, args, kwargs or {}, result)
             return result
-        return handler(module, *args, **(kwargs or {}))
+        return handler(
+            module, *map(whole_of, args), **{name: whole_of(value) for name, value in (kwargs or {}).items()}
+        )
 
     def __exit__(self, *exception: Any) -> None:
-        BY_HAND.forget_all()
+        BY_HAND.forget_all()  # of this thread
         super().__exit__(*exception)
 
 
@@ -69,15 +85,22 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What torch.nn.functional.scaled_dot_product_attention gives."""
+    """What torch.nn.functional.scaled_dot_product_attention gives.
+
+    For who watches, torch's own gives it with dropout, in a forward that may be run again, and in transforms.
+    """
+    asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    own = partial(
+        torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
+        enable_gqa=enable_gqa,
+    )  # fmt: skip
+    if keeps_own(module) and (dropout_p or is_replayed() or any(map(is_transformed, asked[:3]))):
+        return beside(module, own, partial(_call, *asked))
     try:
-        return _attended(module, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return _attended(module, *asked)
     except (TypeError, ValueError, TraceError) as error:
         refuse(module, f"its call is not one that Pellucid computes: {error}")
-        return torch_sdpa(
-            query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
-            enable_gqa=enable_gqa,
-        )  # fmt: skip
+        return own()
 
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
@@ -87,12 +110,17 @@ def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
 
 def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
     """What pellucid.observe gives: the model's own observation, beside that of whoever watches."""
-    _attended(module, *args, **arguments)
-    return functional.observe(*args, readouts=readouts, **arguments)
+    own = partial(functional.observe, *args, readouts=readouts, **arguments)
+    return beside(module, own, partial(_call, *args, **arguments))
 
 
-def _attended(
-    module: nn.Module,
+def _attended(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
+    call, batch, shaped = _described(*args, **arguments)
+    output = attend(module, call).output
+    return shaped(output.reshape(*batch, *output.shape[1:]))
+
+
+def _described(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -105,15 +133,22 @@ def _attended(
     score_mod: Any = None,
     mask_mod: Any = None,
     sinks: Tensor | None = None,
-) -> Tensor:
+) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
+    """The call, its batch dimensions, and what gives its output their shape."""
     problem, shaped = functional.describe(
         query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
     )
     call = of_problem(problem)
     if attn_mask is not None:
         _note_padding(call, attn_mask)
-    output = attend(module, call).output
-    return shaped(output.reshape(*problem.batch, *output.shape[1:]))
+    return call, problem.batch, shaped
+
+
+def _call(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any, dropout_p: Any, *others: Any, **arguments: Any
+) -> Call:
+    """A call as it is read: without dropout, which would draw a seed."""
+    return _described(query, key, value, attn_mask, 0.0, *others, **arguments)[0]
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:

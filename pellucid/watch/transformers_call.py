@@ -68,7 +68,7 @@ def call_of(
         mask = _of_batch(rule, max(query.shape[0], key.shape[0]))
     elif mask_tensor is not None:
         score, mask = _with_tensor(origin, score, mask_tensor)
-    elif q_len > 1 and _looks_back(origin, module, is_causal):
+    elif q_len > 1 and looks_back(origin, module, is_causal):
         key, value = key[:, :, :q_len], value[:, :, :q_len]
         mask = CAUSAL
     if position_bias is not None:
@@ -91,13 +91,13 @@ def _read(mask: Tensor | None) -> tuple[Tensor | None, MaskRule | None]:
     return (mask.whole(), None) if mask.is_changed else (None, mask.rule)
 
 
-def _looks_back(origin: Origin, module: nn.Module, is_causal: bool | None) -> bool:
-    """Whether a call without a mask is causal: to SDPA if the call or the module says so, or none does; to eager never.
+def looks_back(origin: Origin, module: nn.Module, is_causal: bool | None) -> bool:
+    """Whether a call without a mask is causal: to SDPA if the call or the module says so, or none does; else never.
 
     Raises UnknownArgumentError where it is not known in whose place the call is computed, and nobody says.
     """
     said = getattr(module, "is_causal", None) if is_causal is None else is_causal
-    if origin == "eager":
+    if origin not in (None, "sdpa"):
         return False
     if said is None and origin is None:
         raise UnknownArgumentError("no mask, and nothing that says whether it is causal")

@@ -5,83 +5,175 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pellucid import graph
-from pellucid.watch.attending import attend, refuse, sessions_of
+from pellucid.transformed import is_transformed
+from pellucid.watch.attending import attend, beside, is_replayed, keeps_own, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
-from pellucid.watch.transformers_call import UnknownArgumentError, call_of
+from pellucid.watch.transformers_call import UnknownArgumentError, call_of, looks_back
 from pellucid.watch.transformers_names import asks_for_names
 from pellucid.watch.transformers_origin import OWN_NAMES, SETTING, Origin, mask_function_of, origin_of
 
+INSTEAD_OF = "_pellucid_instead_of"  # of an accelerated module: the name of the function that it would call
 # Which keys are chosen, or where they are, is said by these alone to whoever is not called "sdpa" or "eager".
 ESSENTIAL = frozenset(("indices", "block_indices"))
+
+
+class Own(NamedTuple):
+    """What a module calls for its attention where nobody looks on."""
+
+    name: str
+    function: Callable[..., tuple[Tensor, Any]]
 
 
 def attention_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, Any]:
-    """The library's attention function: output [batch, q_len, heads, value_dim], and an Observation if asked for.
+    """The library's attention function: output [batch, q_len, heads, value_dim], and what is asked of the weights.
 
+    That is an Observation for a model that was set to this function by its name, else what the model's own gives.
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
     """
-    observed = bool(arguments.get("output_attentions")) or _is_collected()
     origin = origin_of(getattr(module, "config", None))
-    if torch.compiler.is_compiling():
-        if observed:  # outside of the graph
+    observed = _is_observed(arguments)
+    if torch.compiler.is_compiling():  # asked after a place where the graph may break
+        if observed:
             return torch.compiler.disable(attention_forward)(module, query, key, value, attention_mask, **arguments)
         call = call_of(origin, module, query, key, value, attention_mask, **arguments)
         return graph.run(call.posed()).output.transpose(1, 2).contiguous(), None
+    led = _uncompiled() if "torch._dynamo" in sys.modules else led_forward
+    return led(origin, instead_of(origin, module), module, query, key, value, attention_mask, **arguments)
+
+
+@cache
+def _uncompiled() -> Callable[..., tuple[Tensor, Any]]:
+    """`led_forward` where torch.compile, whose graph has broken before it, would look into it."""
+    disabled: Callable[..., tuple[Tensor, Any]] = torch.compiler.disable(led_forward)
+    return disabled
+
+
+def led_forward(
+    origin: Origin,
+    own: Own | None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **arguments: Any,
+) -> tuple[Tensor, Any]:
+    """The same in the place of a function of the module's own, which does what would not be the same by Pellucid.
+
+    `origin` says what the call means, and of which kind its mask is.
+    """
+    asked = (module, query, key, value, attention_mask)
+    observed = _is_observed(arguments)
+    if own is not None and (observed or _keeps_own(own, module, query, arguments)):
+        by_own = partial(_by_own, own, origin, *asked, arguments)
+        return beside(module, by_own, partial(call_of, origin, *asked, **arguments))
     try:
-        call = call_of(origin, module, query, key, value, attention_mask, **arguments)
+        call = call_of(origin, *asked, **arguments)
     except UnknownArgumentError as error:
-        return _as_the_library(origin, module, error, query, key, value, attention_mask, arguments)
+        own = own or _stood_for(origin, module, error, arguments)
+        return _as_the_library(own, origin, error, *asked, arguments)
+    observed = observed and _gives_observations(module)
     seen = attend(module, call, observe=observed)
     return seen.output.transpose(1, 2).contiguous(), seen.observation if observed else None
 
 
-def _is_collected() -> bool:
-    """Whether the library is collecting attentions in this forward."""
+def _keeps_own(own: Own, module: nn.Module, query: Tensor, arguments: dict[str, Any]) -> bool:
+    """Whether a module that is watched goes on with its own function.
+
+    An eager one gives its weights to whoever asks, hooks too; dropout and transforms are what they are there.
+    """
+    if hasattr(module, INSTEAD_OF):  # accelerated: Pellucid's is its own
+        return False
+    if own.name == "eager":
+        return bool(sessions_of(module))
+    return keeps_own(module) and bool(arguments.get("dropout") or is_replayed() or is_transformed(query))
+
+
+def _is_observed(arguments: dict[str, Any]) -> bool:
+    """Whether somebody asks for the weights, or the library is collecting attentions in this forward."""
+    if arguments.get("output_attentions"):
+        return True
     capturing: Any = sys.modules.get("transformers.utils.output_capturing")
     collected: Any = capturing._active_collector.get() if capturing is not None else None
     return bool(collected) and any("attentions" in key for key in collected)
 
 
-def _as_the_library(
+def _gives_observations(module: nn.Module) -> bool:
+    """Whether weights asked for are observations: not of a module that has Pellucid only for its speed."""
+    return getattr(module, INSTEAD_OF, OWN_NAMES[0]) in OWN_NAMES
+
+
+def instead_of(origin: Origin, module: nn.Module) -> Own | None:
+    """What an accelerated module would call; None for one set to Pellucid by name, or with other masks."""
+    name = getattr(module, INSTEAD_OF, None)
+    if name is None or name not in (origin, "flex_attention"):
+        return None
+    function = eager_of(sys.modules[type(module).__module__]) if name == "eager" else library_function(name)
+    return None if function is None else Own(name, function)
+
+
+def library_function(name: str) -> Callable[..., Any]:
+    """The library's function of a name of LED that is not "eager"."""
+    if name == "sdpa":
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward
+    from transformers.integrations.flex_attention import flex_attention_forward
+
+    return flex_attention_forward
+
+
+def eager_of(file: Any) -> Callable[..., Any] | None:
+    """The eager attention function of a model's file, None where there is none or more than one."""
+    eager = [value for name, value in vars(file).items() if name.endswith("eager_attention_forward")]
+    return eager[0] if len(eager) == 1 else None
+
+
+def _by_own(
+    own: Own,
     origin: Origin,
     module: nn.Module,
-    error: UnknownArgumentError,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
     arguments: dict[str, Any],
 ) -> tuple[Tensor, Any]:
-    """What the library gives for a call that is not understood, and a warning."""
-    name = type(module).__name__
-    function = _library_function(origin, module)
-    if function is None or _is_paged(arguments) or _needs_another_name(module, arguments):
-        raise UnknownArgumentError(f"{name} cannot be computed by Pellucid. {error}") from None
-    refuse(module, f"{name} passes {error}")
-    if not sessions_of(module):
-        warnings.warn(f"{name} is computed by the library's own function. It passes {error}", stacklevel=3)
-    whole = mask.whole() if isinstance(mask, LazyMask) else mask
-    with torch._C.DisableTorchFunction():  # neither seen nor computed on the way
-        return function(module, query, key, value, whole, **arguments)
+    """What a function of the library or of the model gives, with the mask as it takes it."""
+    if isinstance(mask, LazyMask):
+        mask = mask.whole()
+    taken: Any = mask
+    if own.name == "flex_attention":
+        if mask is None and query.shape[2] > 1 and looks_back(origin, module, arguments.get("is_causal")):
+            mask = torch.ones(query.shape[0], 1, query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+            mask = mask.tril()
+        taken = _blocks(mask) if mask is not None and mask.dtype == torch.bool else mask
+    return own.function(module, query, key, value, taken, **arguments)
 
 
-def _library_function(origin: Origin, module: nn.Module) -> Callable[..., Any] | None:
-    """The attention function in whose place Pellucid stands, None where it is not known."""
-    if origin == "sdpa":
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+def _blocks(mask: Tensor) -> BlockMask:
+    """A bool mask [batch, 1, q_len, k_len] as FlexAttention takes it."""
+    batch, _, q_len, k_len = mask.shape
+    return create_block_mask(lambda b, h, q, k: mask[b, 0, q, k], batch, None, q_len, k_len, device=mask.device)
 
-        return sdpa_attention_forward
-    file = vars(sys.modules[type(module).__module__])
-    eager = [value for name, value in file.items() if name.endswith("eager_attention_forward")]
-    return eager[0] if origin == "eager" and len(eager) == 1 else None
+
+def _stood_for(origin: Origin, module: nn.Module, error: UnknownArgumentError, arguments: dict[str, Any]) -> Own:
+    """What a module would call that was set to Pellucid by its name, or had what is not stood in for."""
+    file = sys.modules[type(module).__module__]
+    function = library_function("sdpa") if origin == "sdpa" else eager_of(file) if origin == "eager" else None
+    if origin is None or function is None or _is_paged(arguments) or _needs_another_name(module, arguments):
+        raise UnknownArgumentError(f"{type(module).__name__} cannot be computed by Pellucid. {error}") from None
+    return Own(origin, function)
 
 
 def _is_paged(arguments: dict[str, Any]) -> bool:
@@ -96,6 +188,17 @@ def _needs_another_name(module: nn.Module, arguments: dict[str, Any]) -> bool:
     return essential and own_name and asks_for_names(sys.modules[type(module).__module__])
 
 
+def _as_the_library(
+    own: Own, origin: Origin, error: UnknownArgumentError, module: nn.Module, *asked: Any
+) -> tuple[Tensor, Any]:
+    """What a function of the library or of the model gives for a call that is not understood, and a warning."""
+    name = type(module).__name__
+    refuse(module, f"{name} passes {error}")
+    if not sessions_of(module):
+        warnings.warn(f"{name} is computed by the model's own {own.name} function. It passes {error}", stacklevel=4)
+    return unseen(partial(_by_own, own, origin, module, *asked))
+
+
 def mask_function(
     batch_size: int,
     q_length: int,
@@ -106,19 +209,23 @@ def mask_function(
     attention_mask: Tensor | None = None,
     device: torch.device | str = "cpu",
     config: Any = None,
+    origin: Origin = None,
     **options: Any,
 ) -> Tensor | None:
-    """The library's mask function: the mask as a function, carried by a LazyMask; None where the library gives none."""
+    """The library's mask function: the mask as a function, carried by a LazyMask; None where the library gives none.
+
+    `origin` is whose masks they are, of those that `config` stands for if None.
+    """
     from transformers import masking_utils
 
     function = masking_utils.causal_mask_function if mask_function is None else mask_function
-    origin = origin_of(config)
+    origin = origin or origin_of(config)
     asked: dict[str, Any] = options | {
         "batch_size": batch_size, "q_length": q_length, "kv_length": kv_length, "q_offset": q_offset,
         "kv_offset": kv_offset, "mask_function": function, "attention_mask": attention_mask, "device": device,
         "config": config,
     }  # fmt: skip
-    if origin is None:  # then a mask says what nobody else does
+    if origin not in ("sdpa", "eager"):  # then a mask says what nobody else does
         asked["allow_is_causal_skip"] = False
     library = mask_function_of(origin)
     if torch.compiler.is_compiling():

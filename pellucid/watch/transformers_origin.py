@@ -1,18 +1,19 @@
-"""In whose place Pellucid attends in a model of transformers: the library's SDPA, or a model's own eager function.
+"""In whose place Pellucid attends in a model of transformers: the library's SDPA or FlexAttention, or eager attention.
 
-The two differ where no mask is given: SDPA then asks whether the module is causal, eager attention looks at every key.
-And they differ in the masks that the library makes for them: bool and often none, or numbers to be added.
+They differ where no mask is given: SDPA then asks whether the module is causal, the others look at every key. And they
+differ in the masks that the library makes for them: bool and often none, numbers to be added, or blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Origin = Literal["sdpa", "eager"] | None  # None where it is not known
+Origin = str | None  # a name of LED; None where it is not known
 
+LED = ("eager", "sdpa", "flex_attention")  # what is stood in for; "eager" is in each model's own file
 NAME = "pellucid"
 FOR_EAGER = "pellucid_eager"  # the name that stands for a configuration which was eager
 OWN_NAMES = (NAME, FOR_EAGER)
@@ -22,7 +23,7 @@ _found: dict[type, Origin] = {}
 
 
 def origin_of(config: Any) -> Origin:
-    """What Pellucid stands for in the parts of a model that have a configuration; None if that is not known."""
+    """What Pellucid stands for, by its own names, in the parts of a model of a configuration; None if not known."""
     if config is None:
         return None
     if getattr(config, SETTING, None) == FOR_EAGER:
@@ -58,7 +59,7 @@ def _derived(kind: Any) -> Iterator[Any]:
 
 
 def mask_function_of(origin: Origin) -> Callable[..., Any]:
-    """The library's function that makes masks for an origin."""
+    """The library's function that makes tensors of masks for an origin."""
     from transformers import masking_utils
 
     return masking_utils.eager_mask if origin == "eager" else masking_utils.sdpa_mask

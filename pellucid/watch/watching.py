@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,14 +14,16 @@ from torch import nn
 from pellucid import legible
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
-from pellucid.watch.attending import watching
+from pellucid.watch.attending import apart, watching
+from pellucid.watch.called import led
 from pellucid.watch.choice import Chosen
+from pellucid.watch.contexts import Counted
 from pellucid.watch.flex import flex_captured
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import Bar, Listener
 from pellucid.watch.record import Layer, OnLayer, Record, Span
 from pellucid.watch.session import Session
-from pellucid.watch.tokens import replaced
+from pellucid.watch.tokens import TokenIds, word_embeddings
 from pellucid.watch.told import told
 from pellucid.watch.torch_functions import Capture
 
@@ -49,10 +50,11 @@ def watch(
 ) -> Iterator[Record]:
     """A Record that fills while the model runs inside the `with`: what each of its attention modules does.
 
-    The model computes what it always does, with Pellucid's operator, and is as before when the `with` is left, whatever
-    leaves it. Softmax attention is seen in models of transformers, in whatever calls scaled_dot_product_attention,
-    flex_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes its products
-    and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
+    The model computes what it always does, with Pellucid's operator where that is the same, and is as before when the
+    `with` is left, whatever leaves it. Other threads and tasks are not seen, unless they run in a copy of this context
+    (`contextvars`). Softmax attention is seen in models of transformers, in whatever calls flex_attention,
+    scaled_dot_product_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes
+    its products and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
 
     Args:
         model: any module.
@@ -96,8 +98,9 @@ def watch(
     record.segments = dict(segments or {})
     record.readouts = [*(["summary"] if session.readouts is None else told(session.readouts)), *told(session.more)]
     with ExitStack() as stack:
-        session.listener = _listener(progress, stack)
-        session.on_layer = on_layer
+        listener = _listener(progress, stack)
+        session.listener = None if listener is None else apart(listener)
+        session.on_layer = on_layer = None if on_layer is None else apart(on_layer)
         if out is not None:
             writer = _writer(out, resume, session, stack)
             session.stored = frozenset(writer.written)
@@ -189,44 +192,25 @@ def _written(writer: RecordWriter, on_layer: OnLayer | None, stored: frozenset[s
 @contextmanager
 def _captured(model: nn.Module, session: Session) -> Iterator[None]:
     """Every way in which the model may attend, led to the session."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    session.tokens = TokenIds(word_embeddings(model))
+    session.capture = Capture
     with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # what was compiled runs as it is written
+        stack.enter_context(RUN_AS_WRITTEN.made())
         stack.enter_context(watching(session))
-        stack.enter_context(session.caches.following(session.modules, session.take_back))
-        stack.enter_context(session.modules.following())
-        stack.enter_context(session.tokens.following(model))
-        stack.enter_context(replaced(model, "generate", _generation_noted(session)))
+        stack.callback(session.caches.release)
+        stack.enter_context(led([*session.modules.followed(), *session.tokens.tables]))
         if transformers_models.is_transformers(model):
             stack.enter_context(transformers_models.installed(model))
         stack.enter_context(flex_captured(model))
-        stack.enter_context(Capture())
         yield
 
 
-def _generation_noted(session: Session) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The model's `generate`, which lets the session know while it runs: a layer is complete only after it."""
+def _force_eager() -> Callable[[], object]:
+    stance = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
 
-    def noting(generate: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(generate)
-        def noted(*args: Any, **options: Any) -> Any:
-            is_draft = session.generating and getattr(options.get("generation_config"), "is_assistant", False)
-            session.generating += 1
-            session.drafting += bool(is_draft)
-            try:
-                generated = generate(*args, **options)
-            finally:
-                session.generating -= 1
-                session.drafting -= bool(is_draft)
-            if not session.generating:
-                session.take_back()
-            return generated
 
-        return noted
-
-    return noting
+RUN_AS_WRITTEN = Counted(_force_eager)  # what torch.compile has compiled, in all threads: torch knows no other way
 
 
 def _report(session: Session, model: nn.Module) -> None:
@@ -235,7 +219,10 @@ def _report(session: Session, model: nn.Module) -> None:
     if not session.captured:
         kind = type(model).__name__
         if not ran:
-            raise ValueError(f"watch: {kind} was not called inside the `with`; call it there")
+            raise ValueError(
+                f"watch: {kind} was not called inside the `with`; call it there, "
+                "in another thread by contextvars.copy_context().run"
+            )
         reasons = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed[:3])
         raise ValueError(f"watch: no softmax attention found in {kind}" + (f" ({reasons})" if reasons else ""))
     if record.missed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor
 
 import pellucid
 from pellucid.language import read, trace, write
-from pellucid.watch.expression_json import Captured, from_json, to_json
+from pellucid.language.evaluate import TORCH
+from pellucid.language.expression import RANK
+from pellucid.watch.expression_json import Captured, from_json, results_of, to_json
 from tests.cases import DIFFERENTIABLE, ENGINES, Call, assert_close, dense, largest, normal, running, tolerance
 
 BATCH, HEADS, Q_LEN, K_LEN, DIM = 2, 3, 13, 17, 5
@@ -138,8 +141,14 @@ def test_it_passes_through_text_and_files(name: str) -> None:
     text, tensors = write(expression)
     captured = Captured()
     nodes = to_json(expression, captured)
-    for again in (*read(text, tensors), from_json(nodes, captured.tensors)):
+    for again in (*read(text, tensors), from_json(nodes, captured.tensors, expression.kind)):
         assert repr(again) == repr(expression)
+
+
+def test_files_know_every_operation_of_the_language() -> None:
+    for op in TORCH:
+        kinds = [kinds for count in (1, 2, 3) for kinds in product(RANK, repeat=count) if results_of(op, kinds)]
+        assert kinds, op
 
 
 @pytest.mark.parametrize(

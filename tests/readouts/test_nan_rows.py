@@ -72,3 +72,28 @@ def test_a_sink_that_is_nan_leaves_the_scores_their_maximum(engine: str) -> None
     assert not seen.topk.weights[0].isnan().any()
     assert (seen.topk.keys[1] == -1).all()
     assert (seen.topk.keys[0] >= 0).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_entropy_of_scores_farther_apart_than_the_largest_number(engine: str) -> None:
+    query, key = torch.zeros(1, 1), torch.zeros(2, 1)
+    bias = torch.tensor([[2e38, -2e38]], requires_grad=engine != "cpu")
+    with running(engine):
+        _, seen = pellucid.observe(query, key, key, bias, readouts=[readouts.Entropy()])
+    assert seen.entropy.tolist() == [0.0]
+    if bias.requires_grad:
+        assert torch.autograd.grad(seen.entropy.sum(), bias)[0].tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("sink", [torch.nan, torch.inf, -torch.inf, 2.0])
+def test_a_row_with_no_key_beside_any_sink(engine: str, sink: float) -> None:
+    expected = 0.0 if sink in (-torch.inf, 2.0) else torch.nan
+    for q_len, k_len, dim in ((2, 2, 16), (3, 5, 4), (61, 307, 16), (1, 101, 16)):
+        query, key = torch.ones(1, 2, q_len, dim), torch.ones(1, 2, k_len, dim)
+        with running(engine, (64, 64)):
+            output = pellucid.attention(
+                query, key, key, mask_mod=lambda b, h, q, k: (q > 0) & (k >= 0), sinks=torch.tensor([1.0, sink])
+            )
+        assert not output[:, 0, 0].any()
+        torch.testing.assert_close(output[:, 1, 0], torch.full((1, dim), expected), equal_nan=True, rtol=0, atol=0)

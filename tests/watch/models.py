@@ -194,6 +194,13 @@ def settings(model: Any) -> list[str]:
     return [config._attn_implementation for config in configs.values()]
 
 
+def set_all(model: Any, implementation: str) -> None:
+    """Set the implementation of each part of a model: the library skips some."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._attn_implementation = implementation
+
+
 def eager(model: Any, call: Callable[[], Any]) -> Any:
     """What `call` gives with the model's own eager attention, set in each part: the library skips some."""
     if isinstance(model, getattr(transformers, "DeepseekV32PreTrainedModel", ())):

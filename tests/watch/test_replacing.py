@@ -94,6 +94,7 @@ def test_a_compiled_accelerated_model_has_gradients_and_observations() -> None:
         gradients.append(weight.grad)
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
     torch.compiler.reset()
+    restore(model).set_attn_implementation("pellucid")
     with torch.no_grad():
         seen = torch.compile(model, backend="eager")(**inputs, output_attentions=True).attentions
     assert [type(layer) for layer in seen] == [pellucid.Observation] * 2

@@ -121,9 +121,8 @@ def test_the_whole_transformer_of_torch() -> None:
     plain = model(source, target, **options, tgt_is_causal=True)
     fast = torch.backends.mha.get_fastpath_enabled()
     with pellucid.watch(model, keep=True) as record:
-        assert not torch.backends.mha.get_fastpath_enabled()
+        assert torch.backends.mha.get_fastpath_enabled() is fast  # other threads may be on it
         output = model(source, target, **options, tgt_is_causal=True)
-    assert torch.backends.mha.get_fastpath_enabled() is fast
     assert (output - plain).abs().max() < TOLERANCE
     assert {layer.name: layer.role for layer in record.values()} == {
         "encoder.layers.0.self_attn": "self",

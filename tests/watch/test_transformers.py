@@ -11,6 +11,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import Record
+from pellucid.watch import register
 from tests.watch import models
 
 TOLERANCE = 1e-5
@@ -202,7 +203,9 @@ def test_packed_rows_and_masks_of_ones_own() -> None:
 def test_output_attentions_gives_observations_under_the_own_name(name: str) -> None:
     model, inputs = models.swappable(name)
     expected = eager_weights(model, inputs)
-    outputs = pellucid.accelerate(model)(**inputs, output_attentions=True)
+    register()
+    models.set_all(model, "pellucid")
+    outputs = model(**inputs, output_attentions=True)
     found = models.weights_by_role(outputs)
     assert found.keys() == expected.keys()
     for role, observations in found.items():
@@ -213,7 +216,10 @@ def test_output_attentions_gives_observations_under_the_own_name(name: str) -> N
 
 
 def test_generation_gives_observations_under_the_own_name() -> None:
-    generated = pellucid.accelerate(models.made("llama")[0]).generate(
+    register()
+    model, _ = models.made("llama")
+    model.set_attn_implementation("pellucid")
+    generated = model.generate(
         models.ids(), max_new_tokens=3, output_attentions=True, return_dict_in_generate=True, pad_token_id=0
     )
     assert [type(seen) for seen in generated.attentions[2]] == [pellucid.Observation] * 2
@@ -340,21 +346,21 @@ def test_a_model_that_turns_to_eager_meanwhile_is_seen_all_the_same_and_restored
     assert torch.equal(timed["sequences"], generated)
     assert record.layers == plain.layers
     for layer, expected in zip(record.values(), plain.values(), strict=True):
-        assert (layer.by_hand, expected.by_hand) == (True, False)
+        assert not layer.by_hand
         assert (layer.role, layer.calls) == (expected.role, expected.calls)
         torch.testing.assert_close(layer.weights(), expected.weights(), atol=TOLERANCE, rtol=0)
 
 
-def test_eager_attention_that_cannot_be_seen_says_why() -> None:
-    model, inputs = models.made("gpt_oss")  # its weights are cut after the softmax: the sink's is taken off
-
-    def watched() -> None:
-        with pellucid.watch(model):
-            model.set_attn_implementation("eager")
-            model(**inputs)
-
-    with pytest.raises(ValueError, match="GptOssAttention was set to eager attention while it was watched"):
-        watched()
+def test_a_model_set_to_eager_while_it_is_watched_is_seen_with_its_sinks() -> None:
+    model, inputs = models.made("gpt_oss")  # its own weights are cut after the softmax: the sink's is taken off
+    before = models.settings(model)
+    with pellucid.watch(model) as plain:
+        model(**inputs)
+    with pellucid.watch(model) as record:
+        model.set_attn_implementation("eager")
+        model(**inputs)
+    assert models.settings(model) == before
+    torch.testing.assert_close(record[1].entropy, plain[1].entropy, equal_nan=True)
 
 
 def test_a_part_of_a_model_can_be_watched_alone() -> None:

@@ -58,6 +58,12 @@ def informer() -> models.Model:
     return transformers.InformerModel(config), inputs
 
 
+def falcon() -> models.Model:
+    """SDPA that the model calls itself, with the library's mask."""
+    config = transformers.FalconConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    return transformers.FalconModel(config), {"input_ids": models.ids()}
+
+
 def hy_v4() -> models.Model:
     """Sparse attention that chooses keys by a mask under the library's names, by indices under any other."""
     models.needs((5, 23), "it has no HY V4")
@@ -97,7 +103,7 @@ def made(maker: Callable[[], models.Model]) -> models.Model:
 
 
 @pytest.mark.parametrize("way", [watched, accelerated, everywhere])
-@pytest.mark.parametrize("maker", [git, align, clap, informer, hy_v4])
+@pytest.mark.parametrize("maker", [git, align, clap, informer, falcon, hy_v4])
 def test_a_model_computes_what_it_computes_alone(maker: Callable[[], models.Model], way: Any) -> None:
     model, inputs = made(maker)
     torch.manual_seed(0)
@@ -165,7 +171,7 @@ def test_an_argument_that_is_not_understood_leaves_the_layer_to_the_library(
 
 
 def config_of(setting: str) -> Any:
-    config = transformers.LlamaConfig()
+    config = transformers.LlamaModel.config_class()  # of a class that is there, as it is where a model is
     setattr(config, SETTING, setting)
     return config
 
@@ -261,3 +267,18 @@ def test_what_is_stood_in_for_is_known_by_name_and_class() -> None:
     assert origin_of(config_of(FOR_EAGER)) == "eager"
     assert origin_of(transformers.AlignTextConfig()) == "eager"
     assert origin_of(None) is None
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("way", [watched, accelerated])
+def test_a_model_set_to_flex_attention_is_what_it_is_under_sdpa(way: Any, padded: bool) -> None:
+    model, inputs = made(models.llama)
+    inputs = inputs if padded else {"input_ids": inputs["input_ids"]}
+    plain = model(**inputs)[0]
+    model.set_attn_implementation("flex_attention")
+    with way(model) as record:
+        found = model(**inputs)[0]
+    assert set(models.settings(model)) == {"flex_attention"}
+    assert record is None or len(record) == 2
+    rows = inputs["attention_mask"].bool() if padded else slice(None)
+    assert (found - plain)[rows].abs().max() < TOLERANCE * plain.abs().max()

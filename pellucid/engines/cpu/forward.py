@@ -349,10 +349,11 @@ class Forward(Kernel):
             total = code.load(self.scratch["total"], self.number, i)
             factor = code.spread(self.factor_of_rows(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
+            nothing = code.spread(self.nothing(self.head_of_row(task, i)), self.lanes)
             output = self.output_of_row(task, i)
             for start, length in tiles.columns(spec.value_dim, self.lanes):
                 sums = code.load(self.scratch["output"], self.type, i * spec.value_width + start)
-                numbers = code.select(empty, 0.0, sums * factor)
+                numbers = code.select(empty, nothing, sums * factor)
                 valid = tiles.first_lanes(code, self.lanes, length)
                 tiles.store_numbers(code, spec, output, numbers, start, valid)
 
@@ -388,6 +389,14 @@ class Forward(Kernel):
         largest = code.select(largest == -math.inf, 0.0, largest)
         share = self.power(maximum - largest)
         return share / (total * share + self.power(sink - largest))
+
+    def nothing(self, head: Value) -> Value:
+        """What a row with no key comes to: 0, or NaN beside a sink that is NaN or +inf."""
+        zero = self.code.constant(self.number, 0.0)
+        if not self.spec.sinks:
+            return zero
+        sink = self.sink(head)
+        return self.code.select(sink == -math.inf, zero, sink - sink)
 
     def sink(self, head: Value) -> Value:
         """A head's sink, counted as scores are; one beyond all scores stays finite."""

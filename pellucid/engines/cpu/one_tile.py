@@ -82,11 +82,11 @@ class OneTile(Forward):
         self.start_state(task)
         if self.mask is TRUE:
             return
-        zero = self.code.constant(self.type, 0.0)
+        nothing = self.code.spread(self.nothing(task.h), self.lanes)
 
         def row(i: Value) -> None:
             for start, _ in tiles.columns(self.spec.value_dim, self.lanes):
-                self.code.store(self.output_of_row(task, i), zero, start)
+                self.code.store(self.output_of_row(task, i), nothing, start)
 
         self.code.loop(0, task.rows, row)
 
@@ -97,7 +97,8 @@ class OneTile(Forward):
         def factors(row: Value) -> None:
             maximum, total = (code.load(self.scratch[n], self.type, block.row + row) for n in ("maximum", "total"))
             factor = self.factor_of_rows(self.head_of_row(task, row), maximum, total)
-            code.store(self.scratch["correction"], code.select(total == 0.0, 0.0, factor), row)
+            nothing = code.spread(self.nothing(self.head_of_row(task, row)), self.lanes)
+            code.store(self.scratch["correction"], code.select(total == 0.0, nothing, factor), row)
 
         code.loop(0, block.rows, factors, step=self.lanes)
         output, stride = self.output_of_row(task, block.row), self.argument("output_row")

@@ -84,7 +84,7 @@ class Pooling:
     def _finish_rows(self, task: Task, row: Value) -> None:
         code, forward = self.code, self.forward
         maximum, total = (code.load(forward.scratch[name], self.type, row) for name in ("maximum", "total"))
-        factor = code.select(total == 0.0, 0.0, forward.factor_of_rows(task.h, maximum, total))
+        factor = code.select(total == 0.0, forward.nothing(task.h), forward.factor_of_rows(task.h, maximum, total))
         count = code.minimum(task.rows - row, self.lanes)
         for name in self.names:
             bins = self._bins(name, row)
