@@ -1,7 +1,7 @@
 """Rows whose lse is so large that it has lost the digits which their weights need: those are made from all their keys.
 
-A weight is exp(score - lse). Of a float32 of 64 the last digit is 8e-6; of 4e4 it is 0.4 %, and of 1e10 more than a
-row's whole range. Where scores are that large, another order of adding up a score is of the same size, so that a row
+A weight is exp(score - lse). A float32 has an lse of up to 256 to 8e-6; of 4e4 its last digit is 0.4 %, and of 1e10 more
+than a row's whole range. Where scores are that large, another order of adding up a score is of the same size, so that a row
 only sums to 1 if one computation makes all of its scores.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-LARGE = 64.0
+LARGE = 256.0
 AT_ONCE = 1 << 22  # scores
 
 
