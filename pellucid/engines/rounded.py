@@ -1,8 +1,8 @@
 """Rows whose lse is so large that it has lost the digits which their weights need: those are made from all their keys.
 
-A weight is exp(score - lse). A float32 has an lse of up to 256 to 8e-6; of 4e4 its last digit is 0.4 %, and of 1e10 more
-than a row's whole range. Where scores are that large, another order of adding up a score is of the same size, so that a row
-only sums to 1 if one computation makes all of its scores.
+A weight is exp(score - lse). A float32 has an lse of up to 256 to 8e-6; of 4e4 its last digit is 0.4 %, and of 1e10
+more than a row's whole range. Where scores are that large, another order of adding up a score is of the same size, so
+that a row only sums to 1 if one computation makes all of its scores.
 """
 
 from __future__ import annotations
