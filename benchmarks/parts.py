@@ -76,7 +76,7 @@ def clocked(model: Any, clock: Clock) -> Iterator[None]:
     from pellucid.watch.growing_cache import _growing
 
     register()
-    registry = ALL_ATTENTION_FUNCTIONS._global_mapping
+    registry: dict[str, Any] = ALL_ATTENTION_FUNCTIONS._global_mapping
     attending = {name: clock.timed("attention", registry[name]) for name in ("sdpa", "pellucid")}
     caches: tuple[Any, ...] = DynamicLayer, _growing()
     with ExitStack() as stack:

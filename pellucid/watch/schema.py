@@ -25,8 +25,8 @@ def anything(value: Any, field: str) -> None:
 
 def number(value: Any, field: str) -> None:
     """A finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _check(is_number and _is_finite(value), field, "a finite number", value)
+    is_number = isinstance(value, float) or (type(value) is int and -INT64 <= value < INT64)
+    _check(is_number and math.isfinite(value), field, "a finite number", value)
 
 
 def flag(value: Any, field: str) -> None:
@@ -130,10 +130,3 @@ def fields(needed: Mapping[str, Kind], optional: Mapping[str, Kind] | None = Non
 def _check(fits: bool, field: str, rule: str, value: Any) -> None:
     if not fits:
         raise ValueError(f"{field} must be {rule}, got {legible.quoted(value)}")
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False

@@ -232,6 +232,8 @@ def mask_function(
         return library(**asked)
     if _gives_none(library, asked):
         return None
+    # It may be made after a cache has counted on, whose count the offset is.
+    asked = {name: value.clone() if isinstance(value, Tensor) else value for name, value in asked.items()}
     start = int(q_offset)
     k_len = _reachable(function, batch_size, start + q_length, kv_length, int(kv_offset))
     rule = MaskRule(

@@ -19,7 +19,7 @@ FOR_EAGER = "pellucid_eager"  # the name that stands for a configuration which w
 OWN_NAMES = (NAME, FOR_EAGER)
 SETTING = "_attn_implementation_internal"
 
-_found: dict[type, Origin] = {}
+_found: dict[type, str] = {}
 
 
 def origin_of(config: Any) -> Origin:
@@ -38,7 +38,7 @@ def supported(config: Any) -> Origin:
         torch.compiler.disable(_look_up)(kind)
     elif kind not in _found:
         _look_up(kind)
-    return _found[kind]
+    return _found.get(kind)
 
 
 def _look_up(kind: type) -> None:
@@ -48,8 +48,8 @@ def _look_up(kind: type) -> None:
     package = kind.__module__.rpartition(".")[0]
     own = [model for model in models if model.config_class is kind]
     alike = own or [model for model in models if package and model.__module__.rpartition(".")[0] == package]
-    supports = any(model._supports_sdpa for model in alike)
-    _found[kind] = None if not alike else "sdpa" if supports else "eager"
+    if alike:  # else its models are not loaded yet
+        _found[kind] = "sdpa" if any(model._supports_sdpa for model in alike) else "eager"
 
 
 def _derived(kind: Any) -> Iterator[Any]:

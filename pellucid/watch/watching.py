@@ -15,6 +15,7 @@ from pellucid import legible
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import apart, watching
+from pellucid.watch.beyond import summary_readouts
 from pellucid.watch.called import led
 from pellucid.watch.choice import Chosen
 from pellucid.watch.contexts import Counted
@@ -92,7 +93,7 @@ def watch(
     if resume and out is None:
         raise ValueError("resume: needs out, the record to go on with")
     session = _session(model, readouts, layers, heads, keep)
-    session.more = _checked(more) or ()
+    session.more = _beside_the_summary(_checked(more) or ()) if session.readouts is None else ()
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
@@ -150,6 +151,18 @@ def _checked(readouts: Iterable[Readout] | None) -> tuple[Readout, ...] | None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
     return chosen
+
+
+def _beside_the_summary(more: tuple[Readout, ...]) -> tuple[Readout, ...]:
+    """Those that the summary does not read anyway. Raises ValueError for one under the name of another of its own."""
+    own = {readout.name: readout for readout in summary_readouts(torch.zeros(1, 1, dtype=torch.int64, device="cpu"))}
+    for readout in more:
+        same = own.get(readout.name)
+        if same is not None and (type(same) is not type(readout) or vars(same) != vars(readout)):
+            raise ValueError(
+                f"more: the summary reads {readout.name!r} in another way; give all that is to be read as readouts"
+            )
+    return tuple(readout for readout in more if readout.name not in own)
 
 
 def _head_numbers(heads: Sequence[int] | None) -> torch.Tensor | None:

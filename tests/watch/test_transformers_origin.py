@@ -18,7 +18,7 @@ from pellucid.watch.mask import LazyMask
 from pellucid.watch.transformers_functions import mask_function
 from pellucid.watch.transformers_names import is_alike, questions
 from pellucid.watch.transformers_origin import FOR_EAGER, NAME, SETTING, origin_of
-from tests.watch import models
+from tests.watch import caches, models
 
 TOLERANCE = 1e-5
 PADDING = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
@@ -265,6 +265,7 @@ def test_what_is_stood_in_for_is_known_by_name_and_class() -> None:
     assert origin_of(config_of(NAME)) == "sdpa"
     assert origin_of(config_of("sdpa")) == "sdpa"
     assert origin_of(config_of(FOR_EAGER)) == "eager"
+    assert issubclass(transformers.AlignTextModel, nn.Module)  # which loads it
     assert origin_of(transformers.AlignTextConfig()) == "eager"
     assert origin_of(None) is None
 
@@ -282,3 +283,24 @@ def test_a_model_set_to_flex_attention_is_what_it_is_under_sdpa(way: Any, padded
     assert record is None or len(record) == 2
     rows = inputs["attention_mask"].bool() if padded else slice(None)
     assert (found - plain)[rows].abs().max() < TOLERANCE * plain.abs().max()
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_steps_on_a_cache_that_counts_in_a_tensor(implementation: str) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM._from_config(config, attn_implementation=implementation).eval().double()
+    ids = torch.randint(3, 64, (1, 11))
+
+    def steps() -> torch.Tensor:
+        cache = transformers.StaticCache(config=config, max_cache_len=19)
+        parts = ((0, 8), (8, 9), (9, 11))
+        return torch.cat([model(ids[:, a:b], **caches.given(cache)).logits for a, b in parts], 1)
+
+    with torch.no_grad():
+        expected = steps()
+        with pellucid.watch(model):
+            watched = steps()
+    torch.testing.assert_close(watched, expected, rtol=0, atol=1e-9)

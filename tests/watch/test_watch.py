@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
+from pellucid import readouts
 from pellucid.watch import Progress
 from tests.watch import models
 
@@ -285,3 +286,16 @@ def test_a_receiver_that_fails_ends_the_run_with_its_own_error() -> None:
     with pytest.raises(OSError, match="no space left"), pellucid.watch(model, on_layer=full):
         model(**inputs)
     assert state(model) == before
+
+
+def test_more_beside_the_summary() -> None:
+    model = torch.nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    x, more = torch.randn(1, 8, 16), [readouts.Received(), readouts.TopK(3)]
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), pellucid.watch(model, more=more) as record:
+            model(x, x, x, need_weights=False)
+        assert record[0].received.sum().item() == pytest.approx(16)
+        assert record[0].topk.keys.shape == (1, 2, 8, 3)
+    other = [readouts.Received(queries=slice(0, 4))]
+    with pytest.raises(ValueError, match="summary reads 'received' in another way"), pellucid.watch(model, more=other):
+        pass
