@@ -4,18 +4,18 @@ import os
 import signal
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of several workers computes on one thread, in all of its threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # which is read as torch is loaded
+
+import torch
 
 settings.register_profile(
     "ci", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # each of several workers computes on one thread, and so do its children
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
 
 # A shell ignores Ctrl-C for what it runs in the background, and tests of interrupts would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
