@@ -69,7 +69,7 @@ def _nearby(first: Tensor | None) -> Expect:
 
 def _duplicate(token_ids: Tensor, first: Tensor | None) -> Expect:
     """The keys that hold the query's token once more."""
-    ids = token_ids.to(torch.int32)
+    ids = token_ids.to(torch.int64)
     return Expect(
         lambda b, h, q, k: (ids[b, k] == ids[b, q]) & (k != q) & ~_is_first(first, b, k), f"{PREFIX}_duplicate"
     )
@@ -77,7 +77,7 @@ def _duplicate(token_ids: Tensor, first: Tensor | None) -> Expect:
 
 def _induction(token_ids: Tensor, first: Tensor | None) -> Expect:
     """The keys that come right after another occurrence of the query's token."""
-    ids = token_ids.to(torch.int32)
+    ids = token_ids.to(torch.int64)
     before = tokens_before(ids, first)
     return Expect(
         lambda b, h, q, k: (before[b, k] == ids[b, q]) & (k != q + 1) & ~_is_first(first, b, k), f"{PREFIX}_induction"

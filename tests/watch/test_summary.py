@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.watch.beyond import NEAR
+from pellucid.watch.beyond import NEAR, summary_readouts
 from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
 from pellucid.watch.summary import COLUMNS, PAIRED, summary
 from tests.watch import models
@@ -376,3 +376,14 @@ def test_with_and_without_the_sink_are_told_apart():
 def _one_space_each(line):
     """Columns apart by two spaces exactly."""
     return re.sub(" {2,}", "  ", line.strip())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_token_ids_of_any_width_are_told_apart(dtype: torch.dtype) -> None:
+    ids = torch.tensor(
+        [[5, 255, 7, 5 + 2**32, 6 + 2**32, 9, 10]] if dtype == torch.int64 else [[255, 5, 7, 8, 9, 1, 2]]
+    )
+    x = torch.randn(1, 2, 7, 8)
+    _, seen = pellucid.observe(x, x, x, readouts=summary_readouts(ids.to(dtype)))
+    assert not seen["beyond_first_duplicate"].any()
+    assert not seen["beyond_first_induction"].any()
