@@ -1,6 +1,6 @@
 """This version against another checkout of it, row by row: two processes that take turns.
 
-python -m benchmarks.versus OTHER [--only float32,decode] [--rounds 9] [--threads 2]
+python -m benchmarks.versus OTHER [--only float32,decode] [--rounds 5] [--threads 2]
 
 Each row is one of our own calls of `python -m benchmarks`. A ratio above 1 means that this version takes longer than
 the other; with many rows some are above 1.03 by chance, and are told apart by running them again, with more rounds.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -62,11 +63,11 @@ def compare(ours: Worker, others: Worker, rounds: int) -> Iterator[tuple[str, fl
         once = max(worker.seconds(row, 1) for worker in (ours, others))
         repeats = max(1, min(2000, round(SAMPLE / once)))
         own, ratios = [], []
-        for number in range(rounds):
-            pair = (ours, others) if number % 2 else (others, ours)
-            times = {worker: worker.seconds(row, repeats) for worker in pair}
-            own.append(times[ours])
-            ratios.append(times[ours] / times[others])
+        for _ in range(rounds):
+            # Who comes second is not faster or slower for it: one round has both orders.
+            orders = [[worker.seconds(row, repeats) for worker in pair] for pair in ((ours, others), (others, ours))]
+            own.append((orders[0][0] + orders[1][1]) / 2)
+            ratios.append(math.sqrt(orders[0][0] / orders[0][1] * orders[1][1] / orders[1][0]))
         yield name, statistics.median(own), statistics.median(ratios)
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.versus", description=__doc__.split("\n\n")[0])
     parser.add_argument("other", type=Path, help="another checkout of this repository")
     parser.add_argument("--only", default="", help="groups of rows, of `python -m benchmarks`")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     ours, others = (Worker(path, options.only, options.threads) for path in (HERE, options.other.resolve()))
