@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sweep", description=__doc__)
     parser.add_argument("names", nargs="*", help="classes by name; else a fixed tenth")
     parser.add_argument("--all", action="store_true", help="every class")
-    parser.add_argument("--step", type=int, default=1, help="every so manyth of them")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="the K-th of N parts of them, for N processes")
     parser.add_argument("--json", type=Path, help="a file for the outcomes")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -34,8 +34,9 @@ def main() -> int:
     wanted = set(chosen.names)
     by_name = wanted.__contains__ if wanted else None if chosen.all else classes.is_of_the_share
     names = classes.names(by_name) if by_name else classes.names()
+    part, parts = map(int, chosen.part.split("/"))
     outcomes = []
-    for name in names[:: chosen.step]:
+    for name in names[part - 1 :: parts]:
         outcomes.append(apart(name))
         _say(outcomes[-1])
         if chosen.json is not None:
