@@ -10,10 +10,13 @@ part of the code, which is made anew for another one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pellucid import compiling
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
 
@@ -53,7 +56,10 @@ def causal(offset: int | Tensor = 0) -> Mask:
                           x . . . .      x x x . .
                           x x . . .      x x x x .
                           x x x . .      x x x x x
+
+    Raises TypeError for an offset that is neither a whole number nor an integer tensor of no dimensions.
     """
+    offset = _place("offset", offset)
     return Mask(lambda b, h, q_idx, kv_idx: kv_idx <= q_idx + offset, "causal")
 
 
@@ -62,14 +68,16 @@ def causal_lower_right(q_len: int, k_len: int) -> Mask:
     return causal(k_len - q_len)
 
 
-def sliding_window(left: int | None = None, right: int | None = None, offset: int | Tensor = 0) -> Mask:
+def sliding_window(
+    left: int | Tensor | None = None, right: int | Tensor | None = None, offset: int | Tensor = 0
+) -> Mask:
     """Keys from `left` before the query's place to `right` after it, both included; None is without limit.
 
-    `sliding_window(W - 1, 0)` is a causal window of W keys. Raises ValueError for a negative width.
+    `sliding_window(W - 1, 0)` is a causal window of W keys. Raises ValueError for a negative width, TypeError for one
+    that is neither a whole number nor an integer tensor of no dimensions, or for such an offset.
     """
-    for name, width in (("left", left), ("right", right)):
-        if width is not None and width < 0:
-            raise ValueError(f"{name}: a window reaches 0 or more keys, or None for all, got {width}")
+    left, right = _width("left", left), _width("right", right)
+    offset = _place("offset", offset)
 
     def window(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         distance = q_idx + offset - kv_idx
@@ -90,7 +98,8 @@ def prefix(length: int | Tensor) -> Mask:
     if isinstance(length, Tensor):
         _check_integers("length", length, 1)
         return Mask(lambda b, h, q_idx, kv_idx: kv_idx < length[b], "prefix")
-    return Mask(lambda b, h, q_idx, kv_idx: kv_idx < length, "prefix")
+    whole = _whole("length", length)
+    return Mask(lambda b, h, q_idx, kv_idx: kv_idx < whole, "prefix")
 
 
 def key_lengths(lengths: Tensor) -> Mask:
@@ -121,8 +130,13 @@ def documents(ids: Tensor, key_ids: Tensor | None = None) -> Mask:
 def neighborhood_2d(height: int, width: int, kernel: int) -> Mask:
     """The kernel x kernel nearest pixels of an image of height x width, flattened row by row, as in NATTEN.
 
-    At a border the neighbourhood moves inwards and keeps its size. Raises ValueError for an even or too large kernel.
+    At a border the neighbourhood moves inwards and keeps its size. Raises ValueError for an even or too large kernel or
+    an image without pixels, TypeError for a size that is not whole.
     """
+    height, width, kernel = _whole("height", height), _whole("width", width), _whole("kernel", kernel)
+    for name, size in (("height", height), ("width", width)):
+        if size < 1:
+            raise ValueError(f"{name}: at least 1 is needed, got {size}")
     if kernel % 2 == 0 or kernel < 1 or kernel > min(height, width):
         raise ValueError(f"kernel: an odd size of at most {min(height, width)} is needed, got {kernel}")
     half = kernel // 2
@@ -135,10 +149,34 @@ def neighborhood_2d(height: int, width: int, kernel: int) -> Mask:
     return Mask(near, "neighborhood_2d")
 
 
+def _whole(name: str, value: Any) -> int:
+    """A number that becomes a part of the code."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: a whole number is needed, got {type(value).__name__} {value!r}")
+    return compiling.number(int(value))
+
+
+def _place(name: str, value: Any) -> int | Tensor:
+    """A whole number, or an integer tensor of no dimensions that the code reads."""
+    if not isinstance(value, Tensor):
+        return _whole(name, value)
+    if value.ndim or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        got = f"{value.dtype} of shape {list(value.shape)}"
+        raise TypeError(f"{name}: a whole number or an integer tensor of no dimensions is needed, got {got}")
+    return value
+
+
 def _check_integers(name: str, tensor: Tensor, *ranks: int) -> None:
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex() or tensor.ndim not in ranks:
         got = f"{tensor.dtype} of shape {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise ValueError(f"{name}: an integer tensor of {' or '.join(map(str, ranks))} dimensions is needed, got {got}")
+
+
+def _width(name: str, value: Any) -> int | Tensor | None:
+    width = None if value is None else _place(name, value)
+    if isinstance(width, int) and width < 0:
+        raise ValueError(f"{name}: a window reaches 0 or more keys, or None for all, got {width}")
+    return width
 
 
 def _check_mask(sign: str, other: Any) -> None:

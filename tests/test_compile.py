@@ -60,6 +60,35 @@ def test_training_through_the_graph(name: str) -> None:
         torch.testing.assert_close(gradient, exact, rtol=1e-12, atol=1e-13)
 
 
+CHANGING: dict[str, Callable[[Tensor, Any], Tensor]] = {
+    "window": lambda x, n: pellucid.attention(x, x, x, mask_mod=masks.sliding_window(n, 0)),
+    "prefix": lambda x, n: pellucid.attention(x, x, x, mask_mod=masks.prefix(n)),
+    "offset": lambda x, n: pellucid.attention(x, x, x, mask_mod=masks.causal(n)),
+    "growing": lambda x, n: pellucid.attention(
+        x[:, :, :3], x[:, :, :n], x[:, :, :n], mask_mod=masks.causal_lower_right(3, n)
+    ),
+    "int in a mask": lambda x, n: pellucid.attention(x, x, x, mask_mod=lambda b, h, q, k: q + n >= k),
+    "int in a score": lambda x, n: pellucid.attention(
+        x, x, x, score_mod=lambda s, b, h, q, k: s * n - (q - k).abs() / n
+    ),
+    "float in a score": lambda x, n: pellucid.attention(x, x, x, score_mod=scores.softcap(n / 3)),
+    "scale": lambda x, n: pellucid.attention(x, x, x, scale=n / 3),
+    "top keys": lambda x, n: pellucid.observe(x, x, x, readouts=[pellucid.TopK(n)])[1].topk.weights,
+    "received": lambda x, n: pellucid.observe(x, x, x, readouts=[pellucid.Received(slice(n, None))])[1].received,
+    "pooled": lambda x, n: pellucid.observe(x, x, x, readouts=[pellucid.Pooled(n, n + 1)])[1].pooled,
+    "pooled max": lambda x, n: pellucid.observe(x, x, x, readouts=[readouts.PooledMax(n, 2)])[1].pooled_max,
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_number_that_changes_from_call_to_call(name: str) -> None:
+    function = CHANGING[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
+    for number in (3, 5, 4, 7):  # from the second on, torch has made a symbol of it
+        torch.testing.assert_close(compiled(QUERY, number), function(QUERY, number), rtol=0, atol=0)
+
+
 def every_readout(x: Tensor) -> tuple[Tensor, ...]:
     asked = [
         pellucid.LogSumExp(), pellucid.Entropy(), pellucid.MaxScore(), pellucid.TopK(3), pellucid.Received(),

@@ -144,6 +144,17 @@ def test_an_offset_that_is_a_tensor_is_read_at_each_call(mask):
         (lambda: masks.causal() & 3, r"^&: a mask combines with a function of \(b, h, q_idx, kv_idx\), got int"),
         (lambda: torch.ones(3, 3) | masks.causal(), r"^\|: a mask combines with a function of .*, got Tensor"),
         (lambda: masks.prefix(torch.tensor([1.5])), r"^length: an integer tensor of 1 dim"),
+        (lambda: masks.prefix(1.5), r"^length: a whole number is needed, got float 1.5"),
+        (lambda: masks.prefix(True), r"^length: a whole number is needed, got bool True"),
+        (lambda: masks.causal(1.5), r"^offset: a whole number is needed, got float 1.5"),
+        (
+            lambda: masks.causal(torch.tensor([1])),
+            r"^offset: .* of no dimensions is needed, got torch.int64 of .* \[1\]",
+        ),
+        (lambda: masks.causal(torch.tensor(1.5)), r"^offset: .* of no dimensions is needed, got torch.float32 of"),
+        (lambda: masks.sliding_window(2.0, 0), r"^left: a whole number is needed, got float 2.0"),
+        (lambda: masks.sliding_window(2, 0, None), r"^offset: a whole number is needed, got NoneType None"),
+        (lambda: masks.neighborhood_2d(0, 3, 1), r"^height: at least 1 is needed, got 0"),
     ],
 )
 def test_errors(make, message):

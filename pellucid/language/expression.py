@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pellucid import compiling
+
 Kind = Literal["bool", "int", "float"]
 Number = bool | int | float
 RANK: dict[Kind, int] = {"bool": 0, "int": 1, "float": 2}
@@ -43,6 +45,7 @@ class Expression:
 
 def constant(value: Number) -> Expression:
     """A number known while tracing."""
+    value = compiling.number(value)
     kind: Kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
     return Expression("constant", kind, value=value)
 

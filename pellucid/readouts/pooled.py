@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pellucid import compiling
 from pellucid.readouts.base import ColumnReadout, Dense
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Pooled(ColumnReadout):
         for name, value in (("queries", queries), ("keys", keys)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: Pooled takes a whole number of bins from 1, got {value!r}")
-        self.queries, self.keys = queries, keys
+        self.queries, self.keys = compiling.number(queries), compiling.number(keys)
 
     @property
     def size(self) -> tuple[int, int]:

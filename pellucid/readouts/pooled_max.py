@@ -30,7 +30,7 @@ class PooledMax(ColumnReadout):
 
     def __init__(self, queries: int, keys: int) -> None:
         self._bins = Pooled(queries, keys)  # which checks them
-        self.queries, self.keys = queries, keys
+        self.queries, self.keys = self._bins.size
 
     @property
     def size(self) -> tuple[int, int]:

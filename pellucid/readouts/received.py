@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pellucid import compiling
 from pellucid.readouts.base import ColumnReadout, Dense
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Received(ColumnReadout):
     def __init__(self, queries: slice | None = None) -> None:
         if queries is not None and not isinstance(queries, slice):
             raise TypeError(f"queries: Received takes a slice of the queries or None, got {type(queries).__name__}")
+        if queries is not None:
+            queries = slice(*map(compiling.number, _parts(queries)))
         if queries is not None and not all(p is None or hasattr(p, "__index__") for p in _parts(queries)):
             raise TypeError(f"queries: Received takes a slice of whole numbers, got {queries}")
         if queries is not None and queries.step is not None and queries.step < 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid import compiling
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
 from pellucid.transformed import is_transformed
@@ -36,6 +37,7 @@ class TopK(RowReadout):
     name = "topk"
 
     def __init__(self, k: int) -> None:
+        k = compiling.number(k)
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k: TopK takes a whole number of keys from 1, got {k!r}")
         self.k = k

@@ -171,4 +171,6 @@ def padded(model: Any, inputs: dict[str, Any], side: str) -> dict[str, Any] | No
         return None
     mask = torch.ones(ids.shape, dtype=torch.int64)
     mask[0, ..., slice(0, 4) if side == "left" else slice(-4, None)] = 0
-    return inputs | {"attention_mask": mask}
+    word = getattr(model.config.get_text_config(), "pad_token_id", None)  # by which a classifier finds the last word
+    own = ids if word is None else ids.masked_fill(mask == 0, word)
+    return inputs | {"input_ids": own, "attention_mask": mask}
