@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
+from pellucid.observation import Observation
 from pellucid.problem import Problem, is_autocast
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
 
@@ -82,7 +83,10 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 def _number(name: str, value: Any) -> float:
     """`value` as a Python number; a tensor of no dimensions is one too."""
     if isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0 and not value.is_complex()):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: a number within float64 is needed, got one beyond it") from None
     raise TypeError(f"{name}: a number is needed, got {type(value).__name__} {value!r}")
 
 
@@ -237,13 +241,26 @@ def checked_readouts(readouts: Iterable[Readout] | None) -> tuple[Readout, ...]:
     if isinstance(readouts, Readout | str) or not isinstance(readouts, Iterable):
         raise TypeError(f"readouts: a list of readouts is needed, got {readouts!r}")
     chosen = tuple(readouts) or (LogSumExp(),)
-    for readout in chosen:
+    check_names(chosen, Observation)
+    return chosen
+
+
+def check_names(readouts: tuple[Any, ...], holder: type) -> None:
+    """Check that each is a readout, with a name that neither another one has nor `holder`, which gives the results.
+
+    Raises TypeError and ValueError as `observe` does.
+    """
+    for readout in readouts:
         if not isinstance(readout, Readout):
             raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")
-    names = [readout.name for readout in chosen]
+    names = [readout.name for readout in readouts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
-    return chosen
+    taken = {*dir(holder), *holder.__annotations__}
+    for readout in readouts:
+        if readout.name in taken or (readout.name == "lse" and not isinstance(readout, LogSumExp)):
+            kind = type(readout).__name__
+            raise ValueError(f"readouts: {kind} cannot be named {readout.name!r}: {holder.__name__} has that already")
 
 
 def _shapes(query: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None) -> str:

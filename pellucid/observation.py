@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from pellucid import engines
+from pellucid.chosen import Chosen, positions
 from pellucid.problem import Problem
 from pellucid.result import Result
-
-Chosen = slice | int | Sequence[int] | Tensor | None
 
 
 class Observation:
@@ -114,9 +113,9 @@ class Observation:
                 "place since the call; ask before it is changed, or observe a clone"
             )
         device = problem.query.device
-        rows = _positions("queries", queries, self.q_len, device)
-        columns = _positions("keys", keys, self.k_len, device)
-        head = _positions("heads", heads, self.heads, device)
+        rows = positions("queries", queries, self.q_len, device)
+        columns = positions("keys", keys, self.k_len, device)
+        head = positions("heads", heads, self.heads, device)
         with torch.no_grad(), problem.own_precision():
             lse = self._lse.detach()[..., head, :][..., rows]
             return self._shaped(engines.weights(problem, lse, rows, columns, head))
@@ -125,13 +124,3 @@ class Observation:
 def _version(tensor: Tensor) -> int | None:
     """How often a tensor was changed in place."""
     return None if tensor.is_inference() else tensor._version
-
-
-def _positions(name: str, chosen: Chosen, length: int, device: torch.device) -> Tensor:
-    every = torch.arange(length, device=device)
-    if chosen is None:
-        return every
-    try:
-        return every[chosen if isinstance(chosen, slice | int) else torch.as_tensor(chosen, device=device)].reshape(-1)
-    except (IndexError, TypeError, ValueError):
-        raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None

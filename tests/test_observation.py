@@ -113,6 +113,13 @@ def test_any_part_of_the_weights(name, engine):
     torch.testing.assert_close(seen.weights(queries=given, keys=given, heads=given), both)
 
 
+def test_none_and_small_whole_numbers_are_indices():
+    seen, weights = make(2)
+    assert seen.weights(queries=[]).shape == (2, HEADS, 0, K_LEN)
+    chosen = torch.tensor([1, 0, 1, 1, 0], dtype=torch.uint8)  # no mask, as torch takes it for
+    torch.testing.assert_close(seen.weights(queries=chosen), weights[..., chosen.long(), :])
+
+
 def test_chosen_by_a_mask_of_bools():
     seen, weights = make(2)
     chosen = torch.tensor([True, False, True, False, True])
@@ -120,12 +127,19 @@ def test_chosen_by_a_mask_of_bools():
 
 
 @pytest.mark.parametrize("what", ["queries", "keys", "heads"])
-@pytest.mark.parametrize("wrong", [7, -8, [0, 99], 1.5, "first", slice(None, None, -1)])
+@pytest.mark.parametrize("wrong", [7, -8, [0, 99], 1.5, "first", slice(None, None, -1), True, {1}, [True]])
 def test_an_index_beyond_is_named(what, wrong):
     seen, _ = make(2)
     length = {"queries": Q_LEN, "keys": K_LEN, "heads": HEADS}[what]
     with pytest.raises(IndexError, match=rf"^{what}: a slice, or indices from -{length} to {length - 1}, got"):
         seen.weights(**{what: wrong})
+
+
+@pytest.mark.parametrize("name", ["weights", "heads", "q_len", "readouts", "lse"])
+def test_a_readout_may_not_have_a_name_that_is_taken(name):
+    taken = pellucid.readouts.Expect(lambda b, h, q, k: k, name)
+    with pytest.raises(ValueError, match=f"^readouts: Expect cannot be named '{name}': Observation has that already"):
+        pellucid.observe(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3), readouts=[taken])
 
 
 def test_weights_follow_everything_in_the_call():

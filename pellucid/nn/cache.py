@@ -20,8 +20,9 @@ class KeyValueCache:
 
     Without gradients (`torch.no_grad`, `torch.inference_mode`) new positions are written into memory reserved ahead,
     which doubles when it is full: a step costs what it adds. With gradients enabled every step concatenates, because
-    autograd may hold on to what was there before, and gradients flow back through all steps. What the cache has given
-    out never changes: the step after `truncate`, or that of a copy, takes fresh memory.
+    autograd may hold on to what was there before, and gradients flow back through all steps; so it does in
+    torch.compile, whose graph would otherwise hold for one length. What the cache has given out never changes: the step
+    after `truncate`, or that of a copy, takes fresh memory.
 
     Args:
         capacity: positions to reserve at the first `append`; 0 reserves what it brings.
@@ -83,7 +84,7 @@ class KeyValueCache:
             ValueError: key and value disagree, or differ from what is held in more than their length.
         """
         self._check(key, value)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             self._key, self._value = _appended(self._key, key), _appended(self._value, value)
             return self.key, self.value
         capacity = max(self._capacity, 2 * self.length)

@@ -36,8 +36,7 @@ class Room:
         """All positions up to the last of `new`, which comes after the first `length`."""
         end = length + new.shape[-2]
         # Through `data`: nothing that was given out changes, so autograd need not hear of a change.
-        memory = self.memory if torch.compiler.is_compiling() else self.memory.data
-        memory[..., length:end, :] = new
+        self.memory.data[..., length:end, :] = new
         return self.memory[..., :end, :]
 
     def _begins_with(self, held: Tensor) -> bool:

@@ -5,7 +5,7 @@ In memory. How it is filled is capture's work, how it is written, summed up and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pellucid import legible
+from pellucid.chosen import Chosen, positions
 from pellucid.language import Expression
 from pellucid.watch.part import Part
 
-Chosen = slice | int | Sequence[int] | Tensor | None
 Span = slice | list[slice]
 
 
@@ -166,8 +166,11 @@ class Layer:
                 f"weights: {legible.name(self.name)} kept no query and key to compute them from; "
                 f"watch the model with keep=[{legible.quoted(self.name)}], or keep=True for all layers"
             )
-        rows = _positions("queries", queries, self.q_len)
-        chosen_keys, chosen_heads = _positions("keys", keys, self.k_len), _positions("heads", heads, self.heads)
+        rows = positions("queries", queries, self.q_len, "cpu")
+        chosen_keys, chosen_heads = (
+            positions("keys", keys, self.k_len, "cpu"),
+            positions("heads", heads, self.heads, "cpu"),
+        )
         device = self.parts[0].query.device
         lse = self.readings["lse"]
         found: list[Tensor] = []
@@ -183,19 +186,6 @@ class Layer:
                 order.append(mine)
         whole = torch.cat(found, -2)
         return whole[..., torch.cat(order).argsort().to(device), :]
-
-
-def _positions(name: str, chosen: Chosen, length: int) -> Tensor:
-    every = torch.arange(length, device="cpu")
-    if chosen is None:
-        return every
-    try:
-        if isinstance(chosen, slice | int):
-            return every[chosen].reshape(-1)
-        indices = torch.as_tensor(chosen, device="cpu")
-        return every[indices.to(torch.int64) if indices.numel() == 0 else indices].reshape(-1)
-    except (IndexError, TypeError, ValueError):
-        raise IndexError(f"{name}: a slice, or indices from {-length} to {length - 1}, got {chosen}") from None
 
 
 class Record(Mapping[str, Layer]):

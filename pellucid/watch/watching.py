@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pellucid import legible
+from pellucid.arguments import check_names
 from pellucid.readouts import Readout
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import apart, watching
@@ -144,12 +145,7 @@ def _checked(readouts: Iterable[Readout] | None) -> tuple[Readout, ...] | None:
     if readouts is None:
         return None
     chosen = tuple(readouts) if isinstance(readouts, Iterable) and not isinstance(readouts, str) else (readouts,)
-    for readout in chosen:
-        if not isinstance(readout, Readout):
-            raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")
-    names = [readout.name for readout in chosen]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
+    check_names(chosen, Layer)
     return chosen
 
 

@@ -204,6 +204,8 @@ def _compare_weights(found: Outcome, model: Any, given: dict[str, Any]) -> None:
         _call(model, own)
     layers = list(record.values())
     for weights in expected:
+        if weights.isnan().all():  # of NemotronAsrStreaming: its eager attention lacks what the other has
+            continue
         alike = [layer for layer in layers if _shape(layer) == weights.shape]
         same = next((layer for layer in alike if _is_same(layer, weights)), None)
         if same is not None:
@@ -251,7 +253,8 @@ def _eager(model: Any) -> Iterator[None]:
 def _attentions(outputs: Any) -> list[Tensor]:
     found: list[Tensor] = []
     for name, value in outputs.items():
-        if name.endswith("attentions") and isinstance(value, tuple | list):
+        own = name.endswith("attentions") and not name.startswith("global")  # a second matrix of the same modules
+        if own and isinstance(value, tuple | list):
             found += [weights for weights in value if isinstance(weights, Tensor) and weights.ndim == 4]
     return found
 

@@ -136,9 +136,9 @@ def guesses(model: Any, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    main = model.main_input_name
+    main = [model.main_input_name] if isinstance(model.main_input_name, str) else model.main_input_name
     seen: list[set[str]] = []
-    for first in ([main], []):
+    for first in (main, []):
         for extra in EXTRAS:
             names = {name for name in (*first, *needed, *extra) if name in parameters}
             if not names or names in seen or any(name not in MAKERS and name != "attention_mask" for name in names):
