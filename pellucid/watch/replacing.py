@@ -26,7 +26,8 @@ from pellucid.watch.transformers_origin import OWN_NAMES, SETTING
 Model = TypeVar("Model", bound=nn.Module)
 Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
 _lock = threading.RLock()
-_undo: WeakKeyDictionary[nn.Module, list[Callable[[], Any]]] = WeakKeyDictionary()
+_flex: WeakKeyDictionary[nn.Module, Callable[[], Any]] = WeakKeyDictionary()  # what sets flex_attention back
+ACCELERATED = "_pellucid_accelerated"  # in the model's own dictionary, so that its copies know it too
 
 
 def accelerate(model: Model) -> Model:
@@ -55,52 +56,53 @@ def accelerate(model: Model) -> Model:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
     with _lock:
-        if model not in _undo:
+        if ACCELERATED not in vars(model):
             take_parts(model)
-            attention = _of_transformers if transformers_models.is_transformers(model) else _of_torch
-            _undo[model] = attention(model)
+            if transformers_models.is_transformers(model):
+                _take_transformers(model)
+            else:
+                _flex[model] = finalize(model, replace_flex(model))  # called, or when the model leaves memory
+                _call_inside(model, kept, _captured)
+            vars(model)[ACCELERATED] = True
     return model
 
 
 def restore(model: Model) -> Model:
-    """The same model, attending by its own means again as before `accelerate`."""
+    """The same model, attending by its own means again as before `accelerate`; also a copy of an accelerated one."""
     with _lock:
-        if model in _undo:
-            for undo in _undo.pop(model):
-                undo()
+        if vars(model).pop(ACCELERATED, False):
+            if (release := _flex.pop(model, None)) is not None:
+                release()
+            if transformers_models.is_transformers(model):
+                _leave_transformers(model)
             _call_as_before(model)
             leave_parts(model)
     return model
 
 
-def _of_transformers(model: nn.Module) -> list[Callable[[], Any]]:
+def _take_transformers(model: nn.Module) -> None:
     transformers_models.register()
     before = transformers_models.replace_settings(model)
     transformers_models.note_settings(model, before)
     transformers_models.settle(model)
-
-    def set_back() -> None:
-        transformers_models.forget_settings(model)
-        for config, setting in before:
-            setattr(config, SETTING, setting)
-        transformers_models.settle(model)
-
-    growing = model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
+    model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
     by_name = any(getattr(config, SETTING) not in OWN_NAMES for config, _ in before)
     contexts = (kept, transformers_models.standing_in) if by_name else (kept,)
     _call_inside(model, *contexts)
-    return [set_back, growing.remove]
+
+
+def _leave_transformers(model: nn.Module) -> None:
+    transformers_models.set_back(model)
+    transformers_models.settle(model)
+    hooks = model._forward_pre_hooks
+    for number in [number for number, hook in hooks.items() if hook is _let_cache_grow]:
+        del hooks[number]
+        model._forward_pre_hooks_with_kwargs.pop(number, None)
 
 
 def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     for given in (*args, *kwargs.values()):  # by its kind: the argument's name has changed with the library's versions
         grow_in_place(given)
-
-
-def _of_torch(model: nn.Module) -> list[Callable[[], Any]]:
-    release = finalize(model, replace_flex(model))  # when it is called, or when the model leaves memory
-    _call_inside(model, kept, _captured)
-    return [release]
 
 
 @contextmanager
@@ -140,6 +142,8 @@ def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> t
 
 
 def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
+    if "transformers" in sys.modules:  # in another process its configurations name what nobody has registered there
+        transformers_models.register()
     kind = _calling_inside(before, contexts)
     return kind.__new__(kind)
 

@@ -127,10 +127,13 @@ def note_settings(model: nn.Module, before: list[tuple[Any, str | None]]) -> Non
         module.__dict__[INSTEAD_OF] = names[id(module.config)]
 
 
-def forget_settings(model: nn.Module) -> None:
-    """Undo `note_settings`."""
+def set_back(model: nn.Module) -> None:
+    """Undo `replace_settings` and `note_settings`."""
     for module in model.modules():
-        module.__dict__.pop(INSTEAD_OF, None)
+        name = module.__dict__.pop(INSTEAD_OF, None)
+        config: Any = getattr(module, "config", None)
+        if name is not None and getattr(config, SETTING, None) is not None:  # None was None before
+            setattr(config, SETTING, name)
 
 
 def _configs(model: nn.Module) -> list[Any]:

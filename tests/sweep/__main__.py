@@ -92,11 +92,13 @@ def table(outcomes: list[Outcome]) -> str:
     }
     weights = sum(one.weights for one in built)
     wrong = sum(one.wrong_weights for one in built)
+    others = [one.name.rpartition(":")[2] for one in built if one.eager_differs]
     missed = Counter(kind for one in built for kind in one.missed if kind)
     lines = [
         f"transformers {transformers.__version__}: {len(outcomes)} classes, {len(built)} built",
         *(f"{way}: {number} of {len(built)} the same" for way, number in same.items()),
         f"weights: {weights} equal to eager's, {wrong} not",
+        f"eager itself computes something else: {', '.join(others) or 'none'}",
         f"missed: {', '.join(f'{kind} ({number})' for kind, number in sorted(missed.items()))}",
     ]
     return "\n".join(lines)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +164,42 @@ def test_a_copy_of_an_accelerated_model_is_one_too(computed: list[Any], copied_b
     assert type(copied).__name__ == "TransformerEncoderLayer"
     torch.testing.assert_close(copied(x), model(x), atol=1e-5, rtol=0)
     assert len(computed) == 1
+
+
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_restored_and_accelerated_on_its_own(computed: list[Any], copied_by: Any) -> None:
+    x = torch.rand(2, 5, 8)
+    for model, call in (
+        (nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), lambda model: model(x)),
+        (models.made("llama")[0], lambda model: model(**models.made("llama")[1])[0]),
+    ):
+        kind, settings, plain = type(model), models.settings(model), call(model)
+        copied = copied_by(pellucid.accelerate(model))
+        assert pellucid.accelerate(copied) is copied  # once is enough
+        restore(copied)
+        assert type(copied) is kind
+        assert models.settings(copied) == settings
+        assert not copied._forward_pre_hooks
+        before = len(computed)
+        torch.testing.assert_close(call(copied), plain, rtol=0, atol=0)
+        assert len(computed) == before
+        call(model)
+        assert len(computed) > before  # the first is accelerated as ever
+        assert models.settings(restore(model)) == settings
+
+
+def test_a_pickled_one_is_called_in_another_process(tmp_path: Path) -> None:
+    model, inputs = models.made("llama")
+    expected = model(**inputs)[0]
+    file = tmp_path / "model.pt"
+    torch.save((pellucid.accelerate(model), inputs, expected), file)
+    code = (
+        "import sys, torch; model, inputs, expected = torch.load(sys.argv[1], weights_only=False); "
+        "torch.testing.assert_close(model(**inputs)[0], expected, atol=1e-5, rtol=0); print(type(model).__name__)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == type(model).__name__
 
 
 def test_watching_an_accelerated_model(computed: list[Any]) -> None:
