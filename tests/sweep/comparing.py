@@ -261,7 +261,8 @@ def _attentions(outputs: Any) -> list[Tensor]:
     for name, value in outputs.items():
         own = name.endswith("attentions") and not name.startswith("global")  # a second matrix of the same modules
         if own and isinstance(value, tuple | list):
-            found += [weights for weights in value if isinstance(weights, Tensor) and weights.ndim == 4]
+            matrices = [weights for weights in value if isinstance(weights, Tensor) and weights.ndim == 4]
+            found += [weights for weights in matrices if weights.min() >= 0]  # SqueezeBert gives its scores
     return found
 
 
