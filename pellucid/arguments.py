@@ -258,7 +258,7 @@ def check_names(readouts: tuple[Any, ...], holder: type) -> None:
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
     taken = {*dir(holder), *holder.__annotations__}
     for readout in readouts:
-        if readout.name in taken or (readout.name == "lse" and not isinstance(readout, LogSumExp)):
+        if readout.name in taken or (readout.name == "lse" and not readout.is_lse):
             kind = type(readout).__name__
             raise ValueError(f"readouts: {kind} cannot be named {readout.name!r}: {holder.__name__} has that already")
 

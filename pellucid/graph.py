@@ -7,36 +7,25 @@ derivative; the shapes of results are known without running either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from inspect import isabstract, isclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid import engines
+from pellucid import engines, readouts
 from pellucid.engines import portable
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem
-from pellucid.readouts import (
-    ColumnReadout,
-    Entropy,
-    Expect,
-    LogSumExp,
-    MaxScore,
-    Pooled,
-    PooledMax,
-    Readout,
-    Received,
-    TopK,
-)
-from pellucid.readouts.topk import TopKeys
+from pellucid.readouts import Readout
+from pellucid.readouts.base import tensors_of
 from pellucid.result import Result
 
 
 def holds(problem: Problem) -> bool:
     """Whether the operator can say all of a problem: a user's own readouts it cannot."""
-    known = (LogSumExp, Entropy, Expect, MaxScore, TopK, Received, Pooled, PooledMax)
-    return all(type(readout) in known for readout in problem.readouts)
+    return all(KINDS.get(_word(type(readout))) is type(readout) for readout in problem.readouts)
 
 
 def is_wanted(problem: Problem) -> bool:
@@ -64,42 +53,35 @@ def run(problem: Problem) -> Result:
 
 def _reading(readout: Readout, lse: Tensor, tensors: Iterator[Tensor]) -> Any:
     """A readout's result, from the operator's remaining results."""
-    if isinstance(readout, LogSumExp):
+    if readout.is_lse:
         return lse
-    if isinstance(readout, TopK):
-        return TopKeys(next(tensors).detach(), next(tensors))
-    return next(tensors) if readout.differentiable else next(tensors).detach()
+    result = readout.result_of(tensors)
+    return result if readout.differentiable else readout.map(result, Tensor.detach)
 
 
 # Readouts as text.
 
 
+def _word(kind: type[Readout]) -> str:
+    """What a class is called: by the name of all its readouts, or if each has its own, by that of the class."""
+    return kind.__dict__.get("name", kind.__name__.lower())
+
+
 def _written(readout: Readout) -> str:
-    if isinstance(readout, Entropy):
-        return f"entropy {int(readout.sink)}"
-    if isinstance(readout, TopK):
-        return f"topk {readout.k}"
-    if isinstance(readout, Received):
-        return f"received {readout.queries.start} {readout.queries.stop} {readout.queries.step}"
-    if isinstance(readout, Pooled | PooledMax):
-        return f"{readout.name} {readout.queries} {readout.keys}"
-    return "expect" if isinstance(readout, Expect) else readout.name
+    return " ".join(map(str, (_word(type(readout)), *readout.numbers)))
 
 
-KINDS: dict[str, Callable[..., Readout]] = {
-    "entropy": Entropy, "topk": TopK, "pooled": Pooled, "pooled_max": PooledMax, "lse": LogSumExp,
-    "max_scores": MaxScore,
-}  # fmt: skip
+KINDS: dict[str, type[Readout]] = {
+    _word(kind): kind
+    for kind in (getattr(readouts, name) for name in readouts.__all__)
+    if isclass(kind) and issubclass(kind, Readout) and not isabstract(kind)
+}
 
 
 def _readout(text: str, place: int, functions: Iterator[Expression]) -> Readout:
-    kind, *words = text.split(" ")
-    numbers = [None if word == "None" else int(word) for word in words]
-    if kind == "expect":
-        return Expect.of(next(functions), f"expect {place}")
-    if kind == "received":
-        return Received(slice(*numbers))
-    return KINDS[kind](*numbers)
+    word, *words = text.split(" ")
+    numbers = tuple([None if word == "None" else int(word) for word in words])
+    return KINDS[word].again(numbers, functions, f"{word} {place}")
 
 
 # The operators.
@@ -150,8 +132,8 @@ def _attention(*arguments: Any) -> list[Tensor]:
         result = engines.run(problem)
     if not problem.readouts:
         return [result.output]
-    others = [result.readings[readout.name] for readout in problem.readouts if not isinstance(readout, LogSumExp)]
-    return [result.output, result.lse, *(t for r in others for t in ((r,) if isinstance(r, Tensor) else r))]
+    others = [result.readings[readout.name] for readout in problem.readouts if not readout.is_lse]
+    return [result.output, result.lse, *(tensor for reading in others for tensor in tensors_of(reading))]
 
 
 @torch.library.register_fake("pellucid::attention")
@@ -162,13 +144,8 @@ def _attention_shapes(*arguments: Any) -> list[Tensor]:
         return [output]
     made = [output, problem.query.new_empty(problem.rows, dtype=problem.dtype)]
     for readout in problem.readouts:
-        if isinstance(readout, TopK):
-            shape = (*problem.rows, readout.k)
-            made += [made[1].new_empty(shape), made[1].new_empty(shape, dtype=torch.int64)]
-        elif isinstance(readout, ColumnReadout):
-            made.append(readout.start(problem))
-        elif not isinstance(readout, LogSumExp):
-            made.append(torch.empty_like(made[1]))
+        if not readout.is_lse:
+            made += tensors_of(readout.empty(problem))
     return made
 
 
@@ -181,10 +158,8 @@ def _gradients(*arguments: Any) -> list[Tensor]:
     problem, rest = call.problem, iter(upstream[2:])
     readings = {}
     for readout in problem.readouts:
-        if not isinstance(readout, LogSumExp):
-            gradient = next(rest)
-            if isinstance(readout, TopK):
-                next(rest)
+        if not readout.is_lse:
+            gradient = readout.result_of(rest)
             if readout.differentiable and gradient is not None:
                 readings[readout.name] = gradient
     with torch.no_grad(), problem.own_precision():

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem
-from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile
+from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
 from pellucid.result import Result
 from pellucid.softmax import Merge, Softmax, finite
 from pellucid.transformed import has_tangent, one_by_one
@@ -112,9 +112,9 @@ def _assembled(problem: Problem, finished: list[Any], rows_of: list[RowReadout],
     states: dict[str, State] = {}
     row = len(problem.rows) - 1  # the dimension of the queries
     for i, readout in enumerate(rows_of):
-        parts = [_tensors(result[i]) for result in results]
+        parts = [tensors_of(result[i]) for result in results]
         whole = [torch.cat(tensors, row) for tensors in zip(*parts, strict=True)]
-        readings[readout.name] = whole[0] if isinstance(results[0][i], Tensor) else type(results[0][i])(*whole)
+        readings[readout.name] = readout.result_of(iter(whole))
         states[readout.name] = tuple(torch.cat(s, row) for s in zip(*(p.states[i] for p in partials), strict=True))
     for readout, state in columns_of.items():
         readings[readout.name] = readout.finish(state, problem)
@@ -205,22 +205,15 @@ def _bounds(problem: Problem, queries: slice, keys: slice) -> Interval:
     return allowed
 
 
-def _tensors(result: Any) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else tuple(result)
-
-
 class _Attention(torch.autograd.Function):
     """The engine as one node of autograd's graph; its outputs are the output, lse and every reading's tensors."""
 
     @classmethod
     def run(cls, problem: Problem) -> Result:
         made: list[_Forward] = []
-        flat = iter(cls.apply(problem, made, *problem.differentiable))
+        flat, own = iter(cls.apply(problem, made, *problem.differentiable)), {r.name: r for r in problem.readouts}
         output, lse = next(flat), next(flat)
-        readings = {
-            name: next(flat) if isinstance(reading, Tensor) else type(reading)(*(next(flat) for _ in reading))
-            for name, reading in made[0].result.readings.items()
-        }
+        readings = {name: own[name].result_of(flat) for name in made[0].result.readings}
         return Result(output, lse, readings)
 
     @staticmethod
@@ -232,11 +225,11 @@ class _Attention(torch.autograd.Function):
         # What the backward pass reads again is saved too: autograd then notices changes in place.
         ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))
         ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
-        fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in _tensors(r)]
+        fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in tensors_of(r)]
         ctx.mark_non_differentiable(*fixed)
         ctx.set_materialize_grads(False)
-        ctx.reading_names = [name for name, reading in readings.items() for _ in _tensors(reading)]
-        return output, lse, *(t for r in readings.values() for t in _tensors(r))
+        ctx.reading_names = [name for name, reading in readings.items() for _ in tensors_of(reading)]
+        return output, lse, *(t for r in readings.values() for t in tensors_of(r))
 
     @staticmethod
     @once_differentiable

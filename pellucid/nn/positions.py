@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.readouts import Expect, Readout
+from pellucid.language.shift import by_index
+from pellucid.readouts import Readout
 
 __all__ = ["MaskMod", "ScoreMod", "function_from", "readouts_from"]
 
@@ -29,7 +30,7 @@ def readouts_from(readouts: Sequence[Readout] | None, start: int) -> Sequence[Re
     """`readouts` of a call whose first query stands at position `start`."""
     if readouts is None or start == 0:
         return readouts
-    return [Expect(_renumbered(r.fn, start), r.name) if isinstance(r, Expect) else r for r in readouts]
+    return [r.renumbered(lambda function: by_index(function, start, 0, torch.device("cpu"))) for r in readouts]
 
 
 def _renumbered(function: Callable[..., Any], start: int) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ A new readout is one new file here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,21 @@ class Dense:
 
 
 class Readout(ABC):
-    """A function of the attention weights; `name` is where the observation keeps it."""
+    """A function of the attention weights; `name` is where the observation keeps it.
+
+    It says everything about itself: whoever runs, writes or joins readouts asks it, and knows none by its class. What
+    is not overridden holds for a readout whose result is a tensor, and which is made from no numbers and functions.
+
+    Attributes:
+        name: where the observation keeps the result.
+        differentiable: whether gradients flow through the result.
+        is_lse: whether the result is the lse, which every call gives anyway.
+
+    """
 
     name: str
     differentiable = False
+    is_lse = False
 
     def __repr__(self) -> str:
         return f"<readout {self.name}>"
@@ -124,6 +135,16 @@ class Readout(ABC):
         """What the size of the result depends on beside the problem: TopK's k, the bins of Pooled."""
         return None
 
+    @property
+    def numbers(self) -> tuple[int | None, ...]:
+        """The numbers that it is made from, by which a graph of torch.compile keeps it."""
+        return ()
+
+    @classmethod
+    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Readout:
+        """An equal readout, from its numbers and the next of its traced functions; those with functions have a name."""
+        return cls(*numbers)
+
     def check(self, problem: Problem) -> None:  # noqa: B027 - most readouts fit every problem
         """Raise ValueError if `problem` cannot be read like this."""
 
@@ -131,11 +152,54 @@ class Readout(ABC):
     def dense(self, dense: Dense) -> Any:
         """What this readout means, from the whole matrix."""
 
+    @abstractmethod
+    def empty(self, problem: Problem) -> Any:
+        """A result of `problem` with nothing in it, for its shapes and dtypes."""
+
+    def result_of(self, tensors: Iterator[Tensor]) -> Any:
+        """The result whose tensors come next; the inverse of `tensors_of`."""
+        return next(tensors)
+
     def map(self, result: Any, function: Callable[[Tensor], Tensor]) -> Any:
         """`function` of each tensor of `result`."""
-        if isinstance(result, Tensor):
-            return function(result)
-        return type(result)(*(function(tensor) for tensor in result))
+        return self.result_of(map(function, tensors_of(result)))
+
+    # The calls of a watched model, whose results have the shape [batch, heads, ...].
+
+    def for_keys(self, k_len: int) -> Readout:
+        """What is read of a call that has no more keys than these."""
+        return self
+
+    def renumbered(self, change: Callable[[Expression], Expression]) -> Readout:
+        """The same with its functions of a place changed, for a call that counts its queries and keys otherwise."""
+        return self
+
+    def in_positions(self, result: Any, k_start: int) -> Any:
+        """The result of a call whose first key is the sequence's `k_start`-th, with keys counted from the first."""
+        return result
+
+    @abstractmethod
+    def without_padding(self, result: Any, padded: Tensor) -> Any:
+        """The result with its rows of padding blank; `padded` is bool [batch, queries].
+
+        Of sums over queries it is given one to which rows of padding added nothing.
+        """
+
+    def without_padded_keys(self, result: Any, padded: Tensor) -> Any:
+        """The result with NaN at keys of padding, if it has a place for each; `padded` is bool [batch, keys]."""
+        return result
+
+    @abstractmethod
+    def joined(self, earlier: Any, later: Any, k_len: int) -> Any:
+        """The result over earlier queries and later ones of the same sequence as one; None where they do not make one.
+
+        `k_len` are the keys of the longer of both.
+        """
+
+
+def tensors_of(result: Any) -> tuple[Tensor, ...]:
+    """The tensors that a readout's result is made of."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 class RowReadout(Readout):
@@ -170,9 +234,34 @@ class RowReadout(Readout):
         """The gradient with respect to each row's sink, [*batch, heads, queries]."""
         return 0.0
 
+    def empty(self, problem: Problem) -> Any:
+        """A number a row."""
+        return problem.query.new_empty(problem.rows, dtype=problem.dtype)
+
+    def without_padding(self, result: Any, padded: Tensor) -> Any:
+        """Rows of padding are NaN, and -1 in whole numbers."""
+
+        def blank(tensor: Tensor) -> Tensor:
+            rows = padded[:, None].reshape(len(padded), 1, -1, *(1,) * (tensor.ndim - 3))
+            return tensor.masked_fill(rows, torch.nan if tensor.is_floating_point() else -1)
+
+        return self.map(result, blank)
+
+    def joined(self, earlier: Any, later: Any, k_len: int) -> Any:
+        """The rows one after another."""
+        pairs = zip(tensors_of(earlier), tensors_of(later), strict=True)
+        return self.result_of(torch.cat(pair, 2) for pair in pairs)
+
 
 class ColumnReadout(Readout):
-    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up."""
+    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up.
+
+    Attributes:
+        adds_up: whether the results of some queries and of others, each [batch, heads, keys], add up to that of both.
+
+    """
+
+    adds_up: bool = False
 
     @abstractmethod
     def start(self, problem: Problem) -> Tensor:
@@ -189,3 +278,15 @@ class ColumnReadout(Readout):
     def finish(self, state: Tensor, problem: Problem) -> Any:
         """The result, once all queries were seen."""
         return state
+
+    def empty(self, problem: Problem) -> Any:
+        """Like the state."""
+        return self.start(problem)
+
+    def without_padding(self, result: Any, padded: Tensor) -> Any:
+        """As it is: to a sum, rows of padding added nothing."""
+        return result
+
+    def joined(self, earlier: Any, later: Any, k_len: int) -> Any:
+        """Nothing: it is read from all queries together, where query and key are kept."""
+        return None

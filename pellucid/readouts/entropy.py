@@ -28,6 +28,11 @@ class Entropy(RowReadout):
     def __init__(self, sink: bool = True) -> None:
         self.sink = sink
 
+    @property
+    def numbers(self) -> tuple[int]:
+        """Whether a sink counts."""
+        return (int(self.sink),)
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         outcomes = dense.scores

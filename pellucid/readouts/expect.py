@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,15 +34,19 @@ class Expect(RowReadout):
     def __init__(self, fn: Callable[..., Any], name: str) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"name: Expect needs a name to be found by, got {name!r}")
-        self.name, self.fn = name, fn
+        self.name = name
         self.expression = cast(trace(fn, "Expect", ("b", "h", "q", "k")), "float")
 
     @classmethod
-    def of(cls, expression: Expression, name: str) -> Expect:
+    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Expect:
         """The readout of a function that was traced before."""
-        made = cls(lambda b, h, q_idx, kv_idx: 0, name)
-        made.expression = cast(expression, "float")
+        made = cls.__new__(cls)
+        made.name, made.expression = name, cast(next(functions), "float")
         return made
+
+    def renumbered(self, change: Callable[[Expression], Expression]) -> Expect:
+        """The mean of the changed function."""
+        return self.again((), iter((change(self.expression),)), self.name)
 
     @property
     def expressions(self) -> tuple[Expression, ...]:

@@ -16,6 +16,11 @@ class LogSumExp(RowReadout):
 
     name = "lse"
     differentiable = True
+    is_lse = True
+
+    def without_padding(self, result: Tensor, padded: Tensor) -> Tensor:
+        """As it is: weights are computed from it."""
+        return result
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""

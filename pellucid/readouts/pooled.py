@@ -40,6 +40,11 @@ class Pooled(ColumnReadout):
         """The bins."""
         return self.queries, self.keys
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The bins."""
+        return self.size
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         q_len, k_len = dense.weights.shape[-2:]
@@ -63,6 +68,14 @@ class Pooled(ColumnReadout):
         """The mean over each bin's queries."""
         counts = torch.bincount(_bins(problem.q_len, self.queries, state.device), minlength=state.shape[-2])
         return state.div_(counts[:, None])
+
+    def without_padding(self, result: Tensor, padded: Tensor) -> Tensor:
+        """Means over each bin's tokens in place of all its queries; NaN where it has none."""
+        bins, q_len = result.shape[2], padded.shape[1]
+        own = _bins(q_len, bins, padded.device)
+        tokens = torch.zeros(len(padded), bins, device=padded.device).index_add_(1, own, (~padded).float())
+        counts = torch.bincount(own, minlength=bins)
+        return result * (counts / tokens).masked_fill(tokens == 0, torch.nan)[:, None, :, None].to(result)
 
 
 def _count(length: int, bins: int) -> int:

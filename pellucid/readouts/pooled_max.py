@@ -37,6 +37,11 @@ class PooledMax(ColumnReadout):
         """The bins."""
         return self.queries, self.keys
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The bins."""
+        return self.size
+
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
         weights = dense.weights.detach()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pellucid import compiling
+from pellucid.language import Expression
 from pellucid.readouts.base import ColumnReadout, Dense
 
 if TYPE_CHECKING:
@@ -35,6 +39,17 @@ class Received(ColumnReadout):
         if queries is not None and queries.step is not None and queries.step < 1:
             raise ValueError(f"queries: Received takes a slice with a step of at least 1, got {queries}")
         self.queries = slice(None) if queries is None else queries
+        self.adds_up = self.queries == slice(None)
+
+    @property
+    def numbers(self) -> tuple[int | None, ...]:
+        """The slice."""
+        return _parts(self.queries)
+
+    @classmethod
+    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Received:
+        """The sum over a slice."""
+        return cls(slice(*numbers))
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
@@ -50,6 +65,20 @@ class Received(ColumnReadout):
         rows = place["q"].flatten()
         counted = (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
         state.index_add_(-1, place["k"], weights[..., counted, :].sum(-2))
+
+    def in_positions(self, result: Tensor, k_start: int) -> Tensor:
+        """Keys before the first received nothing."""
+        return pad(result, (k_start, 0))
+
+    def without_padded_keys(self, result: Tensor, padded: Tensor) -> Tensor:
+        """NaN at keys of padding."""
+        return result.masked_fill(padded[:, None], torch.nan)
+
+    def joined(self, earlier: Tensor, later: Tensor, k_len: int) -> Tensor:
+        """The sum, as long as the longer; NaN at keys of padding."""
+        both = [pad(result, (0, k_len - result.shape[-1])) for result in (earlier, later)]
+        padding = both[0].isnan() | both[1].isnan()
+        return (both[0].nan_to_num() + both[1].nan_to_num()).masked_fill(padding, torch.nan)
 
 
 def _parts(chosen: slice) -> tuple[Any, Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -47,6 +48,11 @@ class TopK(RowReadout):
         """How many."""
         return self.k
 
+    @property
+    def numbers(self) -> tuple[int]:
+        """How many."""
+        return (self.k,)
+
     def check(self, problem: Problem) -> None:
         """Raise ValueError if there are fewer than k keys."""
         if self.k > problem.k_len:
@@ -78,6 +84,36 @@ class TopK(RowReadout):
         """The scores as weights."""
         scores, keys = state
         return _finished(rows.whole.weights(scores), scores, keys, rows.whole.total)
+
+    def empty(self, problem: Problem) -> TopKeys:
+        """K of each a row."""
+        shape = (*problem.rows, self.k)
+        weights = problem.query.new_empty(shape, dtype=problem.dtype)
+        return TopKeys(weights, weights.new_empty(shape, dtype=torch.int64))
+
+    def result_of(self, tensors: Iterator[Tensor]) -> TopKeys:
+        """Weights and keys."""
+        return TopKeys(next(tensors), next(tensors))
+
+    def for_keys(self, k_len: int) -> TopK:
+        """No more than there are."""
+        return self if self.k <= k_len else TopK(k_len)
+
+    def in_positions(self, result: TopKeys, k_start: int) -> TopKeys:
+        """The keys moved, but where there is none."""
+        return TopKeys(result.weights, torch.where(result.keys < 0, -1, result.keys + k_start))
+
+    def joined(self, earlier: TopKeys, later: TopKeys, k_len: int) -> TopKeys:
+        """The rows one after another, as wide as the wider."""
+        k = max(earlier.keys.shape[-1], later.keys.shape[-1])
+        joined: TopKeys = super().joined(_widened(earlier, k), _widened(later, k), k_len)
+        return joined
+
+
+def _widened(result: TopKeys, k: int) -> TopKeys:
+    missing = k - result.keys.shape[-1]
+    pad = torch.nn.functional.pad
+    return TopKeys(pad(result.weights, (0, missing)), pad(result.keys, (0, missing), value=-1))
 
 
 def _ordered(scores: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from pellucid.language import INPUTS, Expression, constant, load, operation
+from pellucid.language.shift import of_sequences
 from pellucid.readouts import Received
 from pellucid.watch import reading
 from pellucid.watch.part import Part
 from pellucid.watch.record import Layer, Padding, Record
-from pellucid.watch.shift import of_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression
+from pellucid.language.shift import by_position
 from pellucid.problem import Problem, is_autocast
 from pellucid.transformed import is_transformed
 from pellucid.watch.mask import MaskRule
-from pellucid.watch.shift import by_position
 
 FORBIDDING = -9e3  # a mask that is added to the scores forbids where it, or the score with it, is at most this
 

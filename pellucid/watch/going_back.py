@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.readouts import Received
 from pellucid.readouts.base import ColumnReadout
 from pellucid.watch.keeping import before
 from pellucid.watch.recent import Recent
@@ -52,7 +51,7 @@ def _of_rows(reading: Any, rows: int) -> Any:
 def _received(layer: Layer, end: int, k_len: int, recent: Recent, sums: Mapping[str, ColumnReadout]) -> Tensor | None:
     """What the keys received without the rows taken back; None where it was not read or is not known any more."""
     readout = sums.get("received")
-    if not isinstance(readout, Received) or readout.queries != slice(None) or "received" not in layer.readings:
+    if readout is None or not readout.adds_up or "received" not in layer.readings:
         return None
     taken = recent.received(layer, end, k_len)
     return None if taken is None else (layer.readings["received"][..., :k_len] - taken).clamp_min(0.0)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pellucid.language import INPUTS, TRUE, Expression, evaluate, operation, walk
+from pellucid.language.shift import of_heads
 from pellucid.watch.call import Call
 from pellucid.watch.part import Part
-from pellucid.watch.shift import of_heads
 
 
 def part_of(call: Call, start: int, heads: Tensor | None) -> Part:

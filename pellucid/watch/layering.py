@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.readouts import Readout
+from pellucid.readouts import LogSumExp, Readout
 from pellucid.watch import reading
 from pellucid.watch.call import Call
 from pellucid.watch.keeping import extended
@@ -71,11 +71,14 @@ def _padded_keys(earlier: Layer | None, call: Call) -> Tensor | None:
     return own if found is None else own | found
 
 
+LSE = LogSumExp()  # what a layer's lse was read by, whatever was asked
+
+
 def joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
     """A layer and the one that continues it as one; `lookup` has what each reading was read by."""
     k_len = max(earlier.k_len, later.k_len)
     readings = {
-        name: reading.joined(name, lookup.get(name), earlier.readings[name], later.readings[name], k_len)
+        name: lookup.get(name, LSE).joined(earlier.readings[name], later.readings[name], k_len)
         for name in later.readings
         if name in earlier.readings
     }

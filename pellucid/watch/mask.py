@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.language import INPUTS, TRUE, Expression, Interval, TraceError, bounds, evaluate, load, trace
 from pellucid.language.expression import cast
-from pellucid.watch.shift import by_index, by_position
+from pellucid.language.shift import by_index, by_position
 
 MaskFunction = Callable[..., Any]  # (b, h, q, k) -> bool, of positions
 

@@ -45,7 +45,7 @@ def covers(problem: Problem) -> bool:
 
 
 def _readable(readout: Readout) -> bool:
-    if isinstance(readout, TopK):
+    if type(readout) is TopK:
         return readout.k <= MOST_TOP
     return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax)
 
