@@ -258,7 +258,7 @@ def _eager(model: Any) -> Iterator[None]:
 
 def _attentions(outputs: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    for name, value in outputs.items():
+    for name, value in outputs.items() if isinstance(outputs, dict) else ():
         own = name.endswith("attentions") and not name.startswith("global")  # a second matrix of the same modules
         if own and isinstance(value, tuple | list):
             matrices = [weights for weights in value if isinstance(weights, Tensor) and weights.ndim == 4]
