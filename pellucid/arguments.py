@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
-from pellucid.observation import Observation
 from pellucid.problem import Problem, is_autocast
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
 
@@ -234,14 +233,17 @@ def _check_captured(problem: Problem) -> None:
                 )
 
 
-def checked_readouts(readouts: Iterable[Readout] | None) -> tuple[Readout, ...]:
-    """The readouts that `observe` was asked for. Raises TypeError and ValueError as it does."""
+def checked_readouts(readouts: Iterable[Readout] | None, holder: type) -> tuple[Readout, ...]:
+    """The readouts that `observe` was asked for, of which `holder` will give the results.
+
+    Raises TypeError and ValueError as `observe` does.
+    """
     if readouts is None:
         return (LogSumExp(), Entropy(), MaxScore())
     if isinstance(readouts, Readout | str) or not isinstance(readouts, Iterable):
         raise TypeError(f"readouts: a list of readouts is needed, got {readouts!r}")
     chosen = tuple(readouts) or (LogSumExp(),)
-    check_names(chosen, Observation)
+    check_names(chosen, holder)
     return chosen
 
 

@@ -139,7 +139,7 @@ def observe(
             observe, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
             score_mod=score_mod, mask_mod=mask_mod, sinks=sinks, readouts=readouts,
         )  # fmt: skip
-    chosen = checked_readouts(readouts)
+    chosen = checked_readouts(readouts, Observation)
     known = None
     if score_mod is None and mask_mod is None and attn_mask is None and not torch.compiler.is_compiling():
         known = repeated.signature(

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "legible", "once", "softmax", "result", "transformed", "masks", "scores", "storage"),
+    ("_version", "chosen", "compiling", "legible", "once", "softmax", "result", "transformed", "storage"),
+    ("masks", "scores"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),

@@ -73,7 +73,8 @@ def _may_attend(module: nn.Module) -> bool:
 
 
 def _attends(module: nn.Module) -> bool:
-    return isinstance(module, HeadedAttention) or "attention" in type(module).__name__.lower()
+    kind = type(module).__name__.lower()
+    return isinstance(module, HeadedAttention) or ("attention" in kind and not kind.endswith("output"))
 
 
 def _related(name: str, other: str) -> bool:

@@ -24,6 +24,8 @@ PASSENGERS = frozenset((
     "encoder_attention_mask", "labels", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx",
     "token_type_ids", "mm_token_type_ids", "logits_to_keep", "cross_attention_mask", "layer_idx", "layer_head_mask",
     "position_embeddings", "is_training", "interpolate_pos_encoding", "output_cross_attentions", "training",
+    "max_new_tokens", "min_new_tokens", "max_length", "min_length", "do_sample", "num_beams", "output_logits",
+    "output_scores", "return_dict_in_generate",  # a generate of the model's own hands on whatever it is given
     "grid_thw",  # patches of each image or frame: attention is called for each, or told by cu_seq_lens
 ))  # fmt: skip
 CAUSAL = operation("le", INPUTS["k"], INPUTS["q"])

@@ -258,7 +258,7 @@ def _eager(model: Any) -> Iterator[None]:
 
 def _attentions(outputs: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    for name, value in outputs.items():
+    for name, value in outputs.items() if isinstance(outputs, dict) else ():
         own = name.endswith("attentions") and not name.startswith("global")  # a second matrix of the same modules
         if own and isinstance(value, tuple | list):
             matrices = [weights for weights in value if isinstance(weights, Tensor) and weights.ndim == 4]
@@ -271,14 +271,25 @@ def tensors(outputs: Any, tokens: Tensor | None) -> list[Tensor]:
     if isinstance(outputs, Tensor):
         if not outputs.is_floating_point():
             return []
-        own = tokens is not None and outputs.shape[:2] == tokens.shape
-        return [(outputs[tokens] if own else outputs).detach().clone()]
+        own = None if tokens is None else _rows_of(tokens, outputs)
+        return [(outputs if own is None else outputs[own]).detach().clone()]
     if isinstance(outputs, dict):
         named = [value for name, value in outputs.items() if not name.endswith(("attentions", "key_values", "cache"))]
         return [tensor for value in named for tensor in tensors(value, tokens)]
     if isinstance(outputs, tuple | list):
         return [tensor for value in outputs for tensor in tensors(value, tokens)]
     return []
+
+
+def _rows_of(tokens: Tensor, output: Tensor) -> Tensor | None:
+    """Which rows of an output are of tokens, bool [batch, rows]; None if it has no row for each token."""
+    more = output.shape[1] - tokens.shape[1] if output.ndim > 1 and len(output) == len(tokens) else -1
+    if not (more == 0 or (more == 1 and output.ndim == 3)):
+        return None
+    # A model's own word may stand before or behind those given: what is a token either way.
+    return torch.nn.functional.pad(tokens, (0, more), value=True) & torch.nn.functional.pad(
+        tokens, (more, 0), value=True
+    )
 
 
 def largest(expected: list[Tensor], found: list[Tensor]) -> float | str:

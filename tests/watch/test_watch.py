@@ -299,3 +299,23 @@ def test_more_beside_the_summary() -> None:
     other = [readouts.Received(queries=slice(0, 4))]
     with pytest.raises(ValueError, match="summary reads 'received' in another way"), pellucid.watch(model, more=other):
         pass
+
+
+def test_what_is_named_after_an_attention_is_none():
+    class AttentionOutput(nn.Module):
+        def forward(self, x):
+            return x + 1
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = AttentionOutput()
+
+        def forward(self, x):
+            return self.output(nn.functional.scaled_dot_product_attention(x, x, x))
+
+    model = nn.Sequential(Attention())
+    with pellucid.watch(model) as record:
+        model(torch.rand(1, 2, 5, 4))
+    assert not record.missed
+    assert record.layers == ["0"]
