@@ -26,15 +26,15 @@ def describe(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-    score_mod: Function | None,
-    mask_mod: Function | None,
-    sinks: Tensor | None,
-    readouts: tuple[Readout, ...],
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    score_mod: Function | None = None,
+    mask_mod: Function | None = None,
+    sinks: Tensor | None = None,
+    readouts: tuple[Readout, ...] = (),
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """The problem that `attention`'s arguments describe, checked, and what gives its results the inputs' rank again.
 
@@ -233,7 +233,7 @@ def _check_captured(problem: Problem) -> None:
                 )
 
 
-def checked_readouts(readouts: Iterable[Readout] | None, holder: type) -> tuple[Readout, ...]:
+def checked_readouts(readouts: Iterable[Readout] | None, holder: type = object) -> tuple[Readout, ...]:
     """The readouts that `observe` was asked for, of which `holder` will give the results.
 
     Raises TypeError and ValueError as `observe` does.
@@ -258,7 +258,7 @@ def check_names(readouts: tuple[Any, ...], holder: type) -> None:
     names = [readout.name for readout in readouts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
-    taken = {*dir(holder), *holder.__annotations__}
+    taken = {*dir(holder), *getattr(holder, "__annotations__", ())}
     for readout in readouts:
         if readout.name in taken or (readout.name == "lse" and not readout.is_lse):
             kind = type(readout).__name__

@@ -15,7 +15,6 @@ from pellucid import engines
 from pellucid._version import __version__
 from pellucid.engines.cpu import stored
 from pellucid.functional import attention
-from pellucid.problem import Problem
 
 PACKAGES = ("torch", "numpy", "rich", "safetensors", "matplotlib", "babel", "llvmlite")
 VARIABLES = ("PELLUCID_ENGINE", "PELLUCID_CPU", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
@@ -46,6 +45,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "engines", ", ".join(engines.ENGINES)
     yield "engine on cpu", _engine()
     yield "kernels kept", stored.state()
+    yield "call with dropout", _engine(dropout_p=0.1)  # what pellucid.engines.why tells of it
     yield "self check", _self_check()
 
 
@@ -115,10 +115,10 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _engine() -> str:
+def _engine(**options: float) -> str:
     tokens = torch.rand(1, 2, 3, device="cpu")
     try:
-        return engines.name_for(Problem(tokens, tokens, tokens, batch=(), heads=1, scale=1.0))
+        return str(engines.why(tokens, tokens, tokens, **options))
     except ValueError as error:
         return str(error)
 

@@ -172,5 +172,6 @@ def _run(problem: Problem) -> Result:
 
 
 def _execute(problem: Problem) -> Result:
+    engines.warn_if_slow(problem)
     with problem.own_precision():
         return engines.run(problem)

@@ -8,19 +8,23 @@ PELLUCID_ENGINE, or `using`, names the one to use instead, where it covers the c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pellucid import reference
+from pellucid.arguments import checked_readouts, describe
 from pellucid.engines import cpu, portable, rounded
 from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
+from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
+from pellucid.readouts import Readout
 from pellucid.result import Result
 
 
@@ -41,30 +45,34 @@ def _nothing_to_repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | Non
 
 
 class Engine(NamedTuple):
-    """What runs a problem, and whether it can."""
+    """What runs a problem, and why it does not run one."""
 
     run: Callable[[Problem], Result]
-    covers: Callable[[Problem], bool]
+    why_not: Callable[[Problem], Reason | None]
     weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
     repeat: Callable[[Problem, tuple[int, ...]], Repeat | None] = _nothing_to_repeat
 
 
-def _everything(problem: Problem) -> bool:
-    return True
+def _runs_everything(problem: Problem) -> None:
+    return None
 
 
-def _cpu_covers(problem: Problem) -> bool:
-    # What torch looks through, or records operation by operation, must be made of torch's operations.
-    return not (problem.transformed or torch.jit.is_tracing()) and cpu.covers(problem)
+def _cpu_why_not(problem: Problem) -> Reason | None:
+    if problem.transformed or torch.jit.is_tracing():
+        return Reason("torch looks through a tensor, or records its operations: they must be torch's own")
+    return cpu.why_not(problem)
 
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_covers, cpu.weights, cpu.repeat),
-    "portable": Engine(portable.run, portable.covers),
-    "reference": Engine(reference.run, _everything),
+    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights, cpu.repeat),
+    "portable": Engine(portable.run, portable.why_not),
+    "reference": Engine(reference.run, _runs_everything),
 }
+LARGE = 1 << 28  # scores of a call from which on it is told that a slower engine computes it
 _chosen: ContextVar[str | None] = ContextVar("pellucid_engine", default=None)
+_unwarned: ContextVar[bool] = ContextVar("pellucid_unwarned", default=False)
+_told: set[str] = set()
 
 
 def preferred() -> str:
@@ -74,10 +82,94 @@ def preferred() -> str:
 
 def name_for(problem: Problem) -> str:
     """The name of the engine that will run `problem`."""
+    return next(name for name in _in_order() if ENGINES[name].why_not(problem) is None)
+
+
+def _in_order() -> Iterator[str]:
+    """The engines' names as they are asked: the preferred one, and then each in its turn."""
     wanted = preferred()
-    if ENGINES[wanted].covers(problem):
-        return wanted
-    return next(name for name, engine in ENGINES.items() if engine.covers(problem))
+    yield wanted
+    yield from (name for name in ENGINES if name != wanted)
+
+
+class Why(NamedTuple):
+    """Which engine runs a call, and why those that were asked before it do not.
+
+    Attributes:
+        engine: the name of the engine that runs it.
+        declined: each engine before it, by name, with its reason in words.
+
+    """
+
+    engine: str
+    declined: dict[str, str]
+
+    def __str__(self) -> str:
+        return "; ".join([self.engine, *(f"not {name}: {words}" for name, words in self.declined.items())])
+
+
+def why(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any) -> Why:
+    """Which engine runs a call of `pellucid.observe`, and why each one before it does not. Nothing is computed.
+
+    Args:
+        *arguments: observe's, as all that follow.
+        readouts: what would be read; none, as in `pellucid.attention`, if None.
+        **named: attn_mask, is_causal, score_mod and the others.
+
+    Returns:
+        A `Why`, to print or to ask.
+
+    Raises:
+        TypeError: as `observe`.
+        ValueError: as `observe`.
+
+    Example:
+        >>> import torch, pellucid
+        >>> x = torch.rand(2, 5, 4)
+        >>> pellucid.engines.why(x, x, x).engine
+        'cpu'
+        >>> print(pellucid.engines.why(x, x, x, dropout_p=0.5))
+        portable; not cpu: it draws no dropout; in evaluation dropout_p is 0
+
+    """
+    chosen = () if readouts is None else checked_readouts(readouts)
+    problem, _ = describe(*arguments, **(named | {"readouts": chosen}))
+    declined: dict[str, str] = {}
+    for name in _in_order():
+        reason = ENGINES[name].why_not(problem)
+        if reason is None:
+            return Why(name, declined)
+        declined[name] = reason.words
+    raise AssertionError("the reference runs everything")
+
+
+def warn_if_slow(problem: Problem) -> None:
+    """Say once, of a large call that the engine in use declines for a reason that the caller can change, which that is.
+
+    Not inside `unwarned`, where the call is not the caller's own.
+    """
+    if _unwarned.get() or torch.Size(problem.rows).numel() * problem.k_len <= LARGE:
+        return
+    name = preferred()
+    reason = ENGINES[name].why_not(problem)
+    if reason is not None and reason.mine and reason.words not in _told:
+        _told.add(reason.words)
+        scores = torch.Size(problem.rows).numel() * problem.k_len
+        warnings.warn(
+            f"attention of {scores:.1e} scores is left to a slower engine than {name}: {reason.words} "
+            "(pellucid.engines.why tells it of any call)",
+            stacklevel=5,
+        )
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """No warning of slow calls inside the `with`: they are a model's."""
+    token = _unwarned.set(True)
+    try:
+        yield
+    finally:
+        _unwarned.reset(token)
 
 
 def run(problem: Problem) -> Result:

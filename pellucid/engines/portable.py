@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pellucid.engines.reason import Reason
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
@@ -28,11 +29,11 @@ TILE = 1 << 20
 _blocks: ContextVar[tuple[int, int] | None] = ContextVar("pellucid_portable_blocks", default=None)
 
 
-def covers(problem: Problem) -> bool:
-    """Whether gradients, if any are needed, are autograd's: it keeps those of torch.func from a function like ours."""
-    if not problem.transformed:
-        return True
-    return not (_needs_gradients(problem) or any(map(has_tangent, problem.tensors)))
+def why_not(problem: Problem) -> Reason | None:
+    """Why this engine does not run `problem`: torch.func keeps its gradients from a function like ours."""
+    if problem.transformed and (_needs_gradients(problem) or any(map(has_tangent, problem.tensors))):
+        return Reason("torch.func or forward-mode differentiation looks through a tensor that needs a gradient")
+    return None
 
 
 def run(problem: Problem) -> Result:

@@ -254,14 +254,12 @@ class RowReadout(Readout):
 
 
 class ColumnReadout(Readout):
-    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up.
+    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up."""
 
-    Attributes:
-        adds_up: whether the results of some queries and of others, each [batch, heads, keys], add up to that of both.
-
-    """
-
-    adds_up: bool = False
+    @property
+    def adds_up(self) -> bool:
+        """Whether the results of some queries and of others, each [batch, heads, keys], add up to that of both."""
+        return False
 
     @abstractmethod
     def start(self, problem: Problem) -> Tensor:

@@ -39,7 +39,11 @@ class Received(ColumnReadout):
         if queries is not None and queries.step is not None and queries.step < 1:
             raise ValueError(f"queries: Received takes a slice with a step of at least 1, got {queries}")
         self.queries = slice(None) if queries is None else queries
-        self.adds_up = self.queries == slice(None)
+
+    @property
+    def adds_up(self) -> bool:
+        """Where all queries count."""
+        return self.queries == slice(None)
 
     @property
     def numbers(self) -> tuple[int | None, ...]:

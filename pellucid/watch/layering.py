@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.readouts import LogSumExp, Readout
+from pellucid.readouts import Readout
 from pellucid.watch import reading
 from pellucid.watch.call import Call
 from pellucid.watch.keeping import extended
@@ -71,14 +71,11 @@ def _padded_keys(earlier: Layer | None, call: Call) -> Tensor | None:
     return own if found is None else own | found
 
 
-LSE = LogSumExp()  # what a layer's lse was read by, whatever was asked
-
-
 def joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
     """A layer and the one that continues it as one; `lookup` has what each reading was read by."""
     k_len = max(earlier.k_len, later.k_len)
     readings = {
-        name: lookup.get(name, LSE).joined(earlier.readings[name], later.readings[name], k_len)
+        name: _joined(lookup.get(name), earlier.readings[name], later.readings[name], k_len)
         for name in later.readings
         if name in earlier.readings
     }
@@ -91,6 +88,15 @@ def joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
     later.q_len, later.k_len, later.start = earlier.q_len + later.q_len, k_len, earlier.start
     later.calls = earlier.calls + 1
     return later
+
+
+def _joined(readout: Readout | None, earlier: Any, later: Any, k_len: int) -> Any:
+    """Two readings as one; what no readout was asked for, such as lse, is of rows."""
+    if readout is not None:
+        return readout.joined(earlier, later, k_len)
+    if isinstance(earlier, Tensor):
+        return torch.cat((earlier, later), 2)
+    return type(earlier)(*(torch.cat(pair, 2) for pair in zip(earlier, later, strict=True)))
 
 
 def _both(

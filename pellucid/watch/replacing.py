@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, finalize
 import torch
 from torch import nn
 
+from pellucid import engines
 from pellucid.watch import transformers_models
 from pellucid.watch.attending import SWAPPED
 from pellucid.watch.called import own_class, set_class, subclass
@@ -107,7 +108,7 @@ def _let_cache_grow(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Non
 
 @contextmanager
 def _captured(model: nn.Module | None) -> Iterator[None]:
-    with SWAPPED.holding(model), Capture(also_unwatched=True):
+    with SWAPPED.holding(model), Capture(also_unwatched=True), engines.unwarned():
         yield
 
 

@@ -8,9 +8,9 @@ builds. read.py shows it.
 """
 
 from pellucid.engines.cpu.address import AddressError
-from pellucid.engines.cpu.coverage import covers
+from pellucid.engines.cpu.coverage import why_not
 from pellucid.engines.cpu.engine import repeat, run
 from pellucid.engines.cpu.part import weights
 from pellucid.engines.cpu.read import assembly_of, ir_of
 
-__all__ = ["AddressError", "assembly_of", "covers", "ir_of", "repeat", "run", "weights"]
+__all__ = ["AddressError", "assembly_of", "ir_of", "repeat", "run", "weights", "why_not"]

@@ -1,6 +1,8 @@
-"""Which problems this engine runs: what it does not, the portable engine does."""
+"""Which problems this engine runs, and why not the others: those the portable engine does."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from pellucid.engines.cpu.address import is_plain
 from pellucid.engines.cpu.program import STORED
 from pellucid.engines.cpu.specify import dtype_name
 from pellucid.engines.cpu.target import host
+from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
 from pellucid.readouts import (
     Entropy,
@@ -27,33 +30,44 @@ MOST_SLOT_DIMS = 4
 MOST_TOP = 128
 
 
-def covers(problem: Problem) -> bool:
-    """Whether this engine runs `problem`."""
+def why_not(problem: Problem) -> Reason | None:
+    """Why this engine does not run `problem`; None if it does."""
+    return next(_reasons(problem), None)
+
+
+def _reasons(problem: Problem) -> Iterator[Reason]:
     query = problem.query
-    return (
-        all(map(is_plain, problem.tensors))
-        and not problem.dropout_p
-        and not (torch.is_grad_enabled() and any(t.requires_grad for t in problem.differentiable))
-        and 1 <= query.shape[-1] <= MOST_DIM
-        and 1 <= problem.value.shape[-1] <= MOST_DIM
-        and torch.Size(problem.rows).numel() > 0
-        and problem.k_len > 0
-        and all(_readable(readout) for readout in problem.readouts)
-        and all(_storable(load.value) for load in problem.loads)
-        and (host().half or query.dtype != torch.float16)
-    )
+    if not all(map(is_plain, problem.tensors)):
+        yield Reason("a tensor is not simply numbers in this process's memory: on another device, or around others")
+    if problem.dropout_p:
+        yield Reason("it draws no dropout; in evaluation dropout_p is 0", mine=True)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in problem.differentiable):
+        yield Reason("it computes no gradients; torch.no_grad() says that none are needed", mine=True)
+    for name, size in (("head_dim", query.shape[-1]), ("value_dim", problem.value.shape[-1])):
+        if not 1 <= size <= MOST_DIM:
+            yield Reason(f"{name} is from 1 to {MOST_DIM}, not {size}", mine=True)
+    if not torch.Size(problem.rows).numel() or not problem.k_len:
+        yield Reason("there are no queries, or no keys")
+    yield from filter(None, map(_unread, problem.readouts))
+    yield from filter(None, (_unstored(load.value) for load in problem.loads))
+    if query.dtype == torch.float16 and not host().half:
+        yield Reason("this processor does not convert float16; use bfloat16 or float32", mine=True)
 
 
-def _readable(readout: Readout) -> bool:
-    if type(readout) is TopK:
-        return readout.k <= MOST_TOP
-    return type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax)
+def _unread(readout: Readout) -> Reason | None:
+    if isinstance(readout, TopK) and readout.k > MOST_TOP:
+        return Reason(f"TopK keeps up to {MOST_TOP} keys a row, not {readout.k}", mine=True)
+    if type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax, TopK):
+        return None
+    return Reason(f"the readout {readout.name!r} is unknown to its kernels; ask for it in a call of its own", mine=True)
 
 
-def _storable(tensor: Tensor) -> bool:
-    return (
-        tensor.ndim <= MOST_SLOT_DIMS
-        and tensor.numel() > 0
-        and dtype_name(tensor) in STORED
-        and (host().half or tensor.dtype != torch.float16)
-    )
+def _unstored(tensor: Tensor) -> Reason | None:
+    shape = list(tensor.shape)
+    if tensor.ndim > MOST_SLOT_DIMS:
+        return Reason(f"a captured tensor or attn_mask has up to {MOST_SLOT_DIMS} dimensions, not {shape}", mine=True)
+    if not tensor.numel():
+        return Reason(f"a captured tensor is empty, {shape}")
+    if dtype_name(tensor) not in STORED or (tensor.dtype == torch.float16 and not host().half):
+        return Reason(f"it reads no captured tensor of {tensor.dtype}", mine=True)
+    return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.arguments import describe
 from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu.columns import Columns
-from pellucid.engines.cpu.coverage import covers
+from pellucid.engines.cpu.coverage import why_not
 from pellucid.engines.cpu.decode import Decode
 from pellucid.engines.cpu.emit import emit
 from pellucid.engines.cpu.forward import Forward
@@ -85,7 +85,7 @@ def _module(
 ) -> ir.Module:
     problem = _described(query, key, value, **call)
     with torch.no_grad():
-        if not covers(problem):
+        if why_not(problem) is not None:
             raise ValueError("query, key, value: this engine has no kernel for this call; the portable engine runs it")
     sources = _sources(problem, target or host())
     name = kernel or next(iter(sources))

@@ -1,0 +1,73 @@
+"""What a readout says of itself: written into a graph and read again, shaped, and freed of padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pellucid
+from pellucid import graph, readouts
+from pellucid.arguments import describe
+from pellucid.readouts.base import ColumnReadout, Readout, tensors_of
+
+EVERY = [
+    readouts.LogSumExp(), readouts.Entropy(), readouts.Entropy(sink=False), readouts.MaxScore(), readouts.TopK(3),
+    readouts.Received(), readouts.Received(slice(2, None, 2)), readouts.Pooled(2, 3), readouts.PooledMax(3, 2),
+    readouts.mean_distance(),
+]  # fmt: skip
+X = torch.rand(2, 3, 7, 4)
+
+
+def test_every_readout_there_is() -> None:
+    classes = {type(readout) for readout in EVERY}
+    assert classes == set(graph.KINDS.values())
+
+
+@pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
+def test_made_again_from_its_words(readout: Readout) -> None:
+    again = graph._readout(graph._written(readout), 0, iter(readout.expressions))
+    assert type(again) is type(readout)
+    assert again.numbers == readout.numbers
+    again.name = readout.name
+    sinks = torch.tensor([0.5, 1.0, 2.0])
+    results = [pellucid.observe(X, X, X, sinks=sinks, readouts=[own])[1][readout.name] for own in (readout, again)]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
+def test_an_empty_result_has_its_shapes_and_dtypes(readout: Readout) -> None:
+    problem, _ = describe(X, X, X, readouts=(readout,))
+    empty = readout.empty(problem)
+    found = pellucid.observe(X, X, X, readouts=[readout])[1][readout.name]
+    assert type(empty) is type(found)
+    for made, real in zip(tensors_of(empty), tensors_of(found), strict=True):
+        assert (made.shape, made.dtype) == (real.shape, real.dtype)
+
+
+class Squares(ColumnReadout):
+    """The sum over the queries of each key's squared weight: a user's own."""
+
+    name = "squares"
+
+    def dense(self, dense: Any) -> Tensor:
+        return dense.weights.square().sum(-2)
+
+    def start(self, problem: Any) -> Tensor:
+        return problem.query.new_zeros(*problem.batch, problem.heads, problem.k_len, dtype=problem.dtype)
+
+    def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Any) -> None:
+        state.index_add_(-1, place["k"], weights.square().sum(-2))
+
+
+def test_a_sum_of_a_users_own_beside_padding() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+    x, padded = torch.rand(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)
+    padded[0, 3:] = True
+    with pellucid.watch(layer, readouts=[Squares()], keep=True) as record:
+        layer(x, src_key_padding_mask=padded)
+    weights = record[0].weights()
+    tokens = (~padded)[:, None, :, None]
+    torch.testing.assert_close(record[0].squares, (weights * tokens).square().sum(-2))
