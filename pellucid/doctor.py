@@ -13,7 +13,7 @@ import torch
 
 from pellucid import engines
 from pellucid._version import __version__
-from pellucid.engines.cpu import stored
+from pellucid.engines.cpu.machine import stored
 from pellucid.functional import attention
 
 PACKAGES = ("torch", "numpy", "rich", "safetensors", "matplotlib", "babel", "llvmlite")
@@ -115,10 +115,10 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _engine(**options: float) -> str:
+def _engine(dropout_p: float = 0.0) -> str:
     tokens = torch.rand(1, 2, 3, device="cpu")
     try:
-        return str(engines.why(tokens, tokens, tokens, **options))
+        return str(engines.why(tokens, tokens, tokens, dropout_p=dropout_p))
     except ValueError as error:
         return str(error)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid import repeated
-from pellucid.engines.cpu import plan, threads
+from pellucid.engines.cpu.call import plan
+from pellucid.engines.cpu.machine import threads
 from tests.cases import ENGINES, running
 
 PACKAGE = Path(__file__).parents[1] / "pellucid"

@@ -11,7 +11,7 @@ from torch import Tensor
 import pellucid
 from pellucid import repeated
 from pellucid.engines import using
-from pellucid.engines.cpu import plan
+from pellucid.engines.cpu.call import plan
 from tests.cases import Call, dense, normal
 
 QUERY, KEY, VALUE = normal(2, 3, 17, 8), normal(2, 3, 70, 8, seed=1), normal(2, 3, 70, 5, seed=2)

@@ -15,8 +15,8 @@ import torch
 from llvmlite import ir
 
 from benchmarks.limits.kernel import function, least_seconds, runner
-from pellucid.engines.cpu.builder import I8, I64, POINTER, Code, Value
-from pellucid.engines.cpu.target import Target, host
+from pellucid.engines.cpu.machine.builder import I8, I64, POINTER, Code, Value
+from pellucid.engines.cpu.machine.target import Target, host
 
 STEPS = 1_000_000
 TRIES = 5

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import torch
 
 from benchmarks.limits.kernel import LINE, function, least_seconds, runner
-from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, Value, vector
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine.builder import F32, F64, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.machine.target import host
 
 VECTORS = 16  # read at each step, so that many lines are on their way
 LEAST_READ = 2**28  # bytes of one timing: a small buffer is read several times

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import threads
-from pellucid.engines.cpu.builder import I64, POINTER, Code
-from pellucid.engines.cpu.target import Target
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine import threads
+from pellucid.engines.cpu.machine.builder import I64, POINTER, Code
+from pellucid.engines.cpu.machine.target import Target
 
 LINE = 8  # int64 of a cache line: every thread's result has a line of its own
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import engines, repeated
-from pellucid.engines.cpu.address import is_plain
-from pellucid.engines.cpu.row import DTYPES, row_through
+from pellucid.engines.cpu.kernels.linear_row import DTYPES, row_through
+from pellucid.engines.cpu.machine.address import is_plain
 
 
 class RowLinear(nn.Linear):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pellucid import legible
-from pellucid.engines.cpu.address import address_of, is_plain
+from pellucid.engines.cpu.machine.address import address_of, is_plain
 from pellucid.watch import schema, strict_json
 from pellucid.watch.atomic import write_atomically
 from pellucid.watch.plain_file import open_plain, size_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.limits import amx, bandwidth, peak
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine.target import host
 
 
 @pytest.fixture(autouse=True)

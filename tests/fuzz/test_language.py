@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine.target import host
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, trace, walk
 from pellucid.language.evaluate import TORCH
 from tests.engines.cpu.lowered import computed

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pellucid.engines.cpu.address import is_plain
-from pellucid.engines.cpu.program import STORED
-from pellucid.engines.cpu.specify import dtype_name
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.call.specify import dtype_name
+from pellucid.engines.cpu.expression.program import STORED
+from pellucid.engines.cpu.machine.address import is_plain
+from pellucid.engines.cpu.machine.target import host
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
 from pellucid.readouts import (

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.engines.cpu.plan import Inputs, Plan, plan_of
-from pellucid.engines.cpu.sums import received_by
+from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
+from pellucid.engines.cpu.call.received import received_by
 from pellucid.engines.rounded import places
 from pellucid.problem import Problem
 from pellucid.readouts import MaxScore, Pooled, PooledMax

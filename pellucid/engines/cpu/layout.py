@@ -11,8 +11,8 @@ from functools import cached_property
 
 from llvmlite import ir
 
-from pellucid.engines.cpu.builder import F16, F32, F64, I16
-from pellucid.engines.cpu.target import Target
+from pellucid.engines.cpu.machine.builder import F16, F32, F64, I16
+from pellucid.engines.cpu.machine.target import Target
 
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many

@@ -11,22 +11,22 @@ from llvmlite import ir
 from torch import Tensor
 
 from pellucid.arguments import describe
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu.columns import Columns
+from pellucid.engines.cpu.call.plan import kernel_of
+from pellucid.engines.cpu.call.received import for_columns
+from pellucid.engines.cpu.call.specify import program_of, spec_of
+from pellucid.engines.cpu.call.weights import for_weights
 from pellucid.engines.cpu.coverage import why_not
-from pellucid.engines.cpu.decode import Decode
-from pellucid.engines.cpu.emit import emit
-from pellucid.engines.cpu.forward import Forward
-from pellucid.engines.cpu.kernel import Kernel
+from pellucid.engines.cpu.expression.program import Program
+from pellucid.engines.cpu.kernels.decode import Decode
+from pellucid.engines.cpu.kernels.emit import emit
+from pellucid.engines.cpu.kernels.forward import Forward
+from pellucid.engines.cpu.kernels.kernel import Kernel
+from pellucid.engines.cpu.kernels.one_tile import OneTile
+from pellucid.engines.cpu.kernels.received import Columns
+from pellucid.engines.cpu.kernels.weights import Weights
 from pellucid.engines.cpu.layout import Spec
-from pellucid.engines.cpu.one_tile import OneTile
-from pellucid.engines.cpu.part import for_weights
-from pellucid.engines.cpu.plan import kernel_of
-from pellucid.engines.cpu.program import Program
-from pellucid.engines.cpu.specify import program_of, spec_of
-from pellucid.engines.cpu.sums import for_columns
-from pellucid.engines.cpu.target import Target, host
-from pellucid.engines.cpu.weights import Weights
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.target import Target, host
 from pellucid.problem import Problem
 from pellucid.readouts import Readout, Received
 

@@ -27,10 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from pellucid import repeated
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import threads
 from pellucid.engines.cpu.layout import FIXED, SLOT
-from pellucid.engines.cpu.target import Target, describe
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine import threads
+from pellucid.engines.cpu.machine.target import Target, describe
 
 ARM = "aarch64-unknown-linux-gnu"
 COMPILER = shutil.which("aarch64-linux-gnu-gcc")

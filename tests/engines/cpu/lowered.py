@@ -10,11 +10,12 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu.builder import F32, F64, I8, I32, I64, POINTER, Code, Value, vector
-from pellucid.engines.cpu.program import Numbers, Program, Slot, SlotArguments, Values
-from pellucid.engines.cpu.specify import dtype_name
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.call.specify import dtype_name
+from pellucid.engines.cpu.expression.program import Numbers, Program, Slot, SlotArguments
+from pellucid.engines.cpu.expression.values import Values
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.builder import F32, F64, I8, I32, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.machine.target import host
 from pellucid.language import Expression, walk
 
 MOST_DIMS = 4

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from llvmlite import ir
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import emit
-from pellucid.engines.cpu.amx import SIDE
-from pellucid.engines.cpu.builder import BF16, F32, I8, I32, POINTER, Code, Value, vector
-from pellucid.engines.cpu.pairs import ROUND_TWO
-from pellucid.engines.cpu.target import Target, host
-from pellucid.engines.cpu.tiles import float_to_bfloat16
+from pellucid.engines.cpu.kernels import emit
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.builder import BF16, F32, I8, I32, POINTER, Code, Value, vector
+from pellucid.engines.cpu.machine.target import Target, host
+from pellucid.engines.cpu.products.amx import SIDE
+from pellucid.engines.cpu.products.pairs import ROUND_TWO
+from pellucid.engines.cpu.products.tiles import float_to_bfloat16
 from tests.engines.cpu.emulated import compiling_for
 
 REGISTERS, WORDS = 8, SIDE * SIDE

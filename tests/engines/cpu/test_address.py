@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pellucid
 from pellucid import engines
-from pellucid.engines.cpu.address import AddressError, address_of, address_of_own, is_plain
-from pellucid.engines.cpu.row import row_through
+from pellucid.engines.cpu.kernels.linear_row import row_through
+from pellucid.engines.cpu.machine.address import AddressError, address_of, address_of_own, is_plain
 from pellucid.storage import reach
 from pellucid.watch.tensor_file import read_tensors, write_tensors
 from tests.cases import largest

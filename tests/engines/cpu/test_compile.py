@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +19,10 @@ from llvmlite import ir
 
 import pellucid
 from pellucid import engines
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import stored
-from pellucid.engines.cpu.builder import I64
-from pellucid.engines.cpu.target import describe, host
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine import stored
+from pellucid.engines.cpu.machine.builder import I64
+from pellucid.engines.cpu.machine.target import describe, host
 from tests.engines.cpu.forked import exit_code, forked
 
 
@@ -279,3 +280,28 @@ def test_gradients_go_to_the_portable_engine() -> None:
     with engines.using("cpu"):
         (gradient,) = torch.autograd.grad(pellucid.attention(x, x, x).sum(), x)
     assert gradient.shape == x.shape
+
+
+DECIDING = ("pellucid.engines.cpu", "pellucid.language")
+
+
+def test_every_file_that_decides_what_is_emitted_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(pellucid.__file__).parent
+    files = compiler.sources()
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(DECIDING)]
+    imported = {Path(str(module.__file__)) for module in modules}
+    assert imported <= set(files)
+    copies = []
+    for file in files:
+        copy = tmp_path / file.relative_to(package)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+        copies.append(copy)
+    monkeypatch.setattr(compiler, "sources", lambda: copies)
+    keys = {compiler._sources.__wrapped__()}
+    for copy in copies:
+        text = copy.read_bytes()
+        copy.write_bytes(text + b"#")
+        keys.add(compiler._sources.__wrapped__())
+        copy.write_bytes(text)
+    assert len(keys) == len(copies) + 1

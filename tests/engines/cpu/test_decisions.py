@@ -26,9 +26,9 @@ READING = (
 
 # Who reads numbers, and what becomes of them.
 DECISIONS = {
-    "engines/cpu/specify.py magnitude": "how large captured ints are: in `plan._signature`, read anew at each call",
+    "engines/cpu/call/specify.py magnitude": "how large captured ints are: in `plan._signature`, at each call",
     "engines/rounded.py places": "which rows of this call's own lse or maximum are computed again; nothing is kept",
-    "engines/cpu/part.py _is_range": "whether chosen keys are neighbours: in the program that a kernel is found by",
+    "engines/cpu/call/weights.py _is_range": "whether chosen keys are neighbours: in the kernel's program",
     "arguments.py _number": "scale and dropout_p given as tensors: numbers of the problem, in `plan._signature`",
 }
 

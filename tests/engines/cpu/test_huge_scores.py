@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import pellucid
 from pellucid import readouts
-from pellucid.engines.cpu.target import Target, host, lesser
+from pellucid.engines.cpu.machine.target import Target, host, lesser
 from tests.engines.cpu.emulated import compiling_for
 from tests.engines.cpu.soft_tiles import matrix_tiles, needs_tiles
 

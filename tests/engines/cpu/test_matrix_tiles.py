@@ -13,7 +13,8 @@ from torch import Tensor
 
 import pellucid
 from pellucid import engines, masks
-from pellucid.engines.cpu import ir_of, threads
+from pellucid.engines.cpu import ir_of
+from pellucid.engines.cpu.machine import threads
 from tests.cases import examples
 from tests.engines.cpu.calls import check, every_call
 from tests.engines.cpu.direct import observe

@@ -12,14 +12,14 @@ import torch
 import pellucid
 from pellucid import LogSumExp, Pooled, TopK
 from pellucid.arguments import describe
-from pellucid.engines.cpu import memory
-from pellucid.engines.cpu.plan import plan_of
+from pellucid.engines.cpu.call.plan import plan_of
+from pellucid.engines.cpu.machine import memory
 
 # In a process of its own, for memory that a large result had leaves its wish to whoever gets it next.
 WISHES = r"""
 import re, sys, torch
 from pathlib import Path
-from pellucid.engines.cpu import memory
+from pellucid.engines.cpu.machine import memory
 tensor = memory.empty((1, 1, int(sys.argv[1]), 80), torch.float32)
 middle = tensor.data_ptr() + tensor.nbytes // 2
 for mapping in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
@@ -55,7 +55,7 @@ def test_a_large_output_is_written_whole() -> None:
 
 ROUNDS = """
 import resource, sys, torch
-from pellucid.engines.cpu import memory
+from pellucid.engines.cpu.machine import memory
 memory.keep_freed(int(sys.argv[1]))
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

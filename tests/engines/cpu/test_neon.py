@@ -11,7 +11,7 @@ import torch
 
 import pellucid
 from pellucid import engines, masks, readouts
-from pellucid.engines.cpu.target import describe
+from pellucid.engines.cpu.machine.target import describe
 from tests.engines.cpu.direct import observe
 from tests.engines.cpu.emulated import ARM, COMPILER, EMULATOR, Listed, emulated, exchanged
 

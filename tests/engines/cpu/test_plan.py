@@ -12,7 +12,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import engines, masks
-from pellucid.engines.cpu.specify import magnitude
+from pellucid.engines.cpu.call.specify import magnitude
 from pellucid.problem import Problem
 
 LENGTHS = [(61, 67), (263, 269), (1, 1543)]  # one tile, forward, decode

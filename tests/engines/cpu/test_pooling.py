@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pellucid import engines, masks
 from pellucid.arguments import describe
-from pellucid.engines.cpu import plan, pools
+from pellucid.engines.cpu.call import plan
+from pellucid.engines.cpu.call import pooled as pools
+from pellucid.engines.cpu.call.plan import Plan, plan_of
 from pellucid.engines.cpu.layout import CHUNK
-from pellucid.engines.cpu.plan import Plan, plan_of
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine.target import host
 from pellucid.readouts import Pooled, PooledMax, Readout, TopK
 from tests.cases import examples
 from tests.engines.cpu.direct import DEFAULTS, observe

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pellucid import engines, masks, readouts
-from pellucid.engines.cpu import compile as compiler
 from pellucid.engines.cpu.layout import KEYS
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.target import host
 from tests.engines.cpu.direct import observe
 from tests.engines.cpu.forked import exit_code, forked
 from tests.engines.cpu.protected import Guarded, after_the_edge, at_the_edge

@@ -10,7 +10,7 @@ import torch
 import pellucid
 from pellucid import masks
 from pellucid.engines.cpu import assembly_of, ir_of
-from pellucid.engines.cpu.target import describe
+from pellucid.engines.cpu.machine.target import describe
 
 X = torch.randn(1, 4, 300, 64)
 FEW = torch.randn(1, 4, 1, 64)

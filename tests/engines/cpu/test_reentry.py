@@ -19,9 +19,10 @@ from torch import Tensor
 
 import pellucid
 from pellucid import engines, masks, repeated
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import plan, threads
-from pellucid.engines.cpu.row import row_through
+from pellucid.engines.cpu.call import plan
+from pellucid.engines.cpu.kernels.linear_row import row_through
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine import threads
 from tests.engines.cpu.forked import exit_code, forked
 
 PACKAGE = str(Path(pellucid.__file__).parent)

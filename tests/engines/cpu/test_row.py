@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid.engines.cpu.row import WORK_A_THREAD, row_through
+from pellucid.engines.cpu.kernels.linear_row import WORK_A_THREAD, row_through
 from tests.engines.cpu.forked import exit_code, forked
 from tests.engines.cpu.protected import Guarded, after_the_edge, at_the_edge
 

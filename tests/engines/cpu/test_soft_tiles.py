@@ -10,11 +10,11 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu.amx import SIDE, Tiles
-from pellucid.engines.cpu.builder import F32, POINTER, Code
 from pellucid.engines.cpu.layout import Spec
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.builder import F32, POINTER, Code
+from pellucid.engines.cpu.machine.target import host
+from pellucid.engines.cpu.products.amx import SIDE, Tiles
 from tests.engines.cpu.soft_tiles import SoftCode, needs_tiles, with_tiles
 
 pytestmark = needs_tiles

@@ -12,8 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 import pellucid
 from pellucid import engines
 from pellucid.arguments import describe
-from pellucid.engines.cpu import specify
-from pellucid.engines.cpu.plan import plan_of
+from pellucid.engines.cpu.call import specify
+from pellucid.engines.cpu.call.plan import plan_of
 from tests.engines.cpu import direct
 from tests.engines.cpu.soft_tiles import needs_tiles
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import stored
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine import stored
+from pellucid.engines.cpu.machine.target import host
 from tests.engines.cpu.test_compile import Answer, forget
 
 NAME = f"answer-{'0123456789abcdef' * 2}.o"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.engines.cpu import target
-from pellucid.engines.cpu.target import abilities, describe, host, lesser
+from pellucid.engines.cpu.machine import target
+from pellucid.engines.cpu.machine.target import abilities, describe, host, lesser
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
@@ -18,7 +18,7 @@ X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 CALL = """
 import torch, pellucid
 from pellucid import engines
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine.target import host
 torch.manual_seed(0)
 for dtype in (torch.float32, torch.float64, torch.bfloat16, *([torch.float16] if host().half else [])):
     query, key, value = (torch.randn(2, 3, 71, 24, dtype=torch.float64).to(dtype) for _ in range(3))

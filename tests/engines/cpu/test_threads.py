@@ -14,7 +14,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import engines, readouts
-from pellucid.engines.cpu import threads
+from pellucid.engines.cpu.machine import threads
 from tests.engines.cpu.forked import exit_code, forked
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -11,10 +11,10 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu import tiles
-from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, Value, vector
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.builder import F32, F64, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.machine.target import host
+from pellucid.engines.cpu.products import tiles
 
 ELEMENTS = {torch.float32: F32, torch.float64: F64}
 Made = Callable[[Code, ir.Type, Value], list[Value]]

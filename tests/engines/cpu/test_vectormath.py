@@ -8,10 +8,10 @@ import pytest
 import torch
 from llvmlite import ir
 
-from pellucid.engines.cpu import by_lane, circular, vectormath
-from pellucid.engines.cpu import compile as compiler
-from pellucid.engines.cpu.builder import F32, F64, I64, POINTER, Code, vector
-from pellucid.engines.cpu.target import host
+from pellucid.engines.cpu.expression import by_lane, circular, vectormath
+from pellucid.engines.cpu.machine import compile as compiler
+from pellucid.engines.cpu.machine.builder import F32, F64, I64, POINTER, Code, vector
+from pellucid.engines.cpu.machine.target import host
 
 LANES = 8
 RANGES = {

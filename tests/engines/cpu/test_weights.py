@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import pellucid
 from pellucid import engines, masks
-from pellucid.engines.cpu import compile as compiler
+from pellucid.engines.cpu.machine import compile as compiler
 from tests.thorough import thorough
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

@@ -1,0 +1,1 @@
+"""The algorithms, one kernel a file; kernel.py is what they share, emit.py writes one into a module of LLVM."""

@@ -1,0 +1,404 @@
+"""Register-tiled products: the two matrix products of attention, and the packing of what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from llvmlite import ir
+
+from pellucid.engines.cpu.expression.values import bfloat16_to_float
+from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.machine.builder import F32, I16, I32, Code, Value, element_of, lanes_of, vector
+
+UNROLL = 2
+# What is done beside a register block of scores, told its first row, its rows, its first column and its columns.
+Beside = Callable[[Value, int, Value, int], None]
+
+
+def load_numbers(code: Code, spec: Spec, source: Value, offset: Value, lanes: int, valid: Value | None = None) -> Value:
+    """`lanes` elements of an input as numbers to compute with; where not `valid`, 0 and not read."""
+    type_ = vector(spec.storage, lanes)
+    raw = code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
+    return bfloat16_to_float(raw) if spec.dtype == "bfloat16" else raw.to(spec.number)
+
+
+def store_numbers(
+    code: Code, spec: Spec, target: Value, numbers: Value, offset: Value | int, valid: Value | None
+) -> None:
+    """Put numbers into an output, rounded to its dtype."""
+    raw = float_to_bfloat16(code, numbers) if spec.output is I16 else numbers.to(spec.output)
+    if valid is None:
+        code.store(target, raw, offset)
+    else:
+        code.masked_store(target, raw, valid, offset)
+
+
+def float_to_bfloat16(code: Code, x: Value) -> Value:
+    """The nearest bfloat16's bits in an int16, ties to even; NaN stays NaN."""
+    bits = x.bits(vector(I32, x.lanes))
+    # A logical shift, so that the sign does not spread.
+    top = Value(code, code.ir.lshr(bits.raw, code.constant(bits.type, 16).raw))
+    rounded = bits + (top & 1) + 0x7FFF
+    shifted = Value(code, code.ir.lshr(rounded.raw, code.constant(bits.type, 16).raw))
+    return code.select(x == x, shifted, 0x7FC0).to(I16)
+
+
+def rounded(count: Value, multiple: int) -> Value:
+    """`count`, up to a whole multiple."""
+    return (count + (multiple - 1)) / multiple * multiple
+
+
+def columns(width: int, lanes: int) -> list[tuple[int, int]]:
+    """Where whole vectors of a row begin, and how many elements of each exist."""
+    return [(start, min(lanes, width - start)) for start in range(0, width, lanes)]
+
+
+def in_steps(
+    code: Code, width: int, step: int, use: Callable[..., Sequence[Value] | None], carried: Sequence[Value] = ()
+) -> Sequence[Value]:
+    """Run `use(start, count, *carried)` for `step` columns of a row at a time, and at last for those that are left.
+
+    What it writes is compiled once for each count. Gives the last carried values.
+    """
+    whole = width // step * step
+    carried = code.loop(0, whole, lambda start, *now: use(start, step, *now), carried, step=step)
+    return carried if whole == width else use(code.i64(whole), width - whole, *carried) or ()
+
+
+def first_lanes(code: Code, lanes: int, count: int) -> Value | None:
+    """A mask of the first `count` lanes, or None for all."""
+    return None if count == lanes else code.ramp(I32, lanes) < count
+
+
+def pack_rows(
+    code: Code, spec: Spec, source: Value, stride: Value, width: int, count: Value, target: Value, target_stride: int,
+    scale: Value | None = None,
+) -> None:  # fmt: skip
+    """Copy `count` rows of an input, as numbers, each filled up with zeros to `target_stride`."""
+
+    def row(i: Value) -> None:
+        for start, length in columns(width, spec.lanes):
+            valid = first_lanes(code, spec.lanes, length)
+            numbers = load_numbers(code, spec, source, i * stride + start, spec.lanes, valid)
+            numbers = numbers if scale is None else numbers * scale
+            if target_stride >= start + spec.lanes:
+                code.store(target, numbers, i * target_stride + start)
+            else:
+                assert valid is not None
+                code.masked_store(target, numbers, valid, i * target_stride + start)
+
+    code.loop(0, count, row)
+
+
+def zero_rows(code: Code, spec: Spec, target: Value, start: Value, stop: Value, width: int) -> None:
+    """Zeros in rows start … stop - 1 of packed words."""
+    code.clear(code.at(target, start * width, spec.number), (stop - start) * width, spec.number)
+
+
+class Products:
+    """The two products in the precision of the computation, and how their operands lie.
+
+    Keys are packed in panels, [panel][head_dim][keys of a panel], values row by row. Neither is read beyond its tensor.
+    """
+
+    unroll = UNROLL  # words of a row of weights are filled up with zeros to a multiple of it
+
+    def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value], scale: Value) -> None:
+        self.code, self.spec, self.scratch, self.scale = code, spec, scratch, scale
+        self.word = vector(spec.number, spec.lanes)
+
+    def pack_queries(self, source: Value, stride: Value, rows: Value) -> None:
+        """Copy a block of queries, scaled; rows that do not exist are zeros."""
+        code, spec, target = self.code, self.spec, self.scratch["queries"]
+        scales = code.spread(self.scale, spec.lanes)
+        pack_rows(code, spec, source, stride, spec.head_dim, rows, target, spec.head_dim, scales)
+        zero_rows(code, spec, target, rows, code.i64(spec.block), spec.head_dim)
+
+    def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
+        """Copy a tile's values, and zeros up to what the product reads."""
+        spec = self.spec
+        pack_rows(self.code, spec, source, stride, spec.value_dim, count, target, spec.value_width)
+        zero_rows(self.code, spec, target, count, rounded(count, self.unroll), spec.value_width)
+
+    def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
+        """Transpose a tile's keys into panels; keys that do not exist are zeros."""
+        code, spec = self.code, self.spec
+        lanes = spec.lanes
+
+        def group(g: Value) -> None:
+            first, column = g * lanes, self.columns_of(target, g)
+            with code.either(first + lanes <= count) as (whole, ragged):
+                with whole:
+                    self._transpose(code.at(source, first * stride, spec.storage), stride, column)
+                with ragged:
+                    self._copy_ragged(source, stride, first, count, column)
+
+        code.loop(0, self.groups(count), group)
+
+    def groups(self, count: Value) -> Value:
+        """Vectors of keys that a tile's panels hold."""
+        return rounded(count, self.spec.panel) / self.spec.lanes
+
+    def columns_of(self, keys: Value, group: Value) -> Value:
+        """Where a vector of keys begins in a packed tile."""
+        panel = group / self.spec.vectors
+        place = panel * (self.spec.panel * self.spec.key_words) + (group - panel * self.spec.vectors) * self.spec.lanes
+        return self.code.at(keys, place, self.spec.number)
+
+    def _transpose(self, source: Value, stride: Value, column: Value) -> None:
+        """One vector's worth of keys, all of head_dim: blocks of lanes x lanes turned in registers."""
+        code, lanes, panel = self.code, self.spec.lanes, self.spec.panel
+        whole = self.spec.head_dim // self.spec.pair // lanes * lanes
+
+        def block(word: Value) -> None:
+            rows = [self.load_words(source, stride * i, word) for i in range(lanes)]
+            for i, turned in enumerate(transposed(code, rows)):
+                code.store(column, turned, (word + i) * panel)
+
+        code.loop(0, whole, block, step=lanes)
+        for i in range(lanes):
+
+            def one(word: Value, i: int = i) -> None:
+                code.store(column, self.load_word(source, stride * i, word), word * panel + i)
+
+            code.loop(whole, self.spec.words, one)
+        zero = code.constant(element_of(self.word), 0)
+        for word in range(self.spec.words, self.spec.key_words):
+            code.store(column, code.spread(zero, lanes), word * panel)
+
+    def _copy_ragged(self, source: Value, stride: Value, first: Value, count: Value, column: Value) -> None:
+        code, spec = self.code, self.spec
+
+        def key(i: Value) -> None:
+            exists = first + i < count
+
+            def one(word: Value) -> None:
+                number = code.variable(code.constant(element_of(self.word), 0))
+                with code.when(exists & (word < spec.words)):
+                    number.set(self.load_word(source, (first + i) * stride, word))
+                code.store(column, number.get(), word * spec.panel + i)
+
+            code.loop(0, spec.key_words, one)
+
+        code.loop(0, spec.lanes, key)
+
+    def load_words(self, source: Value, row: Value, word: Value) -> Value:
+        """A vector of a row's words."""
+        return load_numbers(self.code, self.spec, source, row + word, self.spec.lanes)
+
+    def load_word(self, source: Value, row: Value, word: Value) -> Value:
+        """One of a row's words."""
+        return load_numbers(self.code, self.spec, source, row + word, 1)
+
+    def multiply_add(self, factor: Value, operand: Value, total: Value) -> Value:
+        """factor * operand + total, word by word."""
+        return self.code.fma(factor, operand, total)
+
+    def begin(self) -> None:
+        """What a thread does before its first task."""
+
+    def end(self) -> None:
+        """What a thread does after its last task."""
+
+    @property
+    def factor(self) -> Value | None:
+        """What the scores of a tile are still to be multiplied by; None if nothing is left to do."""
+        return None
+
+    def score_tile(
+        self, rows: Value, keys: Value, count: Value, beside: Beside | None = None, first: Value | int = 0
+    ) -> None:
+        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores."""
+        code, spec = self.code, self.spec
+        height = spec.target.tile_rows(spec.vectors)
+        start = [[code.constant(vector(spec.number, spec.lanes), 0.0)] * spec.vectors] * height
+
+        def panel(p: Value) -> None:
+            right = code.at(keys, p * (spec.panel * spec.key_words), spec.number)
+
+            def block(row: Value) -> None:
+                if beside is not None:
+                    beside(row, height, p * spec.panel, spec.panel)
+                left = self.query_rows(row + first, rows + first, height)
+                sums = self.product(start, spec.key_words, left, right, spec.panel)
+                for i, parts in enumerate(sums):
+                    for v, part in enumerate(parts):
+                        offset = (row + i) * spec.tile_stride + p * spec.panel + v * spec.lanes
+                        code.store(self.scratch["tile"], part, offset)
+
+            code.loop(0, rows, block, step=height)
+
+        code.loop(0, (count + (spec.panel - 1)) / spec.panel, panel)
+
+    def query_rows(self, row: Value, rows: Value, height: int) -> list[Value]:
+        """Where some queries of the block, which has `rows`, begin."""
+        width = self.spec.key_words
+        return [self.code.at(self.scratch["queries"], (row + r) * width, self.spec.number) for r in range(height)]
+
+    def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
+        """Keep some vectors of weights for `weigh`, one after another from a place in the row."""
+        for v, weight in enumerate(weights):
+            self.code.store(self.scratch["tile"], weight, row * self.spec.tile_stride + place + v * self.spec.lanes)
+
+    def weights(self, row: Value) -> tuple[Value, int]:
+        """Where a row's weights begin, and how far it is to the next row's, in words."""
+        stride = self.spec.tile_stride
+        return self.code.at(self.scratch["tile"], row * stride, self.spec.number), stride
+
+    def weight_words(self, count: Value) -> Value:
+        """Words of a row of `count` weights, as many as `weigh` reads."""
+        return rounded(count, self.unroll)
+
+    def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
+        """output = output * correction + weights @ value, for a block of rows."""
+        self.over_columns(lambda column, vectors: self._weigh_columns(rows, output, values, count, column, vectors))
+
+    def over_columns(self, use: Callable[..., None]) -> None:
+        """Run `use(column, vectors=…)` for all columns of values, a few vectors of them at a time: a register tile's.
+
+        What it writes is compiled once for each width, of which there are two where they cannot be the same.
+        """
+        vectors, lanes = self.spec.value_width // self.spec.lanes, self.spec.lanes
+        count = -(-vectors // self.spec.target.tile_vectors)
+        narrow, wider = divmod(vectors, count)
+        middle = wider * (narrow + 1)
+        for start, stop, width in ((0, middle, narrow + 1), (middle, vectors, narrow)):
+            self.code.loop(start * lanes, stop * lanes, partial(use, vectors=width), step=width * lanes)
+
+    def _weigh_columns(
+        self, rows: Value, output: Value, values: Value, count: Value, column: Value, vectors: int
+    ) -> None:
+        code, spec = self.code, self.spec
+        height, type_ = spec.target.tile_rows(vectors), vector(spec.number, spec.lanes)
+        # From zero: a tile's sum is rounded to its own size, not to that of the sum over all keys.
+        start = [[code.constant(type_, 0.0)] * vectors] * height
+
+        def block(row: Value) -> None:
+            first, stride = self.weights(row)
+            left = [code.at(first, stride * r, spec.number) for r in range(height)]
+            right = code.at(values, column, spec.number)
+            sums = self.product(start, self.weight_words(count), left, right, spec.value_width)
+            for r, parts in enumerate(sums):
+                correction = code.spread(code.load(self.scratch["correction"], spec.number, row + r), spec.lanes)
+                for v, part in enumerate(parts):
+                    place = (row + r) * spec.value_width + (column + v * spec.lanes)
+                    code.store(output, code.fma(code.load(output, type_, place), correction, part), place)
+
+        code.loop(0, rows, block, step=height)
+
+    def product(
+        self,
+        start: list[list[Value]],
+        length: Value | int,
+        left: Sequence[Value],
+        right: Value,
+        right_stride: Value | int,
+        unroll: int = UNROLL,
+    ) -> list[list[Value]]:
+        """start[row][v] + sum over i of left[row][i] * right[i * right_stride + v * lanes], in words.
+
+        The register tile of both products: a few rows times a few vectors stay in registers all the way.
+        """
+        code, lanes = self.code, self.spec.lanes
+        rows, vectors = len(start), len(start[0])
+        unroll = 1 if isinstance(length, int) and length % unroll else unroll
+
+        def step(i: Value, *flat: Value) -> list[Value]:
+            sums = list(flat)
+            for u in range(unroll):
+                operands = [code.load(right, self.word, (i + u) * right_stride + v * lanes) for v in range(vectors)]
+                for row in range(rows):
+                    factor = code.load(left[row], element_of(self.word), i + u)
+                    factor = code.spread(factor, lanes)
+                    for v in range(vectors):
+                        place = row * vectors + v
+                        sums[place] = self.multiply_add(factor, operands[v], sums[place])
+            return sums
+
+        flat = code.loop(0, length, step, [total for row in start for total in row], step=unroll)
+        return [flat[row * vectors : (row + 1) * vectors] for row in range(rows)]
+
+
+def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square block of vectors, by log2(lanes) rounds of exchanges between pairs (Eklundh 1972).
+
+    Of fewer vectors than lanes, the squares that lie side by side, each by itself.
+    """
+    rows, lanes = list(rows), rows[0].lanes
+    distance = 1
+    while distance < len(rows):
+        low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
+        high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
+        for i in (i for i in range(len(rows)) if not i & distance):
+            a, b = rows[i], rows[i + distance]
+            rows[i], rows[i + distance] = code.shuffle(a, b, low), code.shuffle(a, b, high)
+        distance *= 2
+    return rows
+
+
+def load_transposed(code: Code, type_: ir.Type, source: Value, stride: int) -> list[Value]:
+    """The columns of a square block of memory, its rows `stride` numbers apart.
+
+    Parts of 128 bits are put together as they are loaded, which leaves half of the exchanges to be done.
+    """
+    lanes, element = lanes_of(type_), element_of(type_)
+    part = min(lanes, 4 if element == F32 else 2)
+    columns: list[Value] = []
+    for column in range(0, lanes, part):
+        rows = [
+            joined(
+                code,
+                [
+                    code.load(source, vector(element, part), (top + i) * stride + column)
+                    for top in range(0, lanes, part)
+                ],
+            )
+            for i in range(part)
+        ]
+        columns += transposed(code, rows)
+    return columns
+
+
+def joined(code: Code, parts: Sequence[Value]) -> Value:
+    """Vectors laid end to end."""
+    width, lanes = parts[0].lanes, parts[0].lanes * len(parts)
+    whole = code.shuffle(parts[0], parts[0], [min(lane, width) for lane in range(lanes)])
+    for i, part in enumerate(parts[1:], 1):
+        wide = code.shuffle(part, part, [min(lane, width) for lane in range(lanes)])
+        own = range(i * width, (i + 1) * width)
+        whole = code.shuffle(whole, wide, [lanes + lane - i * width if lane in own else lane for lane in range(lanes)])
+    return whole
+
+
+def across_rows(code: Code, vectors: Sequence[Value], combine: Callable[[Value, Value], Value]) -> Value:
+    """All lanes of the i-th vector combined, in lane i, for as many vectors as lanes."""
+    vectors, lanes = list(vectors), len(vectors)
+    distance = 1
+    while distance < lanes:
+        low = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
+        high = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [combine(code.shuffle(a, b, low), code.shuffle(a, b, high)) for a, b in pairs]
+        distance *= 2
+    return vectors[0]
+
+
+def descending(code: Code, vectors: Sequence[Value]) -> list[Value]:
+    """The vectors' numbers sorted lane by lane, the largest first, by Batcher's odd-even merges (1968)."""
+    vectors, count = list(vectors), len(vectors)
+
+    def order(i: int, j: int) -> None:
+        vectors[i], vectors[j] = code.maximum(vectors[i], vectors[j]), code.minimum(vectors[i], vectors[j])
+
+    size = 1
+    while size < count:
+        distance = size
+        while distance:
+            for start in range(distance % size, count - distance, 2 * distance):
+                for i in range(start, min(start + distance, count - distance)):
+                    if i // (2 * size) == (i + distance) // (2 * size):
+                        order(i, i + distance)
+            distance //= 2
+        size *= 2
+    return vectors
