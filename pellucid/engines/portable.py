@@ -148,7 +148,9 @@ def _merged(left: _Partial, right: _Partial, readouts: list[RowReadout]) -> _Par
 
 
 def _column_pass(problem: Problem, queries: slice, softmax: Softmax, columns_of: dict[ColumnReadout, Tensor]) -> None:
-    for keys, full in _key_blocks(problem, queries):
+    # A row that is NaN has NaN also for keys that it may not look at.
+    every = not problem.transformed and bool(softmax.total.isnan().any())
+    for keys, full in _key_blocks(problem, queries, every):
         tile = _tile(problem, queries, keys, full)
         weights = softmax.weights(tile.scores)
         for readout, state in columns_of.items():
@@ -178,15 +180,15 @@ def _query_blocks(problem: Problem) -> list[slice]:
     return [slice(i, min(i + size, problem.q_len)) for i in range(0, problem.q_len, size)] or [slice(0, 0)]
 
 
-def _key_blocks(problem: Problem, queries: slice) -> Iterator[tuple[slice, bool]]:
-    """The tiles of a block of rows that may hold an allowed key, and whether all of a tile's keys are allowed."""
+def _key_blocks(problem: Problem, queries: slice, every: bool = False) -> Iterator[tuple[slice, bool]]:
+    """The tiles of a block of rows that may hold an allowed key, or every one; whether all of a tile's are allowed."""
     _, size = _block_sizes(problem)
     if queries.start == queries.stop or not torch.Size(problem.rows[:-1]).numel():
         return
     for start in range(0, problem.k_len, size):
         keys = slice(start, min(start + size, problem.k_len))
         allowed = _bounds(problem, queries, keys)
-        if allowed.high:
+        if allowed.high or every:
             yield keys, bool(allowed.low)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,10 +48,8 @@ class Pooled(ColumnReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        q_len, k_len = dense.weights.shape[-2:]
-        weights = dense.weights.detach()
-        by_query, by_key = _membership(q_len, self.queries, weights), _membership(k_len, self.keys, weights)
-        return (by_query / by_query.sum(0)).mT @ weights @ by_key
+        sums = _joined(dense.weights.detach(), -1, self.keys, Tensor.sum)
+        return _joined(sums, -2, self.queries, Tensor.mean)
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros."""
@@ -82,10 +81,14 @@ def _count(length: int, bins: int) -> int:
     return min(length, bins)
 
 
-def _membership(length: int, bins: int, like: Tensor) -> Tensor:
-    """1 where a token is in a bin, [length, bins], of the dtype and on the device of `like`."""
-    of_bin = torch.arange(_count(length, bins), device=like.device)
-    return (_bins(length, bins, like.device)[:, None] == of_bin).to(like.dtype)
+def _joined(weights: Tensor, dim: int, bins: int, join: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The weights of each bin as one."""
+    length = weights.shape[dim]
+    count = _count(length, bins)
+    first = [-(-number * length // count) for number in range(count)]  # the least that the division below puts there
+    sizes = [end - start for start, end in zip(first, [*first[1:], length], strict=True)] if count else [0]
+    parts = [join(part, dim) for part in weights.split(sizes, dim)[:count]]
+    return torch.stack(parts, dim) if parts else weights.narrow(dim, 0, 0)
 
 
 def _bins(length: int, bins: int, device: torch.device) -> Tensor:

@@ -125,11 +125,14 @@ def _weights(scores: Tensor, off: Tensor, sink: Tensor | None, eps: float) -> tu
     moved = torch.cat([off, torch.zeros(shape, dtype=off.dtype)], -1)
     found = []
     for way in (-1, 1):
-        own = every + way * moved
         others = every - way * moved
+        shift = others.amax(-1, keepdim=True).nan_to_num(0.0, 0.0, 0.0)  # else a large score swallows the log of a sum
+        own, others = every + way * moved - shift, others - shift
         whole = others.logsumexp(-1, keepdim=True)
         share = torch.exp((others - whole).nan_to_num(-torch.inf)).clamp(max=1.0)
-        rest = whole + torch.log1p(-share)
+        largest_one = share.argmax(-1, keepdim=True)  # whose rest cannot be had by a difference: it may be the whole
+        without = others.scatter(-1, largest_one, -torch.inf).logsumexp(-1, keepdim=True)
+        rest = (whole + torch.log1p(-share)).scatter(-1, largest_one, without)
         found.append(
             torch.sigmoid(own - rest).masked_fill(own == -torch.inf, 0.0)[..., :-1].nan_to_num(0.5 + 0.5 * way)
         )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import pellucid
+from pellucid.engines.rounded import LARGE
 from tests.cases import ENGINES, running
 from tests.fuzz.budget import fuzzed
 from tests.fuzz.draws import Drawn, drawn_calls
@@ -68,14 +69,20 @@ def judge(drawn: Drawn, again: bool = False) -> None:
 
 
 def judge_weights(weights: Tensor, of: Bounds) -> None:
-    """Each weight is inside its bounds, each row sums to what the sink leaves."""
+    """Each weight is inside its bounds, each row sums to what the sink leaves.
+
+    Both as closely as lse tells: up to LARGE weights are exp(score - lse), whose last digit counts for all of a row.
+    """
     middle = (of.most + of.least) / 2
-    assert_rows("weights", weights, middle, (of.most - of.least) / 2 + 1e-30 + 4 * of.eps * middle, of)
+    every = of.scores if of.sink is None else torch.cat([of.scores, of.sink], -1)
+    size = every.logsumexp(-1, keepdim=True).abs() if every.shape[-1] else every.new_zeros(*every.shape[:-1], 1)
+    last = of.eps * torch.where(size <= LARGE, size, 0.0)
+    assert_rows("weights", weights, middle, (of.most - of.least) / 2 + 1e-30 + (4 * of.eps + last) * middle, of)
     if of.sink is None and weights.shape[-1]:
         full = torch.where(of.empty, 0.0, 1.0)[..., None]
         n = weights.shape[-1]
         assert_rows(
-            "sum of weights", weights.double().sum(-1, keepdim=True), full, torch.tensor(8 * of.eps * (8 + n**0.5)), of
+            "sum of weights", weights.double().sum(-1, keepdim=True), full, 8 * of.eps * (8 + n**0.5) + last, of
         )
 
 

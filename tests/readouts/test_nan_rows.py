@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import pellucid
-from pellucid import readouts
-from tests.cases import ENGINES, running
+from pellucid import masks, readouts
+from tests.cases import ENGINES, normal, running
 
 READOUTS = [readouts.MaxScore(), readouts.TopK(3), readouts.Entropy(), readouts.LogSumExp()]
 MAXIMUM = {
@@ -97,3 +98,22 @@ def test_a_row_with_no_key_beside_any_sink(engine: str, sink: float) -> None:
             )
         assert not output[:, 0, 0].any()
         torch.testing.assert_close(output[:, 1, 0], torch.full((1, dim), expected), equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("engine", [e for e in ENGINES if e != "reference"])
+@pytest.mark.parametrize("mask", [masks.causal(), masks.sliding_window(3, 2), masks.documents(torch.arange(700) // 90)])
+def test_also_for_keys_that_no_query_of_a_tile_may_look_at(engine: str, mask: Any) -> None:
+    """Whole tiles are skipped there; what is read of a NaN row is NaN as if they were not."""
+    query, key = normal(2, 300, 16).float(), normal(2, 700, 16, seed=1).float()
+    query[0, 5] = math.nan
+
+    def read(name: str) -> list[Tensor]:
+        with running(name):
+            asked = [readouts.Received(), readouts.Pooled(7, 9), readouts.PooledMax(7, 9)]
+            seen = pellucid.observe(query, key, key, mask_mod=mask, readouts=asked)[1]
+            later = pellucid.observe(query, key, key, mask_mod=mask, readouts=[readouts.Received(slice(6, None))])[1]
+            some = seen.weights(queries=slice(3, 8), keys=[1, 650, 699])
+            return [seen.received, seen.pooled, seen.pooled_max, later.received, seen.weights(), some]
+
+    for found, wanted in zip(read(engine), read("reference"), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)

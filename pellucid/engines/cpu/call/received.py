@@ -41,7 +41,8 @@ def received_by(problem: Problem, lse: Tensor) -> dict[str, Tensor]:
     for rows in places(rounded, problem.k_len):
         weights = reference.weights(problem, rows, *every) * rounded[..., rows, None]
         readout.update(sums, weights, problem.place(rows), problem)
-    return {readout.name: readout.finish(sums, problem)}
+    nan = lse[..., readout.queries].isnan().any(-1, keepdim=True)  # also where the kernel has skipped a tile
+    return {readout.name: readout.finish(torch.where(nan, torch.nan, sums), problem)}
 
 
 def for_columns(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:
