@@ -110,6 +110,11 @@ class Arguments(NamedTuple):
         rest = iter(others)
         texts = self.readouts.split(",") if self.readouts else []
         asked = tuple(_readout(text, place, rest) for place, text in enumerate(texts))
+        for place, readout in enumerate(asked):
+            if readout.name in [
+                other.name for other in asked[:place]
+            ]:  # two of a kind, under names that no graph keeps
+                readout.name = f"{readout.name} {place}"
         return Problem(
             self.query, self.key, self.value, tuple(self.batch), self.heads, self.scale, score, mask, self.sinks,
             self.dropout_p, 0 if self.seed is None else self.seed, asked,

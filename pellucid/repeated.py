@@ -107,10 +107,10 @@ def _layout(tensor: Tensor, gradients: bool) -> Hashable:
 
 
 def _asked(readout: Readout) -> Hashable:
-    """What a readout asks for, beside its name; not one with a function."""
+    """What a readout asks for; not one with a function."""
     if readout.expressions:
         raise _UnusualError
-    return readout.__class__, readout.size
+    return readout.__class__, readout.name, readout.size
 
 
 def looked_on() -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 import pellucid
 from pellucid import engines
-from pellucid.readouts import Expect, TopK
+from pellucid.readouts import Expect, Readout, TopK
 
 X = torch.rand(1, 2, 5, 8)
 WIDE = torch.rand(1, 1, 3, 300)
@@ -23,6 +23,12 @@ class Own(pellucid.Entropy):
     name = "own"
 
 
+def named(readout: Readout, name: str) -> Readout:
+    """A readout under another name."""
+    readout.name = name
+    return readout
+
+
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "dropout": ((X, X, X), {"dropout_p": 0.5}, "it draws no dropout"),
     "gradient": ((X.clone().requires_grad_(), X, X), {}, "it computes no gradients; torch.no_grad"),
@@ -31,6 +37,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "device": ((X.to("meta"),) * 3, {}, "a tensor is not simply numbers"),
     "many top keys": ((X, torch.rand(1, 2, 200, 8), torch.rand(1, 2, 200, 8)), {"readouts": [TopK(129)]}, "TopK keeps"),
     "own readout": ((X, X, X), {"readouts": [Own()]}, "the readout 'own' is unknown"),
+    "two of a kind": (
+        (X, X, X),
+        {"readouts": [TopK(2), named(TopK(3), "top_3")]},
+        "it reads one 'topk' a call, under that name, not 'top_3'",
+    ),
     "captured": (
         (X, X, X),
         {"readouts": [Expect(lambda b, h, q, k: torch.ones(1, 1, 1, 1, 5)[0, 0, 0, 0, k], "far")]},

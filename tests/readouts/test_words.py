@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import graph, readouts
+from pellucid import engines, graph, readouts
 from pellucid.arguments import describe
 from pellucid.readouts.base import ColumnReadout, Readout, tensors_of
 
@@ -71,3 +72,29 @@ def test_a_sum_of_a_users_own_beside_padding() -> None:
     weights = record[0].weights()
     tokens = (~padded)[:, None, :, None]
     torch.testing.assert_close(record[0].squares, (weights * tokens).square().sum(-2))
+
+
+@pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
+def test_two_of_a_kind_under_two_names(readout: Readout) -> None:
+    """Beside one like it, and alone after a call of that, whose plan is not its own."""
+    other = copy.copy(readout)
+    other.name = "other"
+    for asked in ([readout, other], [readout], [other]):
+        _, seen = pellucid.observe(X, X, X, readouts=asked)
+        with engines.using("reference"):
+            _, expected = pellucid.observe(X, X, X, readouts=asked)
+        for name in {own.name for own in asked}:
+            torch.testing.assert_close(seen[name], expected[name])
+
+
+def test_two_of_a_kind_in_a_graph() -> None:
+    others = [copy.copy(readout) for readout in EVERY]
+    for place, other in enumerate(others):
+        other.name = f"other {place}"
+
+    def read(x: Tensor) -> list[Tensor]:
+        _, seen = pellucid.observe(x, x, x, readouts=[readouts.TopK(2), readouts.Received(), *others])
+        return [tensor for own in others for tensor in tensors_of(seen[own.name])]
+
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(read, backend="eager", fullgraph=True)(X), read(X))

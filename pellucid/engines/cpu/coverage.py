@@ -57,6 +57,8 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
 def _unread(readout: Readout) -> Reason | None:
     if isinstance(readout, TopK) and readout.k > MOST_TOP:
         return Reason(f"TopK keeps up to {MOST_TOP} keys a row, not {readout.k}", mine=True)
+    if isinstance(readout, TopK | Received | Pooled | PooledMax) and readout.name != type(readout).name:
+        return Reason(f"it reads one {type(readout).name!r} a call, under that name, not {readout.name!r}", mine=True)
     if type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax, TopK):
         return None
     return Reason(f"the readout {readout.name!r} is unknown to its kernels; ask for it in a call of its own", mine=True)
