@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from pellucid.language import TraceError
 from pellucid.readouts import Entropy, LogSumExp, MaxScore
+from pellucid.transformed import is_transformed
 from pellucid.watch import reading
 from pellucid.watch.call import Call
 from pellucid.watch.contexts import Opened
@@ -60,6 +61,15 @@ def keeps_own(module: nn.Module) -> bool:
 def is_replayed() -> bool:
     """Whether autograd may run this forward again, and compare what it saves, watched or not."""
     return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+def left_to_torch(module: nn.Module, drops: bool, *tensors: Tensor) -> bool:
+    """Whether a call of torch's own function is left to that, and read beside it by who watches.
+
+    With dropout, and where a checkpoint may run it again: in backward nobody leads it to Pellucid, which would drop
+    other weights and save other tensors. Of a module that is only watched, also inside of transforms.
+    """
+    return drops or is_replayed() or (keeps_own(module) and any(map(is_transformed, tensors)))
 
 
 def running_module() -> nn.Module | None:

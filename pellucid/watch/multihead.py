@@ -12,7 +12,7 @@ from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
 from pellucid.transformed import is_transformed
-from pellucid.watch.attending import attend, beside, is_replayed, keeps_own
+from pellucid.watch.attending import attend, beside, left_to_torch
 from pellucid.watch.call import Call
 
 
@@ -73,7 +73,7 @@ def multi_head_attention_forward(module: nn.Module, *args: Any, **kwargs: Any) -
     """
     asked = _Asked(*args, **kwargs)
     kept_weights = asked.need_weights and (asked.drops or asked.is_trained)
-    if kept_weights or (keeps_own(module) and (asked.drops or is_replayed() or any(map(is_transformed, asked[:3])))):
+    if kept_weights or left_to_torch(module, asked.drops, *asked[:3]):
         return beside(module, partial(torch_multi_head, *args, **kwargs), partial(_call, asked))
     seen = attend(module, _call(asked), observe=asked.need_weights)
     joined = seen.output.permute(2, 0, 1, 3).flatten(2)

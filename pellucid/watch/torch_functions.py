@@ -15,14 +15,12 @@ from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
 from pellucid import functional
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
-from pellucid.transformed import is_transformed
 from pellucid.watch import flex
 from pellucid.watch.attending import (
     attend,
     beside,
     is_attending,
-    is_replayed,
-    keeps_own,
+    left_to_torch,
     refuse,
     running_module,
     sessions_of,
@@ -87,14 +85,14 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """What torch.nn.functional.scaled_dot_product_attention gives.
 
-    For who watches, torch's own gives it with dropout, in a forward that may be run again, and in transforms.
+    Torch's own gives it with dropout and in a forward that may be run again, and for who watches in transforms.
     """
     asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     own = partial(
         torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
         enable_gqa=enable_gqa,
     )  # fmt: skip
-    if keeps_own(module) and (dropout_p or is_replayed() or any(map(is_transformed, asked[:3]))):
+    if left_to_torch(module, bool(dropout_p), *asked[:3]):
         return beside(module, own, partial(_call, *asked))
     try:
         return _attended(module, *asked)

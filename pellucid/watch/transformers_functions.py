@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pellucid import graph
-from pellucid.transformed import is_transformed
-from pellucid.watch.attending import attend, beside, is_replayed, keeps_own, refuse, sessions_of, unseen
+from pellucid.watch.attending import attend, beside, left_to_torch, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import UnknownArgumentError, call_of, looks_back
 from pellucid.watch.transformers_names import asks_for_names
@@ -92,11 +91,12 @@ def _keeps_own(own: Own, module: nn.Module, query: Tensor, arguments: dict[str, 
 
     An eager one gives its weights to whoever asks, hooks too; dropout and transforms are what they are there.
     """
-    if hasattr(module, INSTEAD_OF):  # accelerated: Pellucid's is its own
-        return False
-    if own.name == "eager":
-        return bool(sessions_of(module))
-    return keeps_own(module) and bool(arguments.get("dropout") or is_replayed() or is_transformed(query))
+    drops = bool(arguments.get("dropout"))
+    if getattr(getattr(module, "config", None), SETTING, None) in OWN_NAMES:  # then it is led here in backward too
+        return drops and hasattr(module, INSTEAD_OF)
+    if own.name == "eager" and not hasattr(module, INSTEAD_OF):
+        return bool(sessions_of(module)) or left_to_torch(module, drops, query)
+    return left_to_torch(module, drops, query)
 
 
 def _is_observed(arguments: dict[str, Any]) -> bool:
