@@ -33,7 +33,16 @@ TOP = 8  # keys a query
 
 @dataclass(frozen=True)
 class Run:
-    """A model that is ready to run, and the tokens of what it runs over."""
+    """A model that is ready to run, and the tokens of what it runs over.
+
+    Attributes:
+        model: what is watched.
+        run: calls it once.
+        tokens: what it reads, or, of a model that reads one text and writes another, what it writes.
+        source_tokens: what such a model reads; None of any other.
+        name: what the record calls it.
+
+    """
 
     model: nn.Module
     run: Callable[[], Any]

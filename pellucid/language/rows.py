@@ -173,7 +173,7 @@ def is_row(value: Any) -> bool:
 
 
 def row_of(value: Any) -> Row:
-    """A value as a row: of no dimensions if it is one number."""
+    """A value as a row: of no dimensions if it is one number. Raises UnsupportedError for a long one."""
     if isinstance(value, Row):
         return value
     if isinstance(value, Tensor) and value.ndim > 0:

@@ -76,7 +76,7 @@ class Numbers:
 
 @dataclass
 class SlotArguments:
-    """Where a captured tensor lies, as values in the kernel."""
+    """Where a captured tensor lies, as values in the kernel: addresses, and 64-bit integers. Strides count elements."""
 
     pointer: Value
     sizes: list[Value]

@@ -21,7 +21,16 @@ from pellucid.engines.cpu.machine.builder import F32, F64, I32, I64, Code, Value
 
 @dataclass(frozen=True)
 class Format:
-    """What the functions need to know of a floating-point format."""
+    """What the functions need to know of a floating-point format.
+
+    Attributes:
+        integer: as many bits.
+        mantissa: bits of it in memory.
+        lowest: exponent of the smallest normal number.
+        exp2_degree: of the polynomial that exp2 comes from.
+        log_terms: of the series that a logarithm comes from, beyond the first.
+
+    """
 
     integer: ir.Type
     mantissa: int

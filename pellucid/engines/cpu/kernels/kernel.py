@@ -33,7 +33,11 @@ LOG2E, LN2 = math.log2(math.e), math.log(2)
 
 @dataclass
 class Task:
-    """A chunk of the queries of one head: which it is, and where its tensors begin."""
+    """A chunk of the queries of one head: which it is, and where its tensors begin.
+
+    Numbers are 64-bit integers of the kernel. `query` and `output` are the addresses of the chunk's first row, `key`
+    and `value` of the head's first key and value.
+    """
 
     b: Value
     h: Value
@@ -48,7 +52,7 @@ class Task:
 
 @dataclass
 class Strip:
-    """Some of a task's queries: a block, or a part of one."""
+    """Some of a task's queries: a block, or a part of one. `row` and `rows` are 64-bit integers of the kernel."""
 
     task: Task
     functions: Values  # the user's functions, b and h known
@@ -63,7 +67,10 @@ class Strip:
 
 @dataclass
 class Block(Strip):
-    """Some of a task's queries beside a tile of keys."""
+    """Some of a task's queries beside a tile of keys.
+
+    `key`, an index, `count` and `used` are 64-bit integers of the kernel; `values` is an address.
+    """
 
     key: Value  # where the tile begins
     count: Value  # keys of the tile
