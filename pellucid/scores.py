@@ -19,6 +19,9 @@ def alibi(slopes: Tensor) -> ScoreFunction:
     Args:
         slopes: one a head, a float tensor [heads]; `alibi_slopes(heads)` gives the paper's.
 
+    Raises:
+        ValueError: `slopes` is no float tensor of one dimension.
+
     """
     _check_float("slopes", slopes, 1)
 

@@ -52,7 +52,12 @@ class Run:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Watch the model and write the record."""
+    """Watch the model and write the record; the exit status.
+
+    Raises:
+        InputError: a text, the model, the record's place or an option cannot be used, or there is not enough memory.
+
+    """
     text, target = _read("--text", options.text), _read("--target", options.target) if options.target else None
     segments = dict(options.segment or ())
     _check_place(options)

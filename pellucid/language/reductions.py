@@ -362,7 +362,7 @@ def searchsorted(
 
 
 def take(input: Any, index: Any) -> Any:
-    """An element by its place among all."""
+    """An element by its place among all. Raises UnsupportedError for what is no captured tensor."""
     return Part.of(_captured(input).reshape(-1)).indexed(index)
 
 
@@ -385,7 +385,10 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> An
 
 
 def index_select(input: Any, dim: int, index: Any) -> Any:
-    """A captured tensor at one place of a dimension, which stays with size 1."""
+    """A captured tensor at one place of a dimension, which stays with size 1.
+
+    Raises UnsupportedError for what is no captured tensor.
+    """
     tensor = _captured(input)
     own = dim % tensor.ndim
     return Part.of(tensor.unsqueeze(own)).indexed((slice(None),) * (own + 1) + (index,))
@@ -446,14 +449,14 @@ def unsqueeze(input: Any, dim: int) -> Row:
 
 
 def squeeze(input: Any, dim: Any = None) -> Result:
-    """Without dimensions of size 1."""
+    """Without dimensions of size 1. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     dims = _dimensions(row, dim) if row.shape else ()
     return simple(row.reshaped(tuple(n for d, n in enumerate(row.shape) if n != 1 or d not in dims)))
 
 
 def permute(input: Any, *dims: Any) -> Result:
-    """The dimensions in another order."""
+    """The dimensions in another order. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     order = _dimensions(row, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
     shape = tuple(row.shape[d] for d in order)
@@ -475,7 +478,7 @@ def transposed(input: Any) -> Result:
 
 
 def unbind(input: Any, dim: int = 0) -> tuple[Result, ...]:
-    """The rows along a dimension."""
+    """The rows along a dimension. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     (own,) = _dimensions(row, dim)
     return tuple(row.indexed((slice(None),) * own + (i,)) for i in range(row.shape[own]))
