@@ -38,7 +38,28 @@ def describe(
 ) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     """The problem that `attention`'s arguments describe, checked, and what gives its results the inputs' rank again.
 
-    Raises TypeError and ValueError as `attention` does.
+    Args:
+        query: see `attention`, as for all but the last.
+        key: see `attention`.
+        value: see `attention`.
+        attn_mask: see `attention`.
+        dropout_p: see `attention`; a seed is drawn unless it is 0.
+        is_causal: see `attention`.
+        scale: see `attention`.
+        enable_gqa: see `attention`.
+        score_mod: see `attention`.
+        mask_mod: see `attention`.
+        sinks: see `attention`.
+        readouts: what is to be read, checked already.
+
+    Returns:
+        The problem, whose tensors have a heads dimension, and a function of a tensor that takes it away where query,
+        key and value had none.
+
+    Raises:
+        TypeError: as `attention`.
+        ValueError: as `attention`.
+
     """
     query, key, value = map(_as_autocast, (query, key, value))
     _check_tensors(query, key, value)

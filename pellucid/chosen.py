@@ -13,6 +13,12 @@ Chosen = slice | int | Sequence[int] | Tensor | None
 def positions(name: str, chosen: Chosen, length: int, device: torch.device | str) -> Tensor:
     """The positions, int64 [chosen], of `length` there are; all if None.
 
+    Args:
+        name: the argument that an error is about.
+        chosen: which; negative numbers count from the end.
+        length: how many there are.
+        device: of the result.
+
     Raises:
         IndexError: `chosen` is none of these, or beyond `length`; it names the argument, `name`.
 

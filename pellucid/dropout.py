@@ -21,7 +21,17 @@ def seed() -> int | Tensor:
 
 
 def kept(seed: int | Tensor, p: float, place: dict[str, Tensor], heads: int, q_len: int, k_len: int) -> Tensor:
-    """Whether each weight is kept, with probability 1 - p: bool, [*batch, heads, queries, keys]."""
+    """Whether each weight is kept, with probability 1 - p: bool, [*batch, heads, queries, keys].
+
+    Args:
+        seed: a whole number, or a tensor of one, int64.
+        p: the probability that a weight is dropped, from 0 to 1.
+        place: the weights' indices b, h, q and k, int64, as `Problem.place` gives them.
+        heads: query heads of the whole call, as with the lengths that follow: they number its weights.
+        q_len: queries.
+        k_len: keys.
+
+    """
     row = (place["b"] * heads + place["h"]) * q_len + place["q"]
     bits = _mixed(_mixed(row * k_len + place["k"]) ^ seed)
     return bits >= math.ceil(p * 2**53)

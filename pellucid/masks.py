@@ -94,6 +94,8 @@ def prefix(length: int | Tensor) -> Mask:
     """Whether the key is one of the first `length`, a number or an integer tensor [batch].
 
     A prefix-LM is `causal() | prefix(n)`.
+
+    Raises TypeError for a number that is not whole, ValueError for another tensor.
     """
     if isinstance(length, Tensor):
         _check_integers("length", length, 1)
@@ -103,7 +105,10 @@ def prefix(length: int | Tensor) -> Mask:
 
 
 def key_lengths(lengths: Tensor) -> Mask:
-    """Keys that are not padding: batch b has `lengths[b]` keys. `lengths` is an integer tensor [batch]."""
+    """Keys that are not padding: batch b has `lengths[b]` keys. `lengths` is an integer tensor [batch].
+
+    Raises ValueError for anything else.
+    """
     _check_integers("lengths", lengths, 1)
     return Mask(lambda b, h, q_idx, kv_idx: kv_idx < lengths[b], "key_lengths")
 
@@ -114,6 +119,9 @@ def documents(ids: Tensor, key_ids: Tensor | None = None) -> Mask:
     Args:
         ids: which document each token belongs to, an integer tensor [length] or [batch, length].
         key_ids: the same for the keys, where they are another sequence than the queries.
+
+    Raises:
+        ValueError: one of them is no integer tensor of one or two dimensions.
 
     """
     own = ids if key_ids is None else key_ids

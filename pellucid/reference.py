@@ -25,7 +25,15 @@ def run(problem: Problem) -> Result:
 
 
 def weights(problem: Problem, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
-    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys], out of these rows' softmax."""
+    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys], out of these rows' softmax.
+
+    Args:
+        problem: the call; its precision is the result's.
+        queries: their indices, int64; so with those that follow.
+        keys: indices of keys.
+        heads: indices of query heads.
+
+    """
     sinks = None if problem.sinks is None else problem.sinks[heads]
     return softmax(problem.scores(queries, heads=heads), sinks)[0][..., keys]
 

@@ -37,7 +37,24 @@ def signature(
     sinks: Tensor | None,
     readouts: tuple[Readout, ...] = (),
 ) -> Hashable | None:
-    """What calls have in common that can be run alike; None for a call that must be looked at."""
+    """What calls have in common that can be run alike; None for a call that must be looked at.
+
+    Args:
+        query: see `attention`, as for all but the last.
+        key: see `attention`.
+        value: see `attention`.
+        attn_mask: see `attention`.
+        dropout_p: see `attention`.
+        is_causal: see `attention`.
+        scale: see `attention`.
+        enable_gqa: see `attention`.
+        sinks: see `attention`.
+        readouts: what is to be read; nothing, by `attention`.
+
+    Returns:
+        Of each tensor dtype, shape and strides, and the rest as it is, with the number of threads and the engine.
+
+    """
     if dropout_p.__class__ is not float or dropout_p or is_causal.__class__ is not bool:
         return None
     if enable_gqa.__class__ is not bool or not (scale is None or scale.__class__ is float) or looked_on():
@@ -66,7 +83,19 @@ class Known:
     def problem_of(
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, readouts: tuple[Readout, ...]
     ) -> Problem:
-        """The problem that a call with this signature poses, if it has no attn_mask."""
+        """The problem that a call with this signature poses, if it has no attn_mask.
+
+        Args:
+            query: see `attention`, as for those that follow.
+            key: see `attention`.
+            value: see `attention`.
+            sinks: see `attention`.
+            readouts: what is to be read.
+
+        Returns:
+            With a heads dimension in query, key and value.
+
+        """
         query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
         return replace(self.problem, query=query, key=key, value=value, sinks=sinks, readouts=readouts)
 

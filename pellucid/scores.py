@@ -19,6 +19,9 @@ def alibi(slopes: Tensor) -> ScoreFunction:
     Args:
         slopes: one a head, a float tensor [heads]; `alibi_slopes(heads)` gives the paper's.
 
+    Raises:
+        ValueError: `slopes` is no float tensor of one dimension.
+
     """
     _check_float("slopes", slopes, 1)
 
@@ -32,7 +35,7 @@ def alibi_slopes(heads: int, device: torch.device | str | None = None) -> Tensor
     """The slopes of the ALiBi paper, [heads]: 2^(-8 i / heads), i = 1 … heads, for a power of two of heads.
 
     For another number: those of the next smaller power of two, then every second one of the next larger. They are on
-    `device`; on torch's default, if None.
+    `device`; on torch's default, if None. Raises ValueError for less than one head.
     """
     if heads < 1:
         raise ValueError(f"heads: at least 1 is needed, got {heads}")

@@ -12,7 +12,12 @@ class InputError(Exception):
 
 @contextmanager
 def about(argument: str) -> Iterator[None]:
-    """Turn what is wrong with an argument's value into InputError that begins with `argument`."""
+    """Turn what is wrong with an argument's value into InputError that begins with `argument`.
+
+    Raises:
+        InputError: in the place of an OSError or a ValueError.
+
+    """
     try:
         yield
     except OSError as error:

@@ -33,7 +33,12 @@ def record_path(options: argparse.Namespace) -> Path | None:
 
 
 def run(path: Path, options: argparse.Namespace) -> int:
-    """Show the record."""
+    """Show the record; the exit status.
+
+    Raises:
+        InputError: the record cannot be read, an option does not fit it, or the picture cannot be saved.
+
+    """
     try:
         record = open_record(path, verify=_size(path) <= MOST_VERIFIED)
         view = _view(record, options)

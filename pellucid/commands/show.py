@@ -33,7 +33,12 @@ class _View:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show each date; the status is 1 if one could not be read, and the others are shown all the same."""
+    """Show each date; the status is 1 if one could not be read, and the others are shown all the same.
+
+    Raises:
+        InputError: the dates or the record cannot be read at all, or the picture cannot be saved.
+
+    """
     if (path := records.record_path(options)) is not None:
         return records.run(path, options)
     given = _given(options)

@@ -43,7 +43,12 @@ def from_file(path: str) -> list[Given]:
 
 
 def from_standard_input() -> list[Given]:
-    """The lines of standard input, as `from_file` reads those of a file."""
+    """The lines of standard input, as `from_file` reads those of a file.
+
+    Raises:
+        InputError: see `from_file`.
+
+    """
     source = "standard input"
     with about(f"{source}: "):
         return _lines(sys.stdin.buffer.read(LARGEST + 1), source)

@@ -33,7 +33,16 @@ TOP = 8  # keys a query
 
 @dataclass(frozen=True)
 class Run:
-    """A model that is ready to run, and the tokens of what it runs over."""
+    """A model that is ready to run, and the tokens of what it runs over.
+
+    Attributes:
+        model: what is watched.
+        run: calls it once.
+        tokens: what it reads, or, of a model that reads one text and writes another, what it writes.
+        source_tokens: what such a model reads; None of any other.
+        name: what the record calls it.
+
+    """
 
     model: nn.Module
     run: Callable[[], Any]
@@ -43,7 +52,12 @@ class Run:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Watch the model and write the record."""
+    """Watch the model and write the record; the exit status.
+
+    Raises:
+        InputError: a text, the model, the record's place or an option cannot be used, or there is not enough memory.
+
+    """
     text, target = _read("--text", options.text), _read("--target", options.target) if options.target else None
     segments = dict(options.segment or ())
     _check_place(options)

@@ -43,6 +43,12 @@ def training_batches(vocabulary: Vocabulary, batch_size: int, seed: int, first: 
 
     Examples are drawn in chunks of several batches and sorted by length within a chunk, so that texts of one batch are
     of about one length and little is padded; the chunk's batches come in a random order.
+
+    Args:
+        vocabulary: numbers the characters of the texts.
+        batch_size: dates in a batch.
+        seed: of the dates and of their order.
+        first: number of the first batch, from 0: how many were trained on already.
     """
     chunk, skipped = divmod(first, BATCHES_PER_CHUNK)
     while True:

@@ -41,7 +41,14 @@ class Score:
 
 
 def score(reader: DateReader, language: str, count: int = 2000, seed: int = 0) -> Score:
-    """The model's score on `count` distinct held-out strings of a language."""
+    """The model's score on `count` distinct held-out strings of a language.
+
+    Args:
+        reader: the model.
+        language: its code, one of LANGUAGE_CODES.
+        count: how many.
+        seed: that they are drawn by.
+    """
     examples = sorted(held_out_examples(language, count, seed), key=lambda example: len(example.text))
     answers = [
         answer

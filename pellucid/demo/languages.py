@@ -40,7 +40,25 @@ _BY_NAME = (
 
 @dataclass(frozen=True)
 class Language:
-    """One language: whose CLDR data it takes, what people write besides, and its share of the training examples."""
+    """One language: whose CLDR data it takes, what people write besides, and its share of the training examples.
+
+    Attributes:
+        code: by which it is asked for, as in "en".
+        name: in English.
+        locales: CLDR's codes of where its patterns and names come from; the words around a date are the first one's.
+        patterns: what people write besides CLDR's.
+        before: words put before a date that does not begin with its year.
+        with_weekday: how a weekday stands beside a date, which is the star.
+        ordinal: a day of the month, from 1, as an ordinal.
+        days_in_words: the days from the first, where patterns spell them out.
+        months_in_words: the months from January, where patterns spell them out.
+        years_in_words: ways to spell out a year.
+        more_months: names that CLDR does not list, each with its month, from 1.
+        digits: its own, from 0 to 9; empty if it has none.
+        droppable_marks: combining marks that people leave away.
+        apostrophe_years: whether the two digits of a year may have an apostrophe before them.
+        share: of the training examples, in proportion to the other languages'.
+    """
 
     code: str
     name: str

@@ -28,7 +28,14 @@ class Record:
     attention: dict[str, list[Observation]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def attend(self, kind: str, layer: nn.Module, *inputs: Tensor, **options: Any) -> Tensor:
-        """The layer's output; its observation is kept if readouts are wanted."""
+        """The layer's output; its observation is kept if readouts are wanted.
+
+        Args:
+            kind: of attention, one of KINDS.
+            layer: what attends, of `pellucid.nn`.
+            *inputs: what it is called with.
+            **options: the same, by name.
+        """
         if self.readouts is None:
             return layer(*inputs, **options)
         output, observation = layer(*inputs, **options, observe=self.readouts)
@@ -62,7 +69,14 @@ class FeedForward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention over the text, then the feed-forward map, each added to its input (pre-norm)."""
+    """Self-attention over the text, then the feed-forward map, each added to its input (pre-norm).
+
+    Args:
+        width: of a character's vector.
+        heads: of attention, which divide it.
+        hidden: width between the two linear maps of the feed-forward map.
+        rotary: base of the rotary positions.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, rotary: float) -> None:
         super().__init__()
@@ -86,7 +100,14 @@ class DecoderCache:
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention over what is written, cross-attention to the text, then the feed-forward map."""
+    """Causal self-attention over what is written, cross-attention to the text, then the feed-forward map.
+
+    Args:
+        width: see `EncoderLayer`.
+        heads: see `EncoderLayer`, of both attentions.
+        hidden: see `EncoderLayer`.
+        rotary: see `EncoderLayer`; of what is written, for cross-attention has no positions.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, rotary: float) -> None:
         super().__init__()
@@ -100,7 +121,15 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, text: Tensor, mask_mod: MaskMod | None, record: Record, cache: DecoderCache | None = None
     ) -> Tensor:
-        """`x` [batch, written, width] after the layer; `text` [batch, length, width] is what the encoder made of it."""
+        """`x` [batch, written, width] after the layer.
+
+        Args:
+            x: vectors of what is written; with a cache, only of what that does not hold.
+            text: what the encoder made of the text, [batch, length, width].
+            mask_mod: which characters of the text are no padding; all if None.
+            record: where attention is kept.
+            cache: what the layer keeps from step to step.
+        """
         written, of_text = (None, None) if cache is None else (cache.written, cache.text)
         x = x + record.attend("decoder", self.attention, self.attention_norm(x), cache=written)
         x = x + record.attend("cross", self.cross_attention, self.cross_norm(x), text, mask_mod=mask_mod, cache=of_text)

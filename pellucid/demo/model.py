@@ -23,7 +23,16 @@ LONGEST_ANSWER = 11  # "1997-03-03" and the end mark
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's shape."""
+    """The model's shape.
+
+    Attributes:
+        width: of a token's vector.
+        heads: of each attention.
+        hidden: width between the two linear maps of a feed-forward map.
+        encoder_layers: how many.
+        decoder_layers: how many.
+        rotary: base of the rotary positions.
+    """
 
     width: int = 128
     heads: int = 4
@@ -86,7 +95,15 @@ class DateReader(nn.Module):
         record: Record | None = None,
         caches: Sequence[DecoderCache] | None = None,
     ) -> Tensor:
-        """Logits of the next token after each of `written`; with caches, `written` is only what they do not hold."""
+        """Logits of the next token after each of `written`, `[batch, written, target tokens]`.
+
+        Args:
+            written: numbers of the tokens, `[batch, written]`; with caches, only of those that they do not hold.
+            text: what `encode` made of the texts, `[batch, length, width]`.
+            lengths: characters of each text, `[batch]`, where some are padded.
+            record: where attention is kept.
+            caches: one for each layer of the decoder.
+        """
         x = self.target_embedding(written)
         for index, layer in enumerate(self.decoder):
             x = layer(x, text, _padding_mask(lengths), record or Record(), caches[index] if caches else None)

@@ -37,7 +37,14 @@ class Interrupt:
 
 
 def train(training: Training, checkpoint: Path, console: Console, interrupt: Interrupt) -> bool:
-    """Train to the end or until interrupted, saving on the way; whether the end was reached."""
+    """Train to the end or until interrupted, saving on the way; whether the end was reached.
+
+    Args:
+        training: the model on its way, and how far it is to go.
+        checkpoint: the file that it is saved in, every `SAVE_EVERY` steps and when it stops.
+        console: where the bar is drawn.
+        interrupt: asked before every step.
+    """
     started, seconds_before = time.perf_counter(), training.seconds
     with _progress(console) as progress:
         bar = progress.add_task("Training", total=training.settings.steps, completed=training.step, loss="")

@@ -18,7 +18,17 @@ from pellucid.demo.model import DateReader, Sizes
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the outcome of a training."""
+    """All that decides the outcome of a training.
+
+    Attributes:
+        steps: batches to learn from.
+        batch_size: dates in a batch.
+        learning_rate: AdamW's, before `learning_rate_at` scales it.
+        warmup_steps: steps in which it rises.
+        weight_decay: AdamW's.
+        largest_gradient: the norm, over all parameters, that a step's gradients are cut down to.
+        seed: of the weights and the dates.
+    """
 
     steps: int = 2000
     batch_size: int = 256

@@ -34,7 +34,22 @@ class Repeat(Protocol):
     def output(
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
     ) -> Tensor:
-        """The output alone. Raises AddressError for a tensor that has no memory, or too little."""
+        """The output alone.
+
+        Args:
+            query: laid out as in the call that was seen, as all of these.
+            key: see `query`.
+            value: see `query`.
+            sinks: [heads], if that call had any.
+            captured: what the functions captured; attn_mask, if that call had one.
+
+        Returns:
+            In the shape that `repeat` was given.
+
+        Raises:
+            AddressError: for a tensor that has no memory, or too little.
+
+        """
 
     def result(self, problem: Problem) -> Result:
         """The whole result; `problem`'s functions capture nothing. Raises AddressError as `output`."""
@@ -45,7 +60,15 @@ def _nothing_to_repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | Non
 
 
 class Engine(NamedTuple):
-    """What runs a problem, and why it does not run one."""
+    """What runs a problem, and why it does not run one.
+
+    Attributes:
+        run: attention and its readouts.
+        why_not: why it does not run a problem; None if it does.
+        weights: part of the weights, see `weights`.
+        repeat: what runs problems like one again, their output in a shape; None if there is no such thing.
+
+    """
 
     run: Callable[[Problem], Result]
     why_not: Callable[[Problem], Reason | None]

@@ -44,7 +44,16 @@ def run(problem: Problem) -> Result:
 
 
 def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
-    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys]; `lse` is those queries' own."""
+    """The weights of chosen queries, keys and heads, [*batch, heads, queries, keys], in the problem's precision.
+
+    Args:
+        problem: the call.
+        lse: of the chosen queries and heads, [*batch, heads, queries].
+        queries: their indices, int64; so with those that follow.
+        keys: indices of keys.
+        heads: indices of query heads.
+
+    """
     return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
 
 
@@ -53,7 +62,17 @@ def gradients(
 ) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
 
-    The forward pass is run again. `readings` are the gradients of differentiable readouts, by name; None stands for 0.
+    The forward pass is run again.
+
+    Args:
+        problem: the call.
+        output: the gradient of its output, [*batch, heads, q_len, value_dim]; None stands for 0.
+        lse: that of its lse, [*batch, heads, q_len]; None stands for 0.
+        readings: those of differentiable readouts, by name, each of its result's shape; what is not there counts as 0.
+
+    Returns:
+        A tensor for each of `problem.differentiable`, of its shape and dtype.
+
     """
     forward = _forward(problem)
     made = _Backward(problem, forward.result.output, forward.keys, forward.states)

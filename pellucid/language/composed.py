@@ -159,7 +159,15 @@ def fmax(input: Any, other: Any) -> Expression:
 
 
 def nan_to_num(input: Any, nan: float | None = None, posinf: Any = None, neginf: Any = None) -> Expression:
-    """x, with NaN and infinities replaced: by 0 and the largest numbers unless told."""
+    """x, with NaN and infinities replaced: by 0 and the largest numbers unless told.
+
+    Args:
+        input: x, an expression or a number; a bool or an int stays as it is.
+        nan: in the place of NaN; 0 if None.
+        posinf: in the place of +inf, a number or an expression; the largest finite number if None.
+        neginf: in the place of -inf; the lowest finite number if None.
+
+    """
     x = expression(input)
     if x.kind != "float":
         return x
@@ -184,12 +192,28 @@ def lerp(input: Any, end: Any, weight: Any) -> Expression:
 
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Expression:
-    """x + value * a * b."""
+    """x + value * a * b.
+
+    Args:
+        input: x, an expression or a number, as all of these.
+        tensor1: a.
+        tensor2: b.
+        value: the factor.
+
+    """
     return add(input, mul(mul(value, tensor1), tensor2))
 
 
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Expression:
-    """x + value * a / b."""
+    """x + value * a / b.
+
+    Args:
+        input: x, an expression or a number, as all of these.
+        tensor1: a.
+        tensor2: b.
+        value: the factor.
+
+    """
     return add(input, over(mul(value, tensor1), tensor2))
 
 
@@ -213,7 +237,10 @@ def silu(input: Any, inplace: bool = False) -> Expression:
 
 
 def gelu(input: Any, *, approximate: str = "none") -> Expression:
-    """x times the normal distribution's integral up to it, or tanh's approximation of that."""
+    """x times the normal distribution's integral up to it, or tanh's approximation of that.
+
+    Raises UnsupportedError if `approximate` is neither "none" nor "tanh".
+    """
     x = floating(input)
     if approximate == "tanh":
         inner = mul(math.sqrt(2 / math.pi), add(x, mul(0.044715, mul(mul(x, x), x))))
@@ -247,7 +274,15 @@ def relu(input: Any, inplace: bool = False) -> Expression:
 
 
 def hardtanh(input: Any, min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Expression:
-    """x kept between two numbers, flat at them."""
+    """x kept between two numbers, flat at them.
+
+    Args:
+        input: x, an expression or a number, whose kind the result has.
+        min_val: the lower, made a number of that kind.
+        max_val: the upper, made one too.
+        inplace: torch's, without meaning here.
+
+    """
     x = expression(input)
     low, high = (cast(expression(limit), x.kind) for limit in (min_val, max_val))
     return where(apply("le", x, low), low, where(apply("ge", x, high), high, x))
@@ -284,7 +319,15 @@ def _below_0(x: Expression) -> Expression:
 
 
 def elu(input: Any, alpha: Any = 1.0, inplace: bool = False, *, scale: float = 1.0) -> Expression:
-    """x above 0, else alpha * (e^x - 1)."""
+    """x above 0, else alpha * (e^x - 1); all of it times scale.
+
+    Args:
+        input: x, an expression or a number.
+        alpha: a number.
+        inplace: torch's, without meaning here.
+        scale: a number.
+
+    """
     x = floating(input)
     below = mul(float(alpha), apply("expm1", _below_0(x)))
     return mul(where(apply("gt", x, 0), x, below), scale)
@@ -304,7 +347,15 @@ def celu(input: Any, alpha: Any = 1.0, inplace: bool = False) -> Expression:
 
 
 def threshold(input: Any, threshold: Any, value: Any, inplace: bool = False) -> Expression:
-    """x above the threshold, else `value`."""
+    """x above the threshold, else `value`.
+
+    Args:
+        input: x, an expression or a number, whose kind the result has.
+        threshold: up to which, and at which, `value` is taken.
+        value: a number or an expression, made one of that kind.
+        inplace: torch's, without meaning here.
+
+    """
     return where(apply("le", input, threshold), cast(expression(value), expression(input).kind), input)
 
 

@@ -26,7 +26,15 @@ RANK: dict[Kind, int] = {"bool": 0, "int": 1, "float": 2}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Expression:
-    """One node: `op` applied to `args`. `value` is a constant, an input's name, or the tensor that a load reads."""
+    """One node: `op` applied to `args`.
+
+    Attributes:
+        op: the operation's name, or "constant", "input" or "load".
+        kind: of the result.
+        args: what it is applied to; of a load, an index for each dimension.
+        value: a constant, an input's name, or the tensor that a load reads; None for all others.
+
+    """
 
     op: str
     kind: Kind

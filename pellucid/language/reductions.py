@@ -21,7 +21,10 @@ MOST_TERMS = 256  # of one product of matrices
 def tree(
     op: str | Callable[[Any, Any], Expression], terms: Sequence[Expression], empty: Expression | None
 ) -> Expression:
-    """The terms combined pair by pair, or `empty` if there are none."""
+    """The terms combined pair by pair, or `empty` if there are none.
+
+    Raises UnsupportedError if there are none and `empty` is None.
+    """
     if not terms:
         if empty is None:
             raise UnsupportedError("a reduction of no elements has no value")
@@ -131,17 +134,50 @@ def _norm_of(terms: list[Expression], power: Any) -> Expression:
 
 
 def vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Result:
-    """The norm along some dimensions, or of all elements."""
+    """The norm along some dimensions, or of all elements.
+
+    Args:
+        x: a row, a captured tensor, or one number or expression.
+        ord: of the norm: a number, infinite ones too; None and "fro" are 2.
+        dim: one or several; all if None.
+        keepdim: whether they stay, with size 1.
+
+    Returns:
+        An expression, or a row of the dimensions that are left.
+
+    Raises:
+        UnsupportedError: no such dimension, another word for `ord`, or no elements and an infinite `ord`.
+
+    """
     return _reduced(x, dim, keepdim, lambda terms: _norm_of(terms, ord))
 
 
 def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Result:
-    """The norm, torch.norm's way."""
+    """The norm, torch.norm's way.
+
+    Args:
+        input: see `vector_norm`, as for those that follow.
+        p: the norm's order.
+        dim: one or several; all if None.
+        keepdim: whether they stay.
+
+    """
     return vector_norm(input, p, dim, keepdim)
 
 
 def linalg_norm(A: Any, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Result:
-    """The norm, torch.linalg.norm's way: of a matrix only the sum of squares."""
+    """The norm, torch.linalg.norm's way: of a matrix only the sum of squares.
+
+    Args:
+        A: see `vector_norm`, as for those that follow.
+        ord: the norm's order.
+        dim: one or several, which are then a matrix's; all if None.
+        keepdim: whether they stay.
+
+    Raises:
+        UnsupportedError: an order, other than "fro", of the norm of more than one dimension.
+
+    """
     matrix = len(row_of(A).shape) > 1 if dim is None else not isinstance(dim, int) and len(dim) > 1
     if matrix and ord not in (None, "fro"):
         raise UnsupportedError("a norm of a matrix has no order here; use torch.linalg.vector_norm")
@@ -154,19 +190,53 @@ def dist(input: Any, other: Any, p: Any = 2) -> Result:
 
 
 def normalize(input: Any, p: Any = 2.0, dim: int = 1, eps: float = 1e-12) -> Result:
-    """`input` divided by its norm."""
+    """`input` divided by its norm.
+
+    Args:
+        input: see `vector_norm`.
+        p: the norm's order.
+        dim: along which it is taken.
+        eps: what is divided by is at least so much.
+
+    Returns:
+        The same shape, of floats.
+
+    """
     length = vector_norm(input, p, dim, keepdim=True)
     return elementwise(lambda x, n: over(x, apply("maximum", n, eps)))(input, length)
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Result:
-    """The cosine of the angle between two rows."""
+    """The cosine of the angle between two rows.
+
+    Args:
+        x1: a row.
+        x2: another, which broadcasts with it once each is divided by its norm.
+        dim: along which the rows lie.
+        eps: each norm is taken as at least so much.
+
+    Returns:
+        An expression, or a row of the dimensions that are left.
+
+    """
     a, b = normalize(x1, dim=dim, eps=eps), normalize(x2, dim=dim, eps=eps)
     return _reduced(elementwise(mul)(a, b), dim, False, _sum)
 
 
 def pairwise_distance(x1: Any, x2: Any, p: Any = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Result:
-    """The norm of the difference, to each of which eps is added."""
+    """The norm of the difference, to each of which eps is added.
+
+    Args:
+        x1: a row.
+        x2: another, which broadcasts with it.
+        p: the norm's order.
+        eps: what is added.
+        keepdim: whether the last dimension, along which the norm is taken, stays with size 1.
+
+    Returns:
+        An expression, or a row of the dimensions that are left.
+
+    """
     return vector_norm(elementwise(lambda a, b: apply("add", sub(a, b), eps))(x1, x2), p, -1, keepdim)
 
 
@@ -174,7 +244,10 @@ _minus = elementwise(sub)
 
 
 def einsum(equation: str, *operands: Any) -> Result:
-    """Products of elements, summed over the letters that the result does not have."""
+    """Products of elements, summed over the letters that the result does not have.
+
+    Raises UnsupportedError for an equation that does not fit the operands, or has more than `MOST_TERMS` products.
+    """
     given = operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
     rows = [row_of(operand) for operand in given]
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -204,7 +277,10 @@ def einsum(equation: str, *operands: Any) -> Result:
 
 
 def matmul(input: Any, other: Any) -> Result:
-    """The product of two vectors or matrices."""
+    """The product of two vectors or matrices.
+
+    Raises UnsupportedError for shapes that have none.
+    """
     a, b = row_of(input), row_of(other)
     equations = {(1, 1): "i,i->", (2, 1): "ij,j->i", (1, 2): "i,ij->j", (2, 2): "ij,jk->ik"}
     equation = equations.get((len(a.shape), len(b.shape)))
@@ -224,7 +300,18 @@ def vecdot(x: Any, y: Any, *, dim: int = -1) -> Result:
 
 
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Result:
-    """Whether each element is one of the others."""
+    """Whether each element is one of the others.
+
+    Args:
+        elements: a row, or one number or expression.
+        test_elements: the others, as few as a row may have.
+        assume_unique: torch's, without meaning here.
+        invert: whether it is told of which element it is not so.
+
+    Returns:
+        Bools, in the shape of `elements`.
+
+    """
     among = row_of(test_elements).elements
 
     def one(x: Any) -> Expression:
@@ -235,7 +322,18 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
 
 
 def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Result:
-    """How many of the boundaries, which rise, lie before x."""
+    """How many of the boundaries, which rise, lie before x.
+
+    Args:
+        input: x, or a row of them.
+        boundaries: a row.
+        out_int32: torch's, without meaning here.
+        right: whether a boundary that is equal to x counts too.
+
+    Returns:
+        Ints, in the shape of `input`.
+
+    """
     ends = row_of(boundaries).elements
 
     def one(x: Any) -> Expression:
@@ -247,31 +345,57 @@ def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bo
 def searchsorted(
     sorted_sequence: Any, input: Any, *, out_int32: bool = False, right: bool = False, side: str = "left"
 ) -> Result:
-    """Where x would be put in a sorted sequence."""
+    """Where x would be put in a sorted sequence.
+
+    Args:
+        sorted_sequence: a row whose elements rise.
+        input: x, or a row of them.
+        out_int32: torch's, without meaning here.
+        right: whether it is put behind what is equal to it.
+        side: "right" says the same.
+
+    Returns:
+        Ints, in the shape of `input`.
+
+    """
     return bucketize(input, sorted_sequence, right=right or side == "right")
 
 
 def take(input: Any, index: Any) -> Any:
-    """An element by its place among all."""
+    """An element by its place among all. Raises UnsupportedError for what is no captured tensor."""
     return Part.of(_captured(input).reshape(-1)).indexed(index)
 
 
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False) -> Any:
-    """An element of a captured row."""
+    """An element of a captured row.
+
+    Args:
+        input: a captured tensor of one dimension.
+        dim: that one; it is not looked at.
+        index: an int, an expression of one, or a row of them.
+        sparse_grad: torch's, without meaning here.
+
+    Raises:
+        UnsupportedError: `input` is no captured tensor, or one of other dimensions.
+
+    """
     if _captured(input).ndim != 1:
         raise UnsupportedError("gather: index the tensor instead, tensor[h, index]")
     return Part.of(input).indexed(index)
 
 
 def index_select(input: Any, dim: int, index: Any) -> Any:
-    """A captured tensor at one place of a dimension, which stays with size 1."""
+    """A captured tensor at one place of a dimension, which stays with size 1.
+
+    Raises UnsupportedError for what is no captured tensor.
+    """
     tensor = _captured(input)
     own = dim % tensor.ndim
     return Part.of(tensor.unsqueeze(own)).indexed((slice(None),) * (own + 1) + (index,))
 
 
 def embedding(input: Any, weight: Any, **options: Any) -> Any:
-    """A row of a captured table."""
+    """A row of a captured table. Raises UnsupportedError for max_norm, scale_grad_by_freq and sparse."""
     if any(options.get(name) for name in ("max_norm", "scale_grad_by_freq", "sparse")):
         raise UnsupportedError("embedding: only the table itself is read; index it, table[index]")
     return Part.of(_captured(weight)).indexed(input)
@@ -287,7 +411,7 @@ def _captured(value: Any) -> Tensor:
 
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Row:
-    """Values side by side along a new dimension."""
+    """Values side by side along a new dimension. Raises UnsupportedError for rows of several shapes."""
     rows = [row_of(t) for t in tensors]
     if any(row.shape != rows[0].shape for row in rows):
         raise UnsupportedError(f"stack: one shape is needed, got {[list(row.shape) for row in rows]}")
@@ -297,7 +421,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Row:
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Row:
-    """Rows one after another."""
+    """Rows one after another. Raises UnsupportedError for rows that have not one dimension."""
     rows = [row_of(t) for t in tensors]
     if any(len(row.shape) != 1 for row in rows):
         raise UnsupportedError("cat: rows of one dimension are needed; use torch.stack")
@@ -306,7 +430,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Row:
 
 
 def reshape(input: Any, *shape: Any) -> Result:
-    """The same elements in another shape."""
+    """The same elements in another shape. Raises UnsupportedError for a shape of more elements or fewer."""
     row = row_of(input)
     sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
     if sizes.count(-1) == 1:
@@ -325,14 +449,14 @@ def unsqueeze(input: Any, dim: int) -> Row:
 
 
 def squeeze(input: Any, dim: Any = None) -> Result:
-    """Without dimensions of size 1."""
+    """Without dimensions of size 1. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     dims = _dimensions(row, dim) if row.shape else ()
     return simple(row.reshaped(tuple(n for d, n in enumerate(row.shape) if n != 1 or d not in dims)))
 
 
 def permute(input: Any, *dims: Any) -> Result:
-    """The dimensions in another order."""
+    """The dimensions in another order. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     order = _dimensions(row, dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims)
     shape = tuple(row.shape[d] for d in order)
@@ -354,7 +478,7 @@ def transposed(input: Any) -> Result:
 
 
 def unbind(input: Any, dim: int = 0) -> tuple[Result, ...]:
-    """The rows along a dimension."""
+    """The rows along a dimension. Raises UnsupportedError for a dimension that there is not."""
     row = row_of(input)
     (own,) = _dimensions(row, dim)
     return tuple(row.indexed((slice(None),) * own + (i,)) for i in range(row.shape[own]))

@@ -53,7 +53,10 @@ class Row:
         return Row(shape, self.elements)
 
     def indexed(self, index: Any) -> Any:
-        """What indexing by numbers, slices, ... and None leaves: a row or one expression."""
+        """What indexing by numbers, slices, ... and None leaves: a row or one expression.
+
+        Raises UnsupportedError for another index, one that is beyond its dimension, or too many.
+        """
         items = _without_ellipsis(index if isinstance(index, tuple) else (index,), self.shape)
         sizes = iter(self.shape)
         chosen = [None if item is None else _chosen(item, next(sizes)) for item in items]
@@ -112,7 +115,10 @@ class Part:
         return element(self.tensor, tuple(constant(next(left)) if i is None else i for i in self.indices))
 
     def indexed(self, index: Any) -> Any:
-        """What indexing leaves, by expressions as well: one expression once every dimension has an index."""
+        """What indexing leaves, by expressions as well: one expression once every dimension has an index.
+
+        Raises UnsupportedError for a float or a bool, a number that is beyond its dimension, or too many.
+        """
         chosen = index if isinstance(index, tuple) else (index,)
         if any(map(_many, chosen)):
             return self._indexed_by_rows(chosen)
@@ -173,7 +179,7 @@ def is_row(value: Any) -> bool:
 
 
 def row_of(value: Any) -> Row:
-    """A value as a row: of no dimensions if it is one number."""
+    """A value as a row: of no dimensions if it is one number. Raises UnsupportedError for a long one."""
     if isinstance(value, Row):
         return value
     if isinstance(value, Tensor) and value.ndim > 0:

@@ -17,6 +17,13 @@ def by_index(expression: Expression, start: int, k_start: int, device: torch.dev
     """An expression of positions as one of a call's own indices.
 
     The offsets are read from a tensor, because each step of a generation has others: a constant would be compiled anew.
+
+    Args:
+        expression: of b, h, q and k, where q and k are positions in the sequence.
+        start: position of the call's first query, in tokens.
+        k_start: position of its first key, in tokens.
+        device: where the offsets are kept: that of the tensors that it will be computed with.
+
     """
     return _replaced(expression, {"q": _plus(INPUTS["q"], start, device), "k": _plus(INPUTS["k"], k_start, device)})
 

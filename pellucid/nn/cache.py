@@ -30,6 +30,9 @@ class KeyValueCache:
     Attributes:
         length: positions held.
 
+    Raises:
+        ValueError: a capacity below 0.
+
     Example:
         >>> cache = KeyValueCache()
         >>> keys, values = cache.append(torch.ones(2, 3, 5), torch.ones(2, 3, 5))

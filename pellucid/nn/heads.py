@@ -34,7 +34,15 @@ def merge_heads(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadSizes:
-    """The sizes of a layer: `num_heads` query heads in groups that share one of `kv_heads` key and value heads."""
+    """The sizes of a layer: `num_heads` query heads in groups that share one of `kv_heads` key and value heads.
+
+    Attributes:
+        embed_dim: width of a token that asks.
+        num_heads: query heads.
+        kv_heads: key and value heads, which divide them.
+        head_dim: width of a head, in query, key and value.
+        context_dim: width of a token that keys and values come from.
+    """
 
     embed_dim: int
     num_heads: int
@@ -47,6 +55,13 @@ class HeadSizes:
         cls, embed_dim: int, num_heads: int, kv_heads: int | None, head_dim: int | None, context_dim: int | None
     ) -> HeadSizes:
         """The sizes with their defaults filled in.
+
+        Args:
+            embed_dim: width of a token that asks.
+            num_heads: query heads.
+            kv_heads: key and value heads; num_heads if None.
+            head_dim: width of a head; embed_dim / num_heads if None.
+            context_dim: width of a token that keys and values come from; embed_dim if None.
 
         Raises:
             ValueError: a size is not positive, the groups are unequal, or the heads do not divide embed_dim.
@@ -108,6 +123,18 @@ class HeadedAttention(nn.Module):
     """Projections into heads, attention, and the projection back: the part that both layers have.
 
     Weights start from Xavier's uniform distribution and biases from 0.
+
+    Args:
+        sizes: of the layer.
+        bias: whether the projections, the output's too, have one.
+        output_projection: whether heads are mixed back to embed_dim.
+        qk_norm: whether each head's queries and keys are RMS-normalised with a learned scale.
+        dropout: probability of dropping a weight in training mode.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: dropout is not at least 0 and less than 1.
     """
 
     query_norm: HeadNorm | None

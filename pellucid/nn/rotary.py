@@ -29,6 +29,9 @@ class Rotary(nn.Module):
         head_dim: width of a head, even.
         base: the longest wavelength is 2π · base, in positions, as head_dim grows.
 
+    Raises:
+        ValueError: head_dim is odd, or one of them is not positive.
+
     Example:
         >>> rotary = Rotary(head_dim=6)
         >>> rotary(torch.ones(5, 6), start=7).shape

@@ -218,7 +218,7 @@ class RowReadout(Readout):
         """The result, once all keys were seen."""
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
-        """The gradient with respect to the tile's scores; only of a differentiable readout.
+        """The gradient with respect to the tile's scores, of their shape; only of a differentiable readout.
 
         Args:
             gradient: with respect to the result, [*batch, heads, queries].
@@ -226,6 +226,9 @@ class RowReadout(Readout):
             weights: their final weights.
             state: this readout's final state.
             rows: the finished rows.
+
+        Raises:
+            TypeError: this one is not differentiable.
 
         """
         raise TypeError(f"{type(self).__name__} is not differentiable")
@@ -267,7 +270,15 @@ class ColumnReadout(Readout):
 
     @abstractmethod
     def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
-        """Add a tile of final weights to `state`, in place."""
+        """Add a tile of final weights to `state`, in place.
+
+        Args:
+            state: what `start` made, changed by the tiles before.
+            weights: [*batch, heads, queries, keys], the sink counted, in the problem's precision.
+            place: their indices b, h, q and k, int64, as `Problem.place` gives them.
+            problem: the call.
+
+        """
 
     def merge(self, left: Tensor, right: Tensor) -> Tensor:
         """The state over both sides' queries or keys."""

@@ -25,6 +25,7 @@ class Expect(RowReadout):
         name: where the observation keeps the result.
 
     Raises:
+        TypeError: `name` is no text, or an empty one.
         TraceError: `fn` uses what the score language does not have.
 
     """

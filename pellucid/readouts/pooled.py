@@ -26,6 +26,9 @@ class Pooled(ColumnReadout):
         queries: number of query bins, R.
         keys: number of key bins, C.
 
+    Raises:
+        ValueError: a number of bins that is not whole or less than 1.
+
     """
 
     name = "pooled"

@@ -24,6 +24,9 @@ class PooledMax(ColumnReadout):
         queries: number of query bins, R.
         keys: number of key bins, C.
 
+    Raises:
+        ValueError: a number of bins that is not whole or less than 1.
+
     """
 
     name = "pooled_max"

@@ -25,6 +25,10 @@ class Received(ColumnReadout):
     Args:
         queries: a slice of the queries to sum over, all if None; `slice(-32, None)` is SnapKV's observation window.
 
+    Raises:
+        TypeError: `queries` is no slice, or one of other things than whole numbers.
+        ValueError: a slice with a step less than 1.
+
     """
 
     name = "received"

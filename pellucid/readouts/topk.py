@@ -33,6 +33,9 @@ class TopK(RowReadout):
     Args:
         k: how many, from 1 to the number of keys.
 
+    Raises:
+        ValueError: `k` is not whole or less than 1; more keys than there are, only once it is asked of a call.
+
     """
 
     name = "topk"

@@ -15,7 +15,18 @@ from pellucid.viewer.matrix import Matrix, SideBySide
 
 @dataclass(frozen=True)
 class Words:
-    """What is said of one lesson; the steps that are the same in all of them are worded below."""
+    """What is said of one lesson; the steps that are the same in all of them are worded below.
+
+    Attributes:
+        title: what attends.
+        introduction: what it does.
+        tokens: what the rows of `x`, or of `context`, are.
+        projection: what queries, keys and values are for.
+        query: the formula of the queries.
+        key: that of the keys.
+        value: that of the values.
+
+    """
 
     title: str
     introduction: str

@@ -25,7 +25,16 @@ BEFORE_SUM = "   "
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix [rows, columns] with its formula and the labels of its axes; `sums` adds the sum of each row."""
+    """A matrix with its formula and the labels of its axes.
+
+    Attributes:
+        formula: what it is, in one line.
+        values: [rows, columns].
+        rows: a label for each row.
+        columns: a label for each column; none are shown if empty.
+        sums: whether the sum of each row stands behind it.
+
+    """
 
     formula: str
     values: Tensor

@@ -19,9 +19,7 @@ class HeadMap:
     """The mean over the queries of a bin of the weight on the keys of a bin, of one sequence.
 
     Attributes:
-        weights: float32 [rows, columns], NaN where a bin has no query that counts.
-        rows: how many bins the queries were put into.
-        columns: how many bins the keys were put into.
+        weights: float32 [bins of queries, bins of keys]; NaN where a bin has no query that counts.
         q_len: queries.
         k_len: keys.
 
@@ -53,6 +51,14 @@ def head_map(layer: Layer, head: int | None, most_rows: int, most_columns: int, 
 
     Where every query and key has a bin of its own it is computed from query and key, if they were kept; else the
     `pooled` reading's bins are taken, as many joined as need be; and where that was not read, it is computed again.
+
+    Args:
+        layer: of a record.
+        head: its place among the layer's heads.
+        most_rows: bins of queries at most.
+        most_columns: bins of keys at most.
+        sequence: its number in the batch.
+
     """
     heads = list(range(layer.heads)) if head is None else [head]
     is_exact = layer.q_len <= most_rows and layer.k_len <= most_columns
@@ -76,7 +82,15 @@ def all_maps(layer: Layer, most: int, sequence: int = 0) -> Tensor | None:
 
 
 def labels(tokens: Sequence[str] | None, length: int, bins: int, start: int = 0) -> list[str]:
-    """A label a bin: its first token, or its first position where the tokens are not known."""
+    """A label a bin: its first token, or its first position where the tokens are not known.
+
+    Args:
+        tokens: of the sequence, from its first on.
+        length: tokens that the bins divide.
+        bins: how many.
+        start: position of the first of those tokens.
+
+    """
     firsts = [start - (-bin_ * length // bins) for bin_ in range(bins)]
     return [tokens[at] if tokens is not None and at < len(tokens) else str(at) for at in firsts]
 

@@ -49,7 +49,15 @@ _LEGEND = f"{_ABBREVIATED}; each without the sink, as NAME_without_sink in --jso
 
 @dataclass(frozen=True)
 class RecordView:
-    """A record, and what of it is looked at: a layer by number, a head by its place or the mean of all if None."""
+    """A record, and what of it is looked at.
+
+    Attributes:
+        record: what was watched.
+        summary: its heads in numbers.
+        layer: number of the layer, in the record's order.
+        head: place of the head among those that the layer has; None for the mean of all.
+
+    """
 
     record: Record
     summary: Summary

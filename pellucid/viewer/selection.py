@@ -40,7 +40,18 @@ class Reading(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """One head of one layer, or the mean of its heads where `head` is None."""
+    """One head of one layer, or the mean of its heads where `head` is None.
+
+    Attributes:
+        kind: of attention, one of KINDS.
+        layer: its number, from 0.
+        layers: how many there are of this kind.
+        head: its number, from 0.
+        observation: what the layer did, of batch 1.
+        queries: a token for each row.
+        keys: a token for each column.
+
+    """
 
     kind: str
     layer: int
@@ -66,8 +77,15 @@ class Selection:
 def select(reading: Reading, kind: str = "cross", layer: int | None = None, head: int | None = None) -> Selection:
     """The part of the reading to look at; the last layer where none is named.
 
+    Args:
+        reading: what a model read and wrote.
+        kind: of attention, one of the reading's.
+        layer: its number; negative ones count from the end.
+        head: its number, the same way; the mean of all if None.
+
     Raises:
-        ValueError: no such kind, layer or head in this reading. Negative numbers count from the end.
+        ValueError: no such kind, layer or head in this reading.
+
     """
     if kind not in reading.attention:
         raise ValueError(f"attention: must be one of {', '.join(reading.attention)}, got {kind!r}")

@@ -79,7 +79,15 @@ def running_module() -> nn.Module | None:
 
 
 def called(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a call of a module gives, with its attention led to those who watch it in this context."""
+    """What a call of a module gives, with its attention led to those who watch it in this context.
+
+    Args:
+        module: what is called.
+        forward: what its own class does when it is called; takes the module first.
+        args: what it is called with.
+        kwargs: the same, by name.
+
+    """
     sessions = [] if _here.attending else sessions_of(module)
     if not sessions:
         return forward(module, *args, **kwargs)

@@ -43,7 +43,15 @@ class ByHand(threading.local):
         self._weights = WeakTensorKeyDictionary()  # what each softmax gave, as long as somebody has it: its _Softmax
 
     def saw(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Look at a call of a function of torch, which has given `result`."""
+        """Look at a call of a function of torch, which has given `result`.
+
+        Args:
+            function: torch's.
+            args: what it was called with.
+            kwargs: the same, by name.
+            result: what it gave, which is left alone.
+
+        """
         if is_attending():
             return
         first = args[0] if args else kwargs.get("input")

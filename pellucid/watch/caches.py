@@ -87,7 +87,15 @@ class Caches:
                 del traces[name]
 
     def note(self, cache: Any, base: str, name: str, recent: Recent) -> None:
-        """Note that a call of a layer was read through a cache, and hold the cache until the next pass begins."""
+        """Note that a call of a layer was read through a cache, and hold the cache until the next pass begins.
+
+        Args:
+            cache: what the module was handed.
+            base: the module's name.
+            name: the layer's, in the record.
+            recent: its last queries, those of the call among them.
+
+        """
         self._calls += 1
         self._held = cache
         followed = self._followed.setdefault(cache, Followed())

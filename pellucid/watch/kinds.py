@@ -30,7 +30,16 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Rest:
-    """The numbers of a head beyond the sink that a kind is read from; NaN where not known."""
+    """The numbers of a head beyond the sink that a kind is read from; NaN where not known.
+
+    Attributes:
+        previous: share of the weight on the token before, 0 to 1.
+        induction: share on what follows another occurrence of the query's token.
+        duplicate: share on other occurrences of the query's token.
+        nearby: share on keys at most 4 places away.
+        relative_entropy: entropy over that of equal weights, 0 to 1.
+
+    """
 
     previous: float = nan
     induction: float = nan

@@ -324,7 +324,12 @@ class StoredPart(Part):
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """A context for whatever evaluates the part's functions: what fails there is the record's fault."""
+        """A context for whatever evaluates the part's functions: what fails there is the record's fault.
+
+        Raises:
+            RecordError: in the place of an IndexError or a RuntimeError, unless that is of memory.
+
+        """
         try:
             yield
         except (IndexError, RuntimeError) as error:

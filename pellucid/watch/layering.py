@@ -112,7 +112,15 @@ def _both(
 
 
 def continues(layer: Layer, call: Call, role: str, start: int) -> bool:
-    """Whether a call whose first query is at `start` may be of the same sequences as a layer, by its sizes."""
+    """Whether a call whose first query is at `start` may be of the same sequences as a layer, by its sizes.
+
+    Args:
+        layer: of the record.
+        call: what a module asks for.
+        role: "self", "causal self" or "cross".
+        start: a position, in tokens.
+
+    """
     if layer.batch != call.batch:
         return False
     if role == "cross":

@@ -93,7 +93,7 @@ class RecordError(ValueError):
 
 
 def header(record: Record) -> Json:
-    """What a manifest says of the whole run."""
+    """What a manifest says of the whole run. Raises RecordError for a segment with a step."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -84,7 +84,15 @@ class MaskRule:
         return found.expand(self.batch, 1, len(queries), self.k_len)
 
     def whole_function(self, b: Any, h: Any, q: Any, k: Any) -> Any:
-        """The function and the padding in one."""
+        """The function and the padding in one: whether the key may be looked at, bool.
+
+        Args:
+            b: number of the sequence, an int64 tensor or, while it is traced, a symbol, as all of these.
+            h: number of the head.
+            q: position of the query.
+            k: position of the key.
+
+        """
         if self.padding is None:
             return self.function(b, h, q, k)
         return self.function(b, h, q, k) & self.padding[b, k]

@@ -26,7 +26,7 @@ def is_inside(call: Call) -> bool:
 
 
 def members(call: Call) -> Iterator[Call]:
-    """The call's members, one where it has no vmap around it. ValueError where there are vmaps in a vmap."""
+    """The call's members, one where it has no vmap around it. Raises ValueError where there are vmaps in a vmap."""
     call = _changed(call, _unwrapped)
     stacked = [tensor for tensor in _tensors(call) if _functorch.is_batchedtensor(tensor)]
     if not stacked:

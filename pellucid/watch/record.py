@@ -191,6 +191,9 @@ class Layer:
 class Record(Mapping[str, Layer]):
     """The layers of one watched run, by name and in the order of their first call; also by number.
 
+    Args:
+        layers: those that it has from the beginning, by name. The others are the attributes of their names.
+
     Attributes:
         model: what was watched, the class and if known the checkpoint's name.
         tokens: the tokens of each sequence, if given: a list for each of the batch. Of the queries' sequence.

@@ -15,7 +15,16 @@ PLACES = 64  # pairs of neighbours looked at
 
 
 def role_of(name: str, module: nn.Module | None, call: Call, is_new: bool) -> str:
-    """The role of a module, from its first call: "self", "causal self" or "cross"."""
+    """The role of a module, from its first call: "self", "causal self" or "cross".
+
+    Args:
+        name: the module's, in its model.
+        module: what attends, if it is known.
+        call: what it asks for.
+        is_new: whether unequal numbers of queries and keys speak for "cross", if nothing else says what it is; not
+            where a static cache may have brought more keys.
+
+    """
     if _is_cross(name, module, call, is_new):
         return "cross"
     return "causal self" if _is_causal(module, call) else "self"

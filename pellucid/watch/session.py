@@ -76,7 +76,15 @@ class Session:
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], is_pass: bool) -> None:
-        """Note that a module's forward begins, and whether a pass of the model does."""
+        """Note that a module's forward begins, and whether a pass of the model does.
+
+        Args:
+            module: what is called.
+            args: what it is called with.
+            kwargs: the same, by name.
+            is_pass: whether no other module of the model is running around it.
+
+        """
         if is_pass:
             self.caches.next_pass()
             self.take_back()
@@ -99,7 +107,12 @@ class Session:
             self.take_back()
 
     def see(self, module: nn.Module, call: Call) -> Seen:
-        """The call's output; read on the way and entered into the record."""
+        """The call's output; read on the way and entered into the record.
+
+        Raises:
+            IndexError: a head was asked for that the module does not have.
+
+        """
         base = self.modules.name_of(module) or type(module).__name__
         self.captured[base] += 1
         if self.drafting:
@@ -341,7 +354,15 @@ def _is_own(cache: Any) -> bool:
 
 
 def observation(call: Call, output: Tensor, readings: reading.Readings, readouts: Sequence[Readout]) -> Observation:
-    """What a call's readings are to a user."""
+    """What a call's readings are to a user.
+
+    Args:
+        call: what was asked for.
+        output: [batch, heads, q_len, value_dim].
+        readings: what was read, by the readouts' names; lse too, [batch, heads, q_len].
+        readouts: by which.
+
+    """
     problem = replace(call.problem, readouts=tuple(readouts))
     own = {name: value for name, value in readings.items() if name != "lse"}
     return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)

@@ -97,6 +97,12 @@ def writing(
 ) -> Iterator[RecordWriter]:
     """A writer of a watched run to the folder `path`; on leaving, however that is, the manifest is completed.
 
+    Args:
+        path: see `RecordWriter`, as for those that follow.
+        record: what is known of the run already.
+        resume: whether one that is there is continued.
+        keeps: of which layers query and key are kept.
+
     Raises:
         RecordError: as RecordWriter.
 

@@ -86,6 +86,18 @@ def scaled_dot_product_attention(
     """What torch.nn.functional.scaled_dot_product_attention gives.
 
     Torch's own gives it with dropout and in a forward that may be run again, and for who watches in transforms.
+
+    Args:
+        module: what attends.
+        query: see torch's, as for all that follow.
+        key: see torch's.
+        value: see torch's.
+        attn_mask: see torch's.
+        dropout_p: see torch's.
+        is_causal: see torch's.
+        scale: see torch's.
+        enable_gqa: see torch's.
+
     """
     asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     own = partial(
@@ -107,7 +119,15 @@ def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
 
 
 def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
-    """What pellucid.observe gives: the model's own observation, beside that of whoever watches."""
+    """What pellucid.observe gives: the model's own observation, beside that of whoever watches.
+
+    Args:
+        module: what attends.
+        *args: those of `pellucid.observe`, in order.
+        readouts: see `pellucid.observe`.
+        **arguments: the others, by name.
+
+    """
     own = partial(functional.observe, *args, readouts=readouts, **arguments)
     return beside(module, own, partial(_call, *args, **arguments))
 
@@ -171,7 +191,26 @@ def flex_attention(
     *,
     return_aux: Any = None,
 ) -> Any:
-    """What torch's flex_attention gives."""
+    """What torch's flex_attention gives.
+
+    Args:
+        module: what attends.
+        original: torch's own function, which is called for what Pellucid does not compute.
+        query: see torch's, as for all that follow; [batch, heads, q_len, head_dim] is what is computed.
+        key: see torch's.
+        value: see torch's.
+        score_mod: see torch's.
+        block_mask: see torch's; one whose function says all of it is computed.
+        scale: see torch's.
+        enable_gqa: see torch's.
+        return_lse: see torch's.
+        kernel_options: see torch's; only handed on to `original`.
+        return_aux: see torch's.
+
+    Raises:
+        Exception: whatever `original` raises of a call that Pellucid does not compute.
+
+    """
     try:
         if return_lse and return_aux is not None:
             raise ValueError("return_lse and return_aux are one too many")

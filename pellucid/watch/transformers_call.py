@@ -55,8 +55,27 @@ def call_of(
 ) -> Call:
     """The call described by the arguments of an attention function of transformers.
 
-    Raises UnknownArgumentError for an argument that is neither known nor None, and where no mask is given and it is
-    not known whether the origin would look ahead.
+    Args:
+        origin: in whose place the call is computed, which says what its mask means.
+        module: what attends.
+        query: [batch, heads, q_len, head_dim].
+        key: [batch, kv_heads, k_len, head_dim].
+        value: [batch, kv_heads, k_len, value_dim].
+        attention_mask: a LazyMask, or bool or added to the scores, [batch or 1, heads or 1, q_len or 1, k_len].
+        scaling: what query @ key.T is multiplied by; 1 / sqrt(head_dim) if None.
+        dropout: probability that a weight is dropped.
+        is_causal: whether a call without a mask is; what the module says if None.
+        sliding_window: not looked at: the mask says it.
+        softcap: what scores are kept within, before a mask or a bias is added; not at all if None.
+        s_aux: one logit a head that takes weight and gives no value.
+        sinks: the same by another name, where s_aux is None.
+        position_bias: added to the scores; broadcasts to [batch, heads, q_len, k_len].
+        **others: those of PASSENGERS, or None.
+
+    Raises:
+        UnknownArgumentError: an argument is neither known nor None, there is not one sink a head, or there is no mask
+            and it is not known whether the origin would look ahead.
+
     """
     _refuse(others)
     sink = _sink_logits(s_aux if s_aux is not None else sinks, query)

@@ -38,6 +38,18 @@ def attention_forward(
 
     That is an Observation for a model that was set to this function by its name, else what the model's own gives.
     Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
+
+    Args:
+        module: what attends.
+        query: [batch, heads, q_len, head_dim].
+        key: [batch, kv_heads, k_len, head_dim].
+        value: [batch, kv_heads, k_len, value_dim].
+        attention_mask: see `call_of`.
+        **arguments: see `call_of`.
+
+    Raises:
+        UnknownArgumentError: the call is not understood, and it is not known by what else it could be computed.
+
     """
     origin = origin_of(getattr(module, "config", None))
     observed = _is_observed(arguments)
@@ -69,7 +81,19 @@ def led_forward(
 ) -> tuple[Tensor, Any]:
     """The same in the place of a function of the module's own, which does what would not be the same by Pellucid.
 
-    `origin` says what the call means, and of which kind its mask is.
+    Args:
+        origin: says what the call means, and of which kind its mask is.
+        own: that function, None where there is none.
+        module: see `attention_forward`, as for all that follow.
+        query: see `attention_forward`.
+        key: see `attention_forward`.
+        value: see `attention_forward`.
+        attention_mask: see `attention_forward`.
+        **arguments: see `attention_forward`.
+
+    Raises:
+        UnknownArgumentError: see `attention_forward`.
+
     """
     asked = (module, query, key, value, attention_mask)
     observed = _is_observed(arguments)
@@ -214,7 +238,23 @@ def mask_function(
 ) -> Tensor | None:
     """The library's mask function: the mask as a function, carried by a LazyMask; None where the library gives none.
 
-    `origin` is whose masks they are, of those that `config` stands for if None.
+    Args:
+        batch_size: sequences.
+        q_length: queries.
+        kv_length: keys that the model will bring, empty ones of a static cache among them.
+        q_offset: position of the first query; a tensor of one number too.
+        kv_offset: position of the first key.
+        mask_function: says by (b, h, q, k), positions, whether a key may be looked at; causal if None.
+        attention_mask: padding, [batch, positions], 0 or False there; no token is padding if None.
+        device: of the mask.
+        config: the model's.
+        origin: whose masks they are; of those that `config` stands for if None.
+        **options: what else the library's function takes, such as the dtype of a mask that is added to the scores.
+
+    Returns:
+        [batch, 1, q_length, kv_length], bool, or added to the scores where the origin is "eager". Where torch.compile
+        looks on, what the library's function gives.
+
     """
     from transformers import masking_utils
 

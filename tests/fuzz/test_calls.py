@@ -71,12 +71,13 @@ def judge(drawn: Drawn, again: bool = False) -> None:
 def judge_weights(weights: Tensor, of: Bounds) -> None:
     """Each weight is inside its bounds, each row sums to what the sink leaves.
 
-    Both as closely as lse tells: up to LARGE weights are exp(score - lse), whose last digit counts for all of a row.
+    Both as closely as lse tells: up to LARGE weights are exp(score - lse), whose last digit counts for all of a row, of
+    scores that are computed once more, in another order.
     """
     middle = (of.most + of.least) / 2
     every = of.scores if of.sink is None else torch.cat([of.scores, of.sink], -1)
     size = every.logsumexp(-1, keepdim=True).abs() if every.shape[-1] else every.new_zeros(*every.shape[:-1], 1)
-    last = of.eps * torch.where(size <= LARGE, size, 0.0)
+    last = torch.where(size <= LARGE, of.eps * size + 2 * of.off.amax(-1, keepdim=True), 0.0)
     assert_rows("weights", weights, middle, (of.most - of.least) / 2 + 1e-30 + (4 * of.eps + last) * middle, of)
     if of.sink is None and weights.shape[-1]:
         full = torch.where(of.empty, 0.0, 1.0)[..., None]

@@ -35,7 +35,19 @@ class Repeat(NamedTuple):
     def output(
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
     ) -> Tensor:
-        """The output alone."""
+        """The output alone, in `shape`.
+
+        Args:
+            query: laid out as in the call that was seen, as all of these.
+            key: see `query`.
+            value: see `query`.
+            sinks: [heads], if that call had any.
+            captured: by the functions, in the order of `captured_by`.
+
+        Raises:
+            AddressError: see `Prepared.run`.
+
+        """
         return self.plan.run(Inputs(query, key, value, sinks, captured), self.shape).output
 
     def result(self, problem: Problem) -> Result:

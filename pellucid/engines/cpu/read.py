@@ -66,7 +66,7 @@ def ir_of(
 def assembly_of(
     query: Tensor, key: Tensor, value: Tensor, *, kernel: str | None = None, target: Target | None = None, **call: Any
 ) -> str:
-    """The machine code of a kernel as text; arguments and errors as of `ir_of`.
+    """The machine code of a kernel as text.
 
     Args:
         query: as in `attention`.
@@ -75,6 +75,10 @@ def assembly_of(
         kernel: see `ir_of`.
         target: see `ir_of`.
         call: see `ir_of`.
+
+    Raises:
+        TypeError: see `ir_of`.
+        ValueError: see `ir_of`.
 
     """
     return compiler.assembly(_module(query, key, value, kernel, target, call), target or host())

@@ -36,7 +36,7 @@ LEAST_DECODE_RANGE = 1024
 
 
 class Inputs(NamedTuple):
-    """The tensors of one call."""
+    """The tensors of one call, as its problem has them."""
 
     query: Tensor
     key: Tensor

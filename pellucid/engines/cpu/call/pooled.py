@@ -33,10 +33,17 @@ class Pool:
         return chunk * -(-self.columns // spec.lanes) * spec.lanes * spec.size
 
     def written(self, pairs: int, queries: int, dtype: torch.dtype, device: str = "cpu") -> dict[str, Tensor]:
-        """What the kernel joins to, by argument; `queries` are those of a task.
+        """What the kernel joins to, by argument.
 
         The bins, [pairs, rows, columns], and for each range of queries what it adds to a bin that the range before has
         begun, [pairs, ranges, columns]: no two threads ever meet in one place.
+
+        Args:
+            pairs: heads of all batches.
+            queries: those of a task, which is a range of them.
+            dtype: of the computation.
+            device: "cpu", or "meta" for the sizes alone.
+
         """
         ranges = -(-self.q_len // queries)
         shared = torch.zeros(pairs, ranges if ranges > 1 else 0, self.columns, dtype=dtype, device=device)

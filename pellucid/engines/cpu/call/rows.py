@@ -27,7 +27,15 @@ class RowState:
 
     @classmethod
     def empty(cls, spec: Spec, rows: tuple[int, ...], dtype: torch.dtype, device: str = "cpu") -> RowState:
-        """Not written yet."""
+        """Not written yet.
+
+        Args:
+            spec: says what is written.
+            rows: the shape of one number a row, [*batch, heads, q_len].
+            dtype: of the computation; keys are int64.
+            device: "cpu", or "meta" for the sizes alone.
+
+        """
         state = torch.empty(len(spec.accumulators), *rows, dtype=dtype, device=device) if spec.rows_out else _NOTHING
         if not spec.topk:
             return cls(spec, state, _NOTHING, _NOTHING)

@@ -35,6 +35,13 @@ class Bounds:
 
     An int that may have wrapped around, as torch's do, may be any; that is looked at where the dtypes of what is read
     do not rule it out.
+
+    Args:
+        code: the function being written.
+        program: the user's functions.
+        arguments: where captured tensors lie, by the number of their slot.
+        places: bounds of b, h, q and k in the tile, by name, int64; what is not there is unknown.
+
     """
 
     def __init__(

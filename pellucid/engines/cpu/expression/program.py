@@ -76,12 +76,12 @@ class Numbers:
 
 @dataclass
 class SlotArguments:
-    """Where a captured tensor lies, as values in the kernel."""
+    """Where a captured tensor lies, as values in the kernel: addresses, and 64-bit integers. Strides count elements."""
 
     pointer: Value
     sizes: list[Value]
     strides: list[Value]
-    table: Value | None  # minima and maxima of blocks of the last dimension, [2, rows, blocks], float64
+    table: Value | None  # minima and maxima of blocks of the last dimension, [2, rows, blocks], int64
 
 
 # What is known of a function wherever it is evaluated, whatever tensors hold.

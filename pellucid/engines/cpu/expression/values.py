@@ -21,7 +21,17 @@ from pellucid.language import Expression, walk
 
 @dataclass
 class Values:
-    """Computes expressions lane by lane; what does not depend on the key is computed once, as a scalar."""
+    """Computes expressions lane by lane; what does not depend on the key is computed once, as a scalar.
+
+    Attributes:
+        code: the function being written.
+        program: the expressions.
+        numbers: the types of their ints and floats.
+        arguments: where captured tensors lie, by the number of their slot.
+        known: what is computed already, by the id of its node.
+        offsets: of indices into captured tensors, in elements, 64-bit integers.
+
+    """
 
     code: Code
     program: Program

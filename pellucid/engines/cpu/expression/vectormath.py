@@ -21,7 +21,16 @@ from pellucid.engines.cpu.machine.builder import F32, F64, I32, I64, Code, Value
 
 @dataclass(frozen=True)
 class Format:
-    """What the functions need to know of a floating-point format."""
+    """What the functions need to know of a floating-point format.
+
+    Attributes:
+        integer: as many bits.
+        mantissa: bits of it in memory.
+        lowest: exponent of the smallest normal number.
+        exp2_degree: of the polynomial that exp2 comes from.
+        log_terms: of the series that a logarithm comes from, beyond the first.
+
+    """
 
     integer: ir.Type
     mantissa: int
@@ -54,7 +63,15 @@ def _exp2_coefficients(degree: int, low: float = -0.5) -> tuple[float, ...]:
 
 
 def economised(taylor: Sequence[float], low: float, high: float, terms: int) -> tuple[float, ...]:
-    """Coefficients for an interval, lowest first: Taylor's series, economised by Chebyshev's."""
+    """Coefficients for an interval, lowest first: Taylor's series, economised by Chebyshev's.
+
+    Args:
+        taylor: coefficients of the powers of x, lowest first.
+        low: where the interval begins.
+        high: where it ends.
+        terms: how many coefficients are wanted.
+
+    """
     series = Polynomial(taylor).convert(kind=Chebyshev, domain=[low, high]).truncate(terms)
     return tuple(series.convert(kind=Polynomial).coef)
 
@@ -108,6 +125,13 @@ def exp2_of_distance(code: Code, x: Value, degree: int, *, scaling: bool) -> Val
     For the inner loop. With `scaling`, AVX-512 splits a number and scales by a power of two in an instruction each.
     Without, at one less than the smallest exponent the sum of exponents is that of 0, so a single maximum does what a
     comparison and a selection would.
+
+    Args:
+        code: the function being written.
+        x: a scalar or a vector of float32 or float64.
+        degree: of the polynomial.
+        scaling: whether the processor has AVX-512, which is then used for whole vectors.
+
     """
     if scaling and x.lanes * bytes_of(element_of(x.type)) == 64:
         return _exp2_scaled(code, x, degree)

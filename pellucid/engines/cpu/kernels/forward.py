@@ -233,7 +233,19 @@ class Forward(Kernel):
     def terms(
         self, functions: Values, weight: Value, distance: Value, block: Block, place: Value
     ) -> list[Callable[[Value], Value]]:
-        """What a vector of weights adds to each running sum of a row, in the order of `Spec.accumulators`."""
+        """What a vector of weights adds to each running sum of a row, in the order of `Spec.accumulators`.
+
+        Args:
+            functions: the user's, with b, h and q known.
+            weight: a vector of exp(score - maximum), 0 where masked.
+            distance: what it is the exponential of, counted in `unit`.
+            block: the queries and keys of the tile.
+            place: the vector's first key, counted from the tile's: a 64-bit integer of the kernel.
+
+        Returns:
+            Functions of a vector, a running sum lane by lane, each giving the sum with its term added.
+
+        """
         code = self.code
         terms: list[Callable[[Value], Value]] = [lambda total: total + weight]
         if self.spec.entropy:

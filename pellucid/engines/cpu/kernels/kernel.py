@@ -2,7 +2,7 @@
 
 A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
 tiles read in order; blocks of 48 queries then go through each tile of 256 keys, 16 at a time where they look at other
-parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, columns.py.
+parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, received.py, weights.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ LOG2E, LN2 = math.log2(math.e), math.log(2)
 
 @dataclass
 class Task:
-    """A chunk of the queries of one head: which it is, and where its tensors begin."""
+    """A chunk of the queries of one head: which it is, and where its tensors begin.
+
+    Numbers are 64-bit integers of the kernel. `query` and `output` are the addresses of the chunk's first row, `key`
+    and `value` of the head's first key and value.
+    """
 
     b: Value
     h: Value
@@ -48,7 +52,7 @@ class Task:
 
 @dataclass
 class Strip:
-    """Some of a task's queries: a block, or a part of one."""
+    """Some of a task's queries: a block, or a part of one. `row` and `rows` are 64-bit integers of the kernel."""
 
     task: Task
     functions: Values  # the user's functions, b and h known
@@ -63,7 +67,10 @@ class Strip:
 
 @dataclass
 class Block(Strip):
-    """Some of a task's queries beside a tile of keys."""
+    """Some of a task's queries beside a tile of keys.
+
+    `key`, an index, `count` and `used` are 64-bit integers of the kernel; `values` is an address.
+    """
 
     key: Value  # where the tile begins
     count: Value  # keys of the tile
@@ -213,7 +220,19 @@ class Kernel(ABC):
         return self.code.at(self.scratch[name], tile * width, self.number)
 
     def bounds(self, task: Task, first_query: Value, rows: Value, key: Value, stop: Value) -> Span:
-        """Whether keys may be, and are all, allowed for these queries."""
+        """Whether keys may be, and are all, allowed for these queries.
+
+        Args:
+            task: whose batch and head it is.
+            first_query: index of the first query, a 64-bit integer of the kernel, as all that follow.
+            rows: how many queries.
+            key: index of the first key.
+            stop: index after the last key.
+
+        Returns:
+            Bits: `high` says that some key may be allowed to some query, `low` that all are to all.
+
+        """
         places = {
             "b": Span(task.b, task.b),
             "h": Span(task.h, task.h),
@@ -229,7 +248,16 @@ class Kernel(ABC):
     # A block of queries.
 
     def query_block(self, task: Task, functions: Values, first_key: Value, stop: Value, row: Value) -> None:
-        """Take a block of queries through the packed tiles."""
+        """Take a block of queries through the packed tiles.
+
+        Args:
+            task: the queries' chunk.
+            functions: the user's, b and h known.
+            first_key: index of the first key that is packed, a 64-bit integer of the kernel, as all that follow.
+            stop: index after the last that is.
+            row: of the chunk, where the block begins.
+
+        """
         code = self.code
         rows = code.minimum(task.rows - row, self.spec.block)
         stride = self.argument("query_row")
@@ -259,7 +287,16 @@ class Kernel(ABC):
         return self.code.select(unknown | (sure == last - first), self.code.i64(self.spec.block), self.spec.strip)
 
     def through_tile(self, strip: Strip, packed: Value, first_key: Value, key: Value, end: Value) -> None:
-        """Take queries, which begin at a row of those that are packed, through the keys of a tile that they look at."""
+        """Take queries, which begin at a row of those that are packed, through the keys of a tile that they look at.
+
+        Args:
+            strip: the queries.
+            packed: their first row among the packed queries, a 64-bit integer of the kernel, as all that follow.
+            first_key: index of the first key that is packed.
+            key: index of the tile's first key.
+            end: index after its last.
+
+        """
         code = self.code
         first, last, sure = self.looked_at(strip, key, end, self.panel)
         count = last - first
@@ -273,7 +310,19 @@ class Kernel(ABC):
             self.tile(block, (sure == count) & whole)
 
     def looked_at(self, strip: Strip, key: Value, end: Value, step: int) -> tuple[Value, Value, Value]:
-        """The keys from the first few to the last few that some queries may look at, and how many of them all do."""
+        """The keys from the first few to the last few that some queries may look at, and how many of them all do.
+
+        Args:
+            strip: the queries.
+            key: index of the first key, a 64-bit integer of the kernel.
+            end: index after the last, one too.
+            step: how many keys the mask's bounds are asked of at a time, known when the kernel is written.
+
+        Returns:
+            The index of the first key looked at, that after the last, and how many of those between are surely allowed
+            to every query; 64-bit integers. Where none is looked at the first two are `end` and `key`.
+
+        """
         code = self.code
         if self.mask is TRUE:
             return key, end, end - key
@@ -324,7 +373,19 @@ class Kernel(ABC):
     # The user's functions.
 
     def modified(self, functions: Values, score: Value, block: Block, place: Value, masked: bool) -> Value:
-        """A vector of scores after score_mod, -inf where masked. `functions` know the row."""
+        """A vector of scores after score_mod, -inf where masked. `functions` know the row.
+
+        Args:
+            functions: the user's, with b, h and q known.
+            score: a vector of a row's products, not yet multiplied by `factor`.
+            block: the queries and keys of the tile.
+            place: the vector's first key, counted from the tile's: a 64-bit integer of the kernel.
+            masked: whether the mask, and which lanes are keys, is to be asked at all; known when the kernel is written.
+
+        Returns:
+            A vector of as many numbers, counted in `unit`, and not yet multiplied by `unscaled` if there is one.
+
+        """
         code = self.code
         if self.factor is not None and self.unscaled is None:
             score = score * code.spread(self.factor, self.lanes)

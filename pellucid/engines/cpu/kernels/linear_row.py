@@ -62,7 +62,15 @@ def _kernel(element: ir.Type, has_bias: bool, target: Target) -> compiler.Loaded
 
 
 class Row:
-    """The kernel being written, `void row(int64 begin, int64 end, int64 *arguments)`: some shares of the outputs."""
+    """The kernel being written, `void row(int64 begin, int64 end, int64 *arguments)`: some shares of the outputs.
+
+    Args:
+        code: the body of the function.
+        element: how an element of row, weight, bias and output lies in memory, one of the values of DTYPES.
+        has_bias: whether there is a bias.
+        target: the processor.
+
+    """
 
     def __init__(self, code: Code, element: ir.Type, has_bias: bool, target: Target) -> None:
         self.code, self.element, self.has_bias, self.target = code, element, has_bias, target
@@ -103,7 +111,15 @@ class Row:
         code.store(self.at["output"], float_to_bfloat16(code, total) if self.element is I16 else total, j)
 
     def add(self, i: Value, weights: Value, total: Value, valid: Value | None) -> Value:
-        """total + row * weights, for a vector from a column on; where not `valid`, nothing is read."""
+        """total + row * weights, for a vector from a column on; where not `valid`, nothing is read.
+
+        Args:
+            i: the vector's first column, a 64-bit integer of the kernel.
+            weights: the address of a row of weights.
+            total: the sums so far, a vector of float32.
+            valid: which of the vector's elements exist, a bit each; None if all do, and then memory ahead is asked for.
+
+        """
         code, requests = self.code, self.target.requests
         if valid is None:
             code.prefetch(weights, self.element, i + requests.ahead // bytes_of(self.element), requests.cache)

@@ -44,7 +44,17 @@ class Unpacked(Products):
     def weigh_out(
         self, rows: Value, values: Value, value_stride: Value, count: Value, output: Value, output_stride: Value
     ) -> None:
-        """output = weights @ value * correction, for a block of rows; 0 where the correction is 0."""
+        """output = weights @ value * correction, for a block of rows; 0 where the correction is 0.
+
+        Args:
+            rows: how many rows of weights the tile has, a 64-bit integer of the kernel.
+            values: the address of the tile's first value, in the tensor itself.
+            value_stride: elements from one value to the next, a 64-bit integer.
+            count: how many values, and weights of a row that are read; one too.
+            output: the address of the first row's output, in the tensor itself.
+            output_stride: elements from one row of it to the next, a 64-bit integer.
+
+        """
         code, spec = self.code, self.spec
 
         def columns(column: Value, vectors: int) -> None:

@@ -325,13 +325,29 @@ class Code:
         return Value(self, self.ir.sub(other, one))
 
     def load(self, pointer: Value, type_: ir.Type, offset: Any = 0, align: int | None = None) -> Value:
-        """What lies `offset` elements on; a vector may lie at any element's address."""
+        """What lies `offset` elements on; a vector may lie at any element's address.
+
+        Args:
+            pointer: an address.
+            type_: of what lies there, a scalar or a vector.
+            offset: elements of that type's lanes from there, a number or an integer Value.
+            align: bytes that the place is a multiple of; an element's size if None.
+
+        """
         element = element_of(type_)
         address = self.at(pointer, offset, element)
         return Value(self, self.ir.load(address.raw, typ=type_, align=align or bytes_of(element)))
 
     def store(self, pointer: Value, value: Value, offset: Any = 0, align: int | None = None) -> None:
-        """Put a value `offset` elements on."""
+        """Put a value `offset` elements on.
+
+        Args:
+            pointer: an address.
+            value: a scalar or a vector.
+            offset: elements of its type from there, a number or an integer Value.
+            align: bytes that the place is a multiple of; an element's size if None.
+
+        """
         element = element_of(value.type)
         self.ir.store(value.raw, self.at(pointer, offset, element).raw, align=align or bytes_of(element))
 
@@ -341,12 +357,28 @@ class Code:
         self.intrinsic("llvm.memset.p0.i64", ir.VoidType(), pointer, self.constant(I8, 0), size, self.constant(I1, 0))
 
     def prefetch(self, pointer: Value, element: ir.Type, offset: Any = 0, cache: int = 2) -> None:
-        """Ask for what lies `offset` elements on to be brought to a cache; any address may be asked for."""
+        """Ask for what lies `offset` elements on to be brought to a cache; any address may be asked for.
+
+        Args:
+            pointer: an address.
+            element: what the offset counts.
+            offset: elements from there, a number or an integer Value.
+            cache: its level: 1 the nearest, up to 3.
+
+        """
         how = (self.constant(I32, number) for number in (0, 4 - cache, 1))  # for reading, how near, data
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), self.at(pointer, offset, element), *how)
 
     def masked_load(self, pointer: Value, type_: ir.Type, mask: Value, offset: Any = 0) -> Value:
-        """The lanes where `mask` holds, others 0 and never read."""
+        """The lanes where `mask` holds, others 0 and never read.
+
+        Args:
+            pointer: an address.
+            type_: of what lies there, a scalar or a vector.
+            mask: a bit for each lane.
+            offset: elements of that type's lanes from there, a number or an integer Value.
+
+        """
         element = element_of(type_)
         address = self.at(pointer, offset, element)
         if lanes_of(type_) == 1:
@@ -363,7 +395,15 @@ class Code:
         return result.get()
 
     def masked_store(self, pointer: Value, value: Value, mask: Value, offset: Any = 0) -> None:
-        """Put the lanes where `mask` holds; others are never touched."""
+        """Put the lanes where `mask` holds; others are never touched.
+
+        Args:
+            pointer: an address.
+            value: a scalar or a vector.
+            mask: a bit for each lane.
+            offset: elements of its type from there, a number or an integer Value.
+
+        """
         element = element_of(value.type)
         address = self.at(pointer, offset, element)
         if value.lanes == 1:
@@ -378,7 +418,18 @@ class Code:
         self.ir.call(known, [value.raw, address.raw, ir.Constant(I32, bytes_of(element)), mask.raw])
 
     def gather(self, pointer: Value, element: ir.Type, offsets: Value, mask: Value) -> Value:
-        """One element for each lane where `mask` holds, others 0 and never read. Offsets count elements, in int64."""
+        """One element for each lane where `mask` holds, others 0 and never read.
+
+        Args:
+            pointer: an address.
+            element: the type of one element.
+            offsets: elements from there, a vector of int64; of one lane, a scalar.
+            mask: a bit for each lane.
+
+        Returns:
+            A vector of as many elements.
+
+        """
         if offsets.lanes == 1:
             return self.masked_load(pointer, element, mask, offsets)
         type_ = vector(element, offsets.lanes)
@@ -398,7 +449,16 @@ class Code:
         carried: Sequence[Value] = (),
         step: int = 1,
     ) -> list[Value]:
-        """Run `body(i, *carried)` for i from start to stop; it returns the next carried values. Gives the last ones."""
+        """Run `body(i, *carried)` for i from start to stop; it returns the next carried values. Gives the last ones.
+
+        Args:
+            start: the first i, a number (then of 64 bits) or an integer Value.
+            stop: where it ends, i being less.
+            body: called while the loop is written, with Values; not once if it is known that the loop does not run.
+            carried: the first values carried.
+            step: how much i grows, at least 1.
+
+        """
         start, stop = (x if isinstance(x, Value) else self.i64(x) for x in (start, stop))
         times = _times(start, stop, step)
         if times is not None and times < 2:

@@ -138,7 +138,16 @@ class Tiles(Pairs):
         self._tile("tilestored64", 0, target, SIDE)
 
     def add_product(self, left: Value, left_stride: int, right: Value, target: Value, blocks: int) -> None:
-        """Add left @ right for 16 rows of 16 words and up to four blocks of 16 columns, which lie one after another."""
+        """Add left @ right for 16 rows of 16 words and up to four blocks of 16 columns, which lie one after another.
+
+        Args:
+            left: the address of the rows.
+            left_stride: words from one row to the next.
+            right: the address of the first block, 16 x 16 words.
+            target: the address of the first block of sums, 16 x 16 float32.
+            blocks: how many, from 1 to 4.
+
+        """
         self._tile("tileloadd64", LEFT[0], left, left_stride)
         for block in range(blocks):
             self._tile("tileloadd64", block, self._block(target, block), SIDE)

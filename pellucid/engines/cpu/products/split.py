@@ -48,7 +48,17 @@ class Split(Tiles):
         return [*found, rest.bits(vector(I32, rest.lanes))]
 
     def store_words(self, low: Value, high: Value, target: Value, place: Value, name: str, *, any_number: bool) -> None:
-        """Store two vectors' numbers, two in each word, every part in its place."""
+        """Store two vectors' numbers, two in each word, every part in its place.
+
+        Args:
+            low: a vector of float32, whose parts become the lower halves of the words.
+            high: one for the upper halves.
+            target: an address in scratch memory, among the first parts.
+            place: words from there.
+            name: which of PACKED_PARTS it is, which says how far a number's parts lie from one another.
+            any_number: see `parts`.
+
+        """
         code = self.code
         both = (self.parts(numbers, any_number=any_number) for numbers in (low, high))
         for part, (one, other) in enumerate(zip(*both, strict=True)):
@@ -56,7 +66,18 @@ class Split(Tiles):
             code.store(target, lower | (other & UPPER), place + part * self.spec.part_size(name))
 
     def numbers(self, source: Value, place: Value, name: str, lanes: int) -> tuple[Value, Value]:
-        """The numbers of a vector of words, low and high, put together again."""
+        """The numbers of a vector of words, low and high, put together again.
+
+        Args:
+            source: an address in scratch memory, among the first parts.
+            place: words from there.
+            name: which of PACKED_PARTS it is, which says how far a number's parts lie from one another.
+            lanes: how many words.
+
+        Returns:
+            Two vectors of float32, or scalars for one word.
+
+        """
         words = [
             self.code.load(source, vector(I32, lanes), place + part * self.spec.part_size(name))
             for part in reversed(range(self.spec.parts))

@@ -17,7 +17,20 @@ Beside = Callable[[Value, int, Value, int], None]
 
 
 def load_numbers(code: Code, spec: Spec, source: Value, offset: Value, lanes: int, valid: Value | None = None) -> Value:
-    """`lanes` elements of an input as numbers to compute with; where not `valid`, 0 and not read."""
+    """`lanes` elements of an input as numbers to compute with; where not `valid`, 0 and not read.
+
+    Args:
+        code: the function being written.
+        spec: says how the input's elements lie in memory, and what is computed with.
+        source: an address in the input.
+        offset: elements from there, a 64-bit integer of the kernel.
+        lanes: how many elements; one gives a scalar.
+        valid: which of them exist, a bit each; None if all do.
+
+    Returns:
+        A vector of `spec.number`.
+
+    """
     type_ = vector(spec.storage, lanes)
     raw = code.load(source, type_, offset) if valid is None else code.masked_load(source, type_, valid, offset)
     return bfloat16_to_float(raw) if spec.dtype == "bfloat16" else raw.to(spec.number)
@@ -26,7 +39,17 @@ def load_numbers(code: Code, spec: Spec, source: Value, offset: Value, lanes: in
 def store_numbers(
     code: Code, spec: Spec, target: Value, numbers: Value, offset: Value | int, valid: Value | None
 ) -> None:
-    """Put numbers into an output, rounded to its dtype."""
+    """Put numbers into an output, rounded to its dtype.
+
+    Args:
+        code: the function being written.
+        spec: says how the output's elements lie in memory.
+        target: an address in the output.
+        numbers: a vector of `spec.number`.
+        offset: elements from there.
+        valid: which lanes are written, a bit each; None for all.
+
+    """
     raw = float_to_bfloat16(code, numbers) if spec.output is I16 else numbers.to(spec.output)
     if valid is None:
         code.store(target, raw, offset)
@@ -60,6 +83,15 @@ def in_steps(
     """Run `use(start, count, *carried)` for `step` columns of a row at a time, and at last for those that are left.
 
     What it writes is compiled once for each count. Gives the last carried values.
+
+    Args:
+        code: the function being written.
+        width: columns of the row.
+        step: how many at a time.
+        use: given the first column, a 64-bit integer of the kernel, and their count, a number known as it is written;
+            gives the next carried values.
+        carried: what `use` is given first.
+
     """
     whole = width // step * step
     carried = code.loop(0, whole, lambda start, *now: use(start, step, *now), carried, step=step)
@@ -75,7 +107,20 @@ def pack_rows(
     code: Code, spec: Spec, source: Value, stride: Value, width: int, count: Value, target: Value, target_stride: int,
     scale: Value | None = None,
 ) -> None:  # fmt: skip
-    """Copy `count` rows of an input, as numbers, each filled up with zeros to `target_stride`."""
+    """Copy `count` rows of an input, as numbers, each filled up with zeros to `target_stride`.
+
+    Args:
+        code: the function being written.
+        spec: says how the input's elements lie in memory, and what is computed with.
+        source: the address of the first row.
+        stride: elements from one row to the next, a 64-bit integer of the kernel.
+        width: elements of a row.
+        count: how many rows, a 64-bit integer.
+        target: the address in scratch memory that they are copied to.
+        target_stride: numbers from one row to the next there. What is beyond the last whole vector is not written.
+        scale: a vector that the numbers are multiplied by, if they are.
+
+    """
 
     def row(i: Value) -> None:
         for start, length in columns(width, spec.lanes):
@@ -92,7 +137,17 @@ def pack_rows(
 
 
 def zero_rows(code: Code, spec: Spec, target: Value, start: Value, stop: Value, width: int) -> None:
-    """Zeros in rows start … stop - 1 of packed words."""
+    """Zeros in rows start … stop - 1 of packed words.
+
+    Args:
+        code: the function being written.
+        spec: says how large a word is.
+        target: the address in scratch memory of row 0.
+        start: the first row, a 64-bit integer of the kernel, as `stop`.
+        stop: the row after the last.
+        width: words of a row.
+
+    """
     code.clear(code.at(target, start * width, spec.number), (stop - start) * width, spec.number)
 
 
@@ -100,6 +155,13 @@ class Products:
     """The two products in the precision of the computation, and how their operands lie.
 
     Keys are packed in panels, [panel][head_dim][keys of a panel], values row by row. Neither is read beyond its tensor.
+
+    Args:
+        code: the function being written.
+        spec: what it is compiled for.
+        scratch: the address of each part of the thread's scratch memory, see `Spec.scratch`.
+        scale: what scores are multiplied by, a scalar of `spec.number`.
+
     """
 
     unroll = UNROLL  # words of a row of weights are filled up with zeros to a multiple of it
@@ -116,13 +178,29 @@ class Products:
         zero_rows(code, spec, target, rows, code.i64(spec.block), spec.head_dim)
 
     def pack_values(self, source: Value, stride: Value, count: Value, target: Value) -> None:
-        """Copy a tile's values, and zeros up to what the product reads."""
+        """Copy a tile's values, and zeros up to what the product reads.
+
+        Args:
+            source: the address of the tile's first value, in the tensor.
+            stride: elements from one value to the next, a 64-bit integer of the kernel.
+            count: how many values, one too.
+            target: the address in scratch memory that they are packed at.
+
+        """
         spec = self.spec
         pack_rows(self.code, spec, source, stride, spec.value_dim, count, target, spec.value_width)
         zero_rows(self.code, spec, target, count, rounded(count, self.unroll), spec.value_width)
 
     def pack_keys(self, source: Value, stride: Value, count: Value, target: Value) -> None:
-        """Transpose a tile's keys into panels; keys that do not exist are zeros."""
+        """Transpose a tile's keys into panels; keys that do not exist are zeros.
+
+        Args:
+            source: the address of the tile's first key, in the tensor.
+            stride: elements from one key to the next, a 64-bit integer of the kernel.
+            count: how many keys, one too.
+            target: the address in scratch memory that they are packed at.
+
+        """
         code, spec = self.code, self.spec
         lanes = spec.lanes
 
@@ -209,7 +287,16 @@ class Products:
     def score_tile(
         self, rows: Value, keys: Value, count: Value, beside: Beside | None = None, first: Value | int = 0
     ) -> None:
-        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores."""
+        """query @ key.T of packed queries, from the first on, and a tile of packed keys, into the tile of scores.
+
+        Args:
+            rows: how many queries, a 64-bit integer of the kernel; whole register tiles are computed.
+            keys: the address in scratch memory where the tile's packed keys begin.
+            count: how many keys, a 64-bit integer; whole panels are computed.
+            beside: called where each register tile of scores is written, to put something beside it.
+            first: which of the packed queries goes to row 0 of the tile of scores.
+
+        """
         code, spec = self.code, self.spec
         height = spec.target.tile_rows(spec.vectors)
         start = [[code.constant(vector(spec.number, spec.lanes), 0.0)] * spec.vectors] * height
@@ -251,7 +338,15 @@ class Products:
         return rounded(count, self.unroll)
 
     def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
-        """output = output * correction + weights @ value, for a block of rows."""
+        """output = output * correction + weights @ value, for a block of rows.
+
+        Args:
+            rows: how many rows of weights, a 64-bit integer of the kernel; whole register tiles are computed.
+            output: the address in scratch memory of the sums so far, `value_width` numbers a row.
+            values: the address there of the tile's packed values.
+            count: how many weights of a row, and values, a 64-bit integer.
+
+        """
         self.over_columns(lambda column, vectors: self._weigh_columns(rows, output, values, count, column, vectors))
 
     def over_columns(self, use: Callable[..., None]) -> None:
@@ -299,6 +394,18 @@ class Products:
         """start[row][v] + sum over i of left[row][i] * right[i * right_stride + v * lanes], in words.
 
         The register tile of both products: a few rows times a few vectors stay in registers all the way.
+
+        Args:
+            start: what the sums begin with, a vector each.
+            length: words of a row of `left`: a number, or a 64-bit integer of the kernel.
+            left: the address of each row.
+            right: the address of the first vector.
+            right_stride: words from one row of `right` to the next.
+            unroll: words in one turn of the loop, of which `length` is a multiple; 1 if it is a number that is not.
+
+        Returns:
+            The sums, [row][v].
+
         """
         code, lanes = self.code, self.spec.lanes
         rows, vectors = len(start), len(start[0])
@@ -341,6 +448,16 @@ def load_transposed(code: Code, type_: ir.Type, source: Value, stride: int) -> l
     """The columns of a square block of memory, its rows `stride` numbers apart.
 
     Parts of 128 bits are put together as they are loaded, which leaves half of the exchanges to be done.
+
+    Args:
+        code: the function being written.
+        type_: a vector of as many numbers as the square has rows.
+        source: the address of the first row.
+        stride: from one row to the next.
+
+    Returns:
+        A vector for each column.
+
     """
     lanes, element = lanes_of(type_), element_of(type_)
     part = min(lanes, 4 if element == F32 else 2)
