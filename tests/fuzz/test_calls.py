@@ -77,7 +77,8 @@ def judge_weights(weights: Tensor, of: Bounds) -> None:
     middle = (of.most + of.least) / 2
     every = of.scores if of.sink is None else torch.cat([of.scores, of.sink], -1)
     size = every.logsumexp(-1, keepdim=True).abs() if every.shape[-1] else every.new_zeros(*every.shape[:-1], 1)
-    last = torch.where(size <= LARGE, of.eps * size + 2 * of.off.amax(-1, keepdim=True), 0.0)
+    off = of.off.amax(-1, keepdim=True) if of.off.shape[-1] else torch.zeros_like(size)
+    last = torch.where(size <= LARGE, of.eps * size + 2 * off, 0.0)
     assert_rows("weights", weights, middle, (of.most - of.least) / 2 + 1e-30 + (4 * of.eps + last) * middle, of)
     if of.sink is None and weights.shape[-1]:
         full = torch.where(of.empty, 0.0, 1.0)[..., None]
