@@ -283,8 +283,10 @@ def tensors(outputs: Any, tokens: Tensor | None) -> list[Tensor]:
 
 def _rows_of(tokens: Tensor, output: Tensor) -> Tensor | None:
     """Which rows of an output are of tokens, bool [batch, rows]; None if it has no row for each token."""
-    more = output.shape[1] - tokens.shape[1] if output.ndim > 1 and len(output) == len(tokens) else -1
-    if not (more == 0 or (more == 1 and output.ndim == 3)):
+    if output.shape[: tokens.ndim] == tokens.shape:
+        return tokens
+    more = output.shape[1] - tokens.shape[1] if output.ndim == 3 and len(output) == len(tokens) else 0
+    if more != 1 or tokens.ndim != 2:
         return None
     # A model's own word may stand before or behind those given: what is a token either way.
     return torch.nn.functional.pad(tokens, (0, more), value=True) & torch.nn.functional.pad(
