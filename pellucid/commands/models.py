@@ -24,6 +24,8 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set
 HUB_ANSWERS_IN = 5.0  # seconds, or it counts as not there
 _UNLIMITED = 1_000_000  # a tokenizer without a limit says a very large one
+_WORD_BEGINS = "▁"  # what sentencepiece puts before a word: no text by itself
+_NAMED = 3  # of the parameters that a folder lacks
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class TextModel:
     name: str  # as it was asked for
     model: nn.Module
     tokenizer: Any
+    notes: tuple[str, ...] = ()  # what is to be known of how it was loaded, in sentences
 
     @property
     def writes_from_source(self) -> bool:
@@ -56,7 +59,7 @@ class TextModel:
         """The model's inputs for a text, and for an encoder-decoder the text that it writes.
 
         Raises:
-            InputError: a text is empty or longer than the model allows.
+            InputError: a text is empty, longer than the model allows or of tokens that it does not know.
 
         """
         with _as_input_errors(f"--model {self.name}: its tokenizer fails on the text: "):
@@ -64,10 +67,12 @@ class TextModel:
 
     def _given(self, text: str, target: str | None, truncate: bool) -> Given:
         ids = self._encoded("--text", text, truncate)
+        self._check_known(ids, "encoder")
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
             return Given(inputs, self._tokens(ids))
         written = self._shifted(self._encoded("--target", target, truncate))
+        self._check_known(written, "decoder")
         return Given(inputs | {"decoder_input_ids": written}, self._tokens(written), self._tokens(ids))
 
     def _encoded(self, option: str, text: str, truncate: bool) -> Tensor:
@@ -83,6 +88,25 @@ class TextModel:
         if not ids:
             raise InputError(f"{option}: it has no token; write something into it")
         return torch.tensor([ids], device="cpu")
+
+    def _check_known(self, ids: Tensor, side: str) -> None:
+        """Refuse ids that the model, or the side of it that reads them, has no embedding of."""
+        known, largest = self._vocabulary(side), int(ids.max())
+        if known is not None and largest >= known:
+            raise InputError(
+                f"--model {self.name}: its tokenizer, of {len(self.tokenizer)} tokens, gives the token id {largest}, "
+                f"and the model's vocabulary has {known}; give a model with the tokenizer that it was trained with"
+            )
+
+    def _vocabulary(self, side: str) -> int | None:
+        """How many token ids the model has embeddings of, or None if it does not look them up in a table."""
+        try:
+            model: Any = self.model
+            reads = getattr(model, f"get_{side}")() if self.writes_from_source else model
+            table = reads.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            return None
+        return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
     def _limit(self) -> int | None:
         """How many tokens the model has positions for, or None."""
@@ -117,7 +141,7 @@ def load_model(name: str) -> TextModel:
         name: a folder that `save_pretrained` wrote, or a name that the library finds.
 
     Raises:
-        InputError: transformers is missing, or there is no such model, or it reads no text.
+        InputError: transformers is missing, or there is no such model, or it reads no text or has no tokenizer.
 
     """
     try:
@@ -130,11 +154,42 @@ def load_model(name: str) -> TextModel:
     _check_folder(name)
     config = _loaded(name, "a model", transformers.AutoConfig.from_pretrained)
     _check_attention(name, config)
-    model = _loaded(name, "a model", _class_of(transformers, config).from_pretrained, weights_only=True).eval()
+    model, missing = _model(name, _class_of(transformers, config))
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise InputError(f"--model {name}: it reads {model.main_input_name}, not text; watch it from Python")
     tokenizer = _loaded(name, "a tokenizer", transformers.AutoTokenizer.from_pretrained)
-    return TextModel(name, model, tokenizer)
+    if _knows_no_text(tokenizer):
+        raise InputError(
+            f"--model {name}: has no tokenizer: {type(tokenizer).__name__} finds no vocabulary there; save the model's "
+            "own tokenizer into the folder (tokenizer.save_pretrained)"
+        )
+    return TextModel(name, model, tokenizer, (_told(missing),) if missing else ())
+
+
+def _model(name: str, kind: Any) -> tuple[nn.Module, list[str]]:
+    """The model, and the names of its parameters that the folder does not have.
+
+    The library draws those at random: here the same numbers each time, so that a record may be resumed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, info = _loaded(name, "a model", kind.from_pretrained, weights_only=True, output_loading_info=True)
+    missing = set(info["missing_keys"])
+    return model.eval(), [parameter for parameter, _ in model.named_parameters() if parameter in missing]
+
+
+def _told(missing: list[str]) -> str:
+    rest = len(missing) - _NAMED
+    few = ", ".join(missing[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    are = "parameter is" if len(missing) == 1 else "parameters are"
+    return f"{len(missing)} {are} missing from the model's files and newly initialized: {few}"
+
+
+def _knows_no_text(tokenizer: Any) -> bool:
+    """Whether the library made up a tokenizer: without its files, many have special tokens and no other."""
+    if not getattr(tokenizer, "vocab_files_names", None):  # of bytes or characters: it needs no file
+        return False
+    return set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens, _WORD_BEGINS}
 
 
 def _check_folder(name: str) -> None:

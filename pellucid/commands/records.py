@@ -21,15 +21,24 @@ MOST_VERIFIED = 1 << 28  # bytes: what is compared with its checksums in a momen
 
 
 def record_path(options: argparse.Namespace) -> Path | None:
-    """The record that `pellucid show` is given, or None if it is given a date."""
-    if len(options.text) != 1 or options.file is not None:
-        return None
-    path = Path(options.text[0])
+    """The record that `pellucid show` is given, or None if it is given a date.
+
+    Raises:
+        InputError: there is more beside the record.
+
+    """
+    records = [Path(text) for text in options.text if _is_record(text)]
+    if records and len(options.text) > 1:
+        raise InputError(f"TEXT: one record is shown at a time, got {len(options.text)} paths or words; give one alone")
+    return records[0] if records else None
+
+
+def _is_record(text: str) -> bool:
+    path = Path(text)
     try:
-        is_record = path.suffix == ENDING or os.path.lexists(path / NAME)
+        return path.suffix == ENDING or os.path.lexists(path / NAME)
     except (OSError, ValueError):  # too long for a path, or with a null character: a text
-        return None
-    return path if is_record else None
+        return False
 
 
 def run(path: Path, options: argparse.Namespace) -> int:
@@ -67,18 +76,17 @@ def _size(path: Path) -> int:
 def _view(record: StoredRecord, options: argparse.Namespace) -> RecordView:
     if not len(record):
         raise InputError(f"{record.path}: holds no layer yet; pellucid watch --resume goes on with it")
-    number = _index("--layer", -1 if options.layer is None else options.layer, len(record), str(record.path))
+    number = len(record) - 1 if options.layer is None else options.layer
+    _check_index("--layer", number, len(record), str(record.path))
     layer = record[number]
-    head = None
     if options.head is not None:
-        head = _index("--head", options.head, layer.heads, f"layer {number}")
-    return RecordView(record, record.summary(), number, head)
+        _check_index("--head", options.head, layer.heads, f"layer {number}")
+    return RecordView(record, record.summary(), number, options.head)
 
 
-def _index(option: str, number: int, count: int, owner: str) -> int:
-    if not -count <= number < count:
+def _check_index(option: str, number: int, count: int, owner: str) -> None:
+    if not 0 <= number < count:
         raise InputError(f"{option}: {owner} has 0-{count - 1}, got {number}")
-    return number % count
 
 
 def _picture(path: Path) -> ModuleType:
@@ -103,6 +111,7 @@ def _document(view: RecordView) -> dict[str, Any]:
         "tokens": record.tokens,
         "source_tokens": record.source_tokens,
         "missed": [missed._asdict() for missed in record.missed],
+        "notes": record.notes,
         "heads": [{name: _plain(value) for name, value in row.items()} for row in rows],
     }
 

@@ -49,6 +49,7 @@ class Run:
     tokens: list[str]
     source_tokens: list[str] | None
     name: str
+    notes: tuple[str, ...] = ()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     prepared = _embedded(text, target) if options.model is None else _of_transformers(options, text, target)
     _check_segments(segments, prepared)
     record = Record(prepared.name, tokens=[prepared.tokens], source_tokens=_as_batch(prepared.source_tokens))
-    record.segments = segments
+    record.segments, record.notes = segments, [*prepared.notes]
+    for note in prepared.notes:
+        tell(f"warning: {note}")
     with _as_input_errors():
         keeps = Modules(prepared.model).chooser("keep", _keep(options, prepared))
         writer = RecordWriter(options.out, record, overwrite=options.overwrite, resume=options.resume, keeps=keeps)
@@ -120,6 +123,7 @@ def _of_transformers(options: argparse.Namespace, text: str, target: str | None)
         given.tokens,
         given.source_tokens,
         f"{type(loaded.model).__name__} {'/'.join(Path(options.model).parts[-2:])}",
+        loaded.notes,
     )
 
 
@@ -180,6 +184,11 @@ def _check_segments(segments: dict[str, Span], prepared: Run) -> None:
             raise InputError(f"--segment {name}: the model reads one text only; give a name without 'source.'")
         if isinstance(span, slice) and (span.start or 0) >= len(tokens):
             raise InputError(f"--segment {name}: begins at token {span.start}, and the text has {len(tokens)}")
+        if isinstance(span, slice) and (span.stop or 0) > len(tokens):
+            raise InputError(
+                f"--segment {name}: ends at token {span.stop}, and the text has {len(tokens)}; "
+                f"to its end is {name}={span.start or 0}:"
+            )
 
 
 def _holds_all(writer: RecordWriter, model: nn.Module) -> bool:

@@ -99,6 +99,7 @@ def _head(record: Record) -> RenderableType:
         )
         more = len(record.missed) - SHOWN_OF_MISSED
         lines.append(f"missed   {few}" + (f"; and {more} more" if more > 0 else ""))
+    lines += [f"note     {legible.message(note)}" for note in record.notes]
     return Text("\n".join(lines))
 
 

@@ -80,8 +80,8 @@ def select(reading: Reading, kind: str = "cross", layer: int | None = None, head
     Args:
         reading: what a model read and wrote.
         kind: of attention, one of the reading's.
-        layer: its number; negative ones count from the end.
-        head: its number, the same way; the mean of all if None.
+        layer: its number, from 0.
+        head: its number, from 0; the mean of all if None.
 
     Raises:
         ValueError: no such kind, layer or head in this reading.
@@ -90,10 +90,11 @@ def select(reading: Reading, kind: str = "cross", layer: int | None = None, head
     if kind not in reading.attention:
         raise ValueError(f"attention: must be one of {', '.join(reading.attention)}, got {kind!r}")
     observations = reading.attention[kind]
-    layer = _index("layer", -1 if layer is None else layer, len(observations), TITLES[kind])
+    layer = len(observations) - 1 if layer is None else layer
+    _check_index("layer", layer, len(observations), TITLES[kind])
     observation = observations[layer]
     if head is not None:
-        head = _index("head", head, observation.heads, f"{TITLES[kind]}, layer {layer},")
+        _check_index("head", head, observation.heads, f"{TITLES[kind]}, layer {layer},")
     queries, keys = reading.axes(kind)
     return Selection(kind, layer, len(observations), head, observation, tuple(queries), tuple(keys))
 
@@ -103,7 +104,6 @@ def numbered(count: int) -> str:
     return "0" if count == 1 else f"0-{count - 1}"
 
 
-def _index(name: str, number: int, count: int, owner: str) -> int:
-    if not -count <= number < count:
+def _check_index(name: str, number: int, count: int, owner: str) -> None:
+    if not 0 <= number < count:
         raise ValueError(f"{name}: {owner} has {numbered(count)}, got {number}")
-    return number % count

@@ -96,7 +96,8 @@ def of_beams(record: Record, generated: Any, *, prompt: int | None = None) -> Re
         _of_sequences(tokens, own, batch) for tokens in (record.tokens, record.source_tokens)
     )
     followed.token_ids = sequences[:, :-1] if known == prompt else None
-    followed.readouts, followed.missed, followed.complete = record.readouts, record.missed, record.complete
+    followed.readouts, followed.notes = record.readouts, record.notes
+    followed.missed, followed.complete = record.missed, record.complete
     return followed
 
 
@@ -129,7 +130,7 @@ def _through(layer: Layer, path: Path) -> Layer:
         k_len=k_len,
         readings={name: _reading(name, value, path) for name, value in layer.readings.items() if name not in summed},
         padding=_padding(layer, path, k_len),
-        parts=[_part(part, layer, path) for part in layer.parts if part.start < path.start + path.rows],
+        parts=[_part(part, layer, path, k_len) for part in layer.parts if part.start < path.start + path.rows],
     )
     if "received" in layer.readings:
         followed.readings |= reading.of_parts(followed, [Received()])
@@ -162,8 +163,11 @@ def _padding(layer: Layer, path: Path, k_len: int) -> Padding:
     return Padding(queries, keys)
 
 
-def _part(part: Part, layer: Layer, path: Path) -> Part:
-    """The part of the sequences: its keys are those of the place in which each of them is at its last row there."""
+def _part(part: Part, layer: Layer, path: Path, k_len: int) -> Part:
+    """The part of the sequences: its keys are those of the place in which each of them is at its last row there.
+
+    A search may go on after all that it returns has ended: keys from position `k_len` on are of no returned sequence.
+    """
     first = part.start - layer.start
     own = path.between(first, first + part.q_len)
     last = own.last()
@@ -171,7 +175,7 @@ def _part(part: Part, layer: Layer, path: Path) -> Part:
     return replace(
         part,
         query=own.of_rows(part.query[:, :, : own.rows]),
-        key=part.key[last],
+        key=part.key[last, :, : k_len - part.k_start],
         score=of_sequences(part.score, last),
         mask=mask if own.ended is None else operation("and", mask, _alive(own)),
     )

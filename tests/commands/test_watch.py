@@ -213,6 +213,100 @@ def test_truncate(watched, tmp_path):
     assert open_record(tmp_path / "run.attn")[0].q_len == 32
 
 
+# Models that lack something.
+
+
+@pytest.fixture
+def copied(models, tmp_path):
+    """Copies a model's folder, with other values in its configuration and without some of its weights or files."""
+
+    def copy(name, *, lacks=(), **config):
+        from safetensors.torch import load_file, save_file
+
+        folder = Path(shutil.copytree(models / name, tmp_path / f"copy of {name}"))
+        known = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(known | config))
+        weights = load_file(folder / "model.safetensors")
+        assert set(lacks) <= set(weights)
+        left = {name: weight for name, weight in weights.items() if name not in lacks}
+        save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return copy
+
+
+LACKING = "warning: {} missing from the model's files and newly initialized: {}"
+
+
+def test_weights_that_a_folder_lacks_are_told_and_noted(watched, pellucid, copied, tmp_path):
+    folder = copied("llama", lacks=["model.layers.0.mlp.up_proj.weight"], num_hidden_layers=3)
+    status, _, err = watched(folder)
+    assert status == 0, err
+    told = LACKING.format(
+        "10 parameters are",
+        "model.layers.0.mlp.up_proj.weight, model.layers.2.self_attn.q_proj.weight, "
+        "model.layers.2.self_attn.k_proj.weight and 7 more",
+    )
+    assert err.splitlines()[0] == f"pellucid: {told}"
+    assert err.count("\n") == 2
+    record = open_record(tmp_path / "run.attn", verify=True)
+    assert record.notes == [told.removeprefix("warning: ")]
+    _, out, _ = pellucid("show", tmp_path / "run.attn")
+    assert "note     10 parameters are missing from the model's files" in out
+    assert json.loads(pellucid("show", tmp_path / "run.attn", "--json")[1])["notes"] == record.notes
+    assert watched(folder, out="again.attn")[0] == 0
+    again = open_record(tmp_path / "again.attn")
+    assert torch.equal(again[2].weights(), record[2].weights())  # what was drawn is the same in every run
+
+
+def test_tied_weights_are_counted_once_and_only_where_both_are_missing(watched, copied, models, tmp_path):
+    tied = {"tie_word_embeddings": True}
+    assert "missing" not in watched(copied("llama", lacks=["lm_head.weight"], **tied))[2]
+    shutil.rmtree(tmp_path / "copy of llama")
+    folder = copied("llama", lacks=["lm_head.weight", "model.embed_tokens.weight"], **tied)
+    _, _, err = watched(folder, "--overwrite")
+    assert LACKING.format("1 parameter is", "model.embed_tokens.weight") in err
+    for name in ("bert", "llama"):
+        assert "missing" not in watched(name, "--overwrite")[2]
+        assert open_record(tmp_path / "run.attn").notes == []
+
+
+def test_a_tokenizer_of_another_model(watched, pellucid, models, tmp_path):
+    for name, more in (("llama", []), ("t5", ["--target", tmp_path / "text.txt"])):
+        folder = Path(shutil.copytree(models / name, tmp_path / name))
+        _with_embeddings(folder, 5).save_pretrained(folder)
+        status, out, err = watched(folder, *more)
+        assert (status, out) == (1, "")
+        assert err == (
+            f"pellucid: --model {folder}: its tokenizer, of {len(WORDS)} tokens, gives the token id "
+            f"{max(WORDS.index(word) for word in TEXT.split())}, and the model's vocabulary has 5; "
+            "give a model with the tokenizer that it was trained with\n"
+        )
+        assert not (tmp_path / "run.attn").exists()
+
+
+def _with_embeddings(folder, count):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(folder)
+    model.resize_token_embeddings(count)
+    return model
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
+def test_a_folder_without_a_tokenizer(watched, models, tmp_path, name):
+    """The library makes one up, of which a text has no token, or unknown ones alone."""
+    folder = tmp_path / name
+    if name == "gpt2":
+        config = transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    else:
+        shutil.copytree(models / name, folder, ignore=shutil.ignore_patterns("*token*"))
+    status, out, err = watched(folder, *(["--target", tmp_path / "text.txt"] if name == "t5" else []))
+    assert (status, out) == (1, "")
+    assert err.startswith(f"pellucid: --model {folder}: has no tokenizer: ")
+    assert err.count("\n") == 1
+
+
 # Again.
 
 
@@ -372,6 +466,7 @@ def test_texts_that_cannot_be_read(watched, tmp_path, content, message):
     ("options", "message"),
     [
         (["--segment", "far=50:60"], "--segment far: begins at token 50, and the text has 13"),
+        (["--segment", "a=3:14"], "--segment a: ends at token 14, and the text has 13; to its end is a=3:"),
         (["--segment", "source.a=0:3"], "--segment source.a: the model reads one text only"),
         (["--layers", "*.9.*"], "layers: '*.9.*' matches no module"),
         (["--keep", "nothing"], "keep: 'nothing' matches no module"),
@@ -476,7 +571,9 @@ def test_records_that_cannot_be_shown(pellucid, run, tmp_path):
     (tmp_path / "empty.attn").mkdir()
     cases = {
         (run, "--layer", 7): f"--layer: {run} has 0-1, got 7",
-        (run, "--head", -3): "--head: layer 1 has 0-1, got -3",
+        (run, "--layer", -1): f"--layer: {run} has 0-1, got -1",
+        (run, "--head", -1): "--head: layer 1 has 0-1, got -1",
+        (run, run): "TEXT: one record is shown at a time, got 2 paths or words; give one alone",
         (run, "--save", "wall.gif"): "--save: must end in .png, .svg, .pdf",
         (tmp_path / "none.attn",): f"{tmp_path / 'none.attn'}: there is no such record",
         (tmp_path / "empty.attn",): f"{tmp_path / 'empty.attn'}: is no record",

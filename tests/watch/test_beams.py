@@ -46,7 +46,21 @@ def passed(model: Any, inputs: Any, generated: Any, number: int) -> Any:
 @pytest.mark.parametrize("ending", sorted(ENDINGS))
 @pytest.mark.parametrize("name", ["llama", "mistral", "t5"])
 def test_rows_are_those_of_the_sequence(name: str, ending: str) -> None:
-    model, inputs, record, generated = searched(name, ending, keep=True)
+    assert_rows_of_sequences(*searched(name, ending, keep=True))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 6])
+@pytest.mark.parametrize("name", ["llama", "mistral", "t5"])
+def test_a_search_that_went_on_after_what_it_returns(name: str, tokens: int) -> None:
+    model, inputs, record, generated = searched(name, "of one length", keep=True)
+    further = generated.beam_indices.shape[1] - tokens
+    cut = SimpleNamespace(
+        sequences=generated.sequences[:, :-further], beam_indices=generated.beam_indices[:, :-further]
+    )
+    assert_rows_of_sequences(model, inputs, record, cut)
+
+
+def assert_rows_of_sequences(model: Any, inputs: Any, record: Any, generated: Any) -> None:
     followed = record.of_beams(generated)
     for number in range(4):
         expected = passed(model, inputs, generated, number)
@@ -83,7 +97,9 @@ def test_rows_after_a_sequences_end_are_padding() -> None:
 
 def test_the_record_of_beams_is_summed_up_and_stored_like_any(tmp_path: Any) -> None:
     _, _, record, generated = searched("llama", "of several lengths", keep=True)
+    record.notes = ["a note"]
     followed = record.of_beams(generated)
+    assert followed.notes == ["a note"]
     assert torch.equal(followed.token_ids, generated.sequences[:, :-1])
     assert torch.isfinite(torch.tensor([head.entropy for head in followed.summary().rows])).all()
     stored = pellucid.open_record(followed.save(tmp_path / "run.attn"))
