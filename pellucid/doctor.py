@@ -45,7 +45,7 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "engines", ", ".join(engines.ENGINES)
     yield "engine on cpu", _engine()
     yield "kernels kept", stored.state()
-    yield "call with dropout", _engine(dropout_p=0.1)  # what pellucid.engines.why tells of it
+    yield "with dropout", _engine(dropout_p=0.1)  # what pellucid.engines.why tells of it
     yield "self check", _self_check()
 
 
