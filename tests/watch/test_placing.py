@@ -211,3 +211,23 @@ def test_falcon_generates_with_a_static_cache(batch: int) -> None:
         assert torch.equal(model.generate(ids, attention_mask=mask, **STEPS, cache_implementation="static"), text)
     assert_same(record, plain)
     assert len(record) == 2
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_windows_cache_brings_the_last_keys(kind: str) -> None:
+    def window(first: int, start: int, end: int, k_end: int) -> Tensor:
+        query, key = torch.arange(start, end)[:, None], torch.arange(first, k_end)
+        return ((key <= query) & (key > query - 5))[None, None]
+
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "sliding_window": 5}
+    config, model, x = transformers.MistralConfig(**sizes), Own(), torch.randn(1, 12, 12)
+    static_cache = transformers.StaticCache(config=config, max_cache_len=16)
+    cache = static_cache if kind == "static" else transformers.DynamicCache(config=config)
+    readouts = [pellucid.Entropy(), pellucid.readouts.mean_distance()]
+    with torch.no_grad(), pellucid.watch(model, readouts) as plain:
+        model(x, transformers.DynamicCache(), window(0, 0, 12, 12))
+    with torch.no_grad(), pellucid.watch(model, readouts) as record:
+        for start, end in ((0, 3), (3, 8), (8, 9), (9, 10), (10, 12)):
+            length, first = cache.get_mask_sizes(end - start, 0)
+            model(x[:, start:end], cache, window(first, start, end, first + length))
+    assert_same(record, plain)
