@@ -55,7 +55,10 @@ class Field:
         if self.batch and counts.numel() and self.keys:
             self._add(counts, self.queries, self.keys)
         first = self._first()
-        one = self._evaluated(self.mask, heads, self.queries, first[:, None, None, None])
+        own = first.clamp(
+            self.keys.start, max(self.keys.start, self.keys.stop - 1)
+        )  # a mask may have no numbers before
+        one = self._evaluated(self.mask, heads, self.queries, own[:, None, None, None])
         inside = ((first >= self.keys.start) & (first < self.keys.stop))[:, None, None]
         allows_first = one.expand(*counts.shape, 1)[..., 0] & inside
         return Allowed(counts, counts - allows_first.to(torch.int32))

@@ -39,6 +39,7 @@ class Call:
     padded_queries: Tensor | None = None  # bool [batch, q_len], True at padding
     padded_keys: Tensor | None = None  # bool [batch, k_len]
     by_hand: bool = False  # whether the module computes its weights itself: `score` reads its scores, query is zeros
+    whole: Call | None = None  # the call that the model's output is of, where some of its keys are no part of this one
 
     @property
     def batch(self) -> int:

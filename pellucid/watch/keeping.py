@@ -9,8 +9,10 @@ from torch import Tensor
 
 from pellucid.language import INPUTS, TRUE, Expression, evaluate, operation, walk
 from pellucid.language.shift import of_heads
-from pellucid.watch.call import Call
+from pellucid.watch.call import FORBIDDING, Call
 from pellucid.watch.part import Part
+
+_ROWS = 64  # queries whose scores are computed at once
 
 
 def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
@@ -119,6 +121,17 @@ def closed(part: Part, queries: range, keys: range) -> bool:
     return not bool(allowed.any())
 
 
+def forbidden(part: Part, queries: range, keys: range) -> bool:
+    """Whether no query looks at a key: by the mask, or by scores to which a mask of numbers was added."""
+    if closed(part, queries, keys):
+        return True
+    device = part.key.device
+    heads = torch.arange(part.query.shape[1], device=device)
+    own_keys = torch.arange(keys.start, keys.stop, device=device) - part.k_start
+    rows = torch.arange(queries.start, queries.stop, device=device).split(_ROWS)
+    return all(bool((part.scores(some, own_keys, heads) <= FORBIDDING).all()) for some in rows)
+
+
 def before(parts: list[Part], end: int, role: str) -> list[Part]:
     """The parts without their queries from position `end` on, nor in self-attention keys that no other looks at."""
     return [_before(part, end, role) for part in parts if part.start < end]
@@ -127,7 +140,7 @@ def before(parts: list[Part], end: int, role: str) -> list[Part]:
 def _before(part: Part, end: int, role: str) -> Part:
     q_end, k_end = part.start + part.q_len, part.k_start + part.k_len
     query, key = part.query[:, :, : end - part.start], part.key
-    if role != "cross" and closed(part, range(part.start, min(end, q_end)), range(end, k_end)):
+    if role != "cross" and forbidden(part, range(part.start, min(end, q_end)), range(end, k_end)):
         key = key[:, :, : max(0, end - part.k_start)]
     return replace(part, query=query, key=key)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.softmax import finite
 from pellucid.watch.call import Call
-from pellucid.watch.keeping import closed, part_of
+from pellucid.watch.keeping import forbidden, part_of
 from pellucid.watch.part import Part
 from pellucid.watch.record import Layer
 
@@ -59,7 +59,7 @@ class Recent:
         """Whether no query before `end` may look at a key from there on, as far as it is known."""
         key_ends = (part.k_start + part.k_len for part in self.parts)
         return all(
-            closed(part, range(part.start, min(end, part.start + part.q_len)), range(end, key_end))
+            forbidden(part, range(part.start, min(end, part.start + part.q_len)), range(end, key_end))
             for part, key_end in zip(self.parts, key_ends, strict=True)
         )
 

@@ -45,12 +45,17 @@ def _is_cross(name: str, module: nn.Module | None, call: Call, is_new: bool) -> 
 
 
 def _is_causal(module: nn.Module | None, call: Call) -> bool:
-    """Whether no query may look at the key after its own."""
+    found = forbids_ahead(call)
+    return _says_causal(module) if found is None else found  # a single query at the end of its sequence
+
+
+def forbids_ahead(call: Call) -> bool | None:
+    """Whether no query may look at the key after its own, counted from 0 if unknown; None if no query has one."""
     start, k_start = call.start or 0, call.k_start
     first = max(0, k_start - start - 1)
     pairs = min(call.q_len, call.k_len + k_start - start - 1) - first
-    if pairs < 1:  # a single query at the end of its sequence: only the module says so
-        return _says_causal(module)
+    if pairs < 1:
+        return None
     queries = torch.linspace(first, first + pairs - 1, min(pairs, PLACES), device="cpu").round().to(torch.int64)
     return not bool(_allowed(call, queries, queries + start + 1 - k_start).any())
 

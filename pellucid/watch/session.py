@@ -27,9 +27,10 @@ from pellucid.watch.going_back import taken_back
 from pellucid.watch.keeping import kept_bytes, kept_part_of
 from pellucid.watch.layering import Place, continues, joined, layer_of
 from pellucid.watch.modules import Modules
+from pellucid.watch.placing import placed, placed_by_mask
 from pellucid.watch.progress import Listener, Progress
 from pellucid.watch.record import Layer, Missed, OnLayer, Record
-from pellucid.watch.roles import role_of
+from pellucid.watch.roles import forbids_ahead, role_of
 from pellucid.watch.segments import segment_readouts
 from pellucid.watch.tokens import TokenIds
 
@@ -127,6 +128,7 @@ class Session:
             return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
         if self.heads is not None and int(self.heads.max()) >= call.heads:
             raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {call.heads}")
+        call = self._placed(base, module, call)
         place = self._place(base, module, call)
         padded = self._padded(place, call)
         readouts = self._readouts(place, call)
@@ -134,12 +136,14 @@ class Session:
             return self._only_counted(place, call, padded)
         self._plan(place, call, readouts)
         output, readings = reading.read(call, readouts, place.start, padded)
+        if call.whole is not None:
+            output = reading.run(call.whole.problem).output
         self._enter(place, call, readings, readouts, padded)
         return Seen(output, observation(call, output, readings, readouts))
 
     def _only_counted(self, place: Place, call: Call, padded: Tensor | None) -> Seen:
         """The call's output; of its layer, which is stored, nothing but the sizes is entered."""
-        output = reading.run(call.problem).output
+        output = reading.run((call.whole or call).problem).output
         layer = layer_of(place, call, {}, padded, self.heads)
         self._add(layer if place.continued is None else joined(place.continued, layer, {}), place)
         self._follow(place, call)
@@ -147,15 +151,28 @@ class Session:
 
     def _pass_over(self, base: str, module: nn.Module, call: Call) -> None:
         """Note where the queries stand: cross-attention, which may be observed, does not say it of its own."""
+        call = placed(call, module, self.caches.of(module))
         if role_of(base, module, call, True) != "cross":
             behind = max(0, call.k_start + call.k_len - call.q_len)
             self._self = (behind if call.start is None else call.start, call)
 
+    def _placed(self, base: str, module: nn.Module, call: Call) -> Call:
+        """The call with its positions, if its cache says them, or a mask that goes on where a layer ends."""
+        call = placed(call, module, self.caches.of(module))
+        if call.start is not None or call.q_len >= call.k_len:
+            return call
+        layers = self._layers(base)
+        role = layers[0].role if layers else role_of(base, module, call, True)
+        return call if role == "cross" else placed_by_mask(call, {0, *(layer.end for layer in layers)})
+
+    def _layers(self, base: str) -> list[Layer]:
+        return [layer for name, layer in self.record.items() if name.split("#")[0] == base]
+
     def _place(self, base: str, module: nn.Module, call: Call) -> Place:
-        layers = [layer for name, layer in self.record.items() if name.split("#")[0] == base]
+        layers = self._layers(base)
         role = layers[0].role if layers else role_of(base, module, call, True)
         cache = self.caches.of(module)
-        start = self._start(role, layers, call, cache)
+        start = self._start(base, role, layers, call, cache)
         if role != "cross":
             self._self = (start, call)
         if not start:
@@ -207,7 +224,7 @@ class Session:
             self.tokens.cut(cache, layer.end)
             self.record.token_ids = self.tokens.ids
 
-    def _start(self, role: str, layers: list[Layer], call: Call, cache: Any) -> int:
+    def _start(self, base: str, role: str, layers: list[Layer], call: Call, cache: Any) -> int:
         """The position of the call's first query."""
         if role == "cross":  # its queries are those of the self-attention before it
             last = self._self
@@ -217,7 +234,16 @@ class Session:
         behind = call.k_start + call.k_len - call.q_len
         own = self.caches.names(cache)
         is_known = any(behind == layer.end or (layer.name in own and behind < layer.end) for layer in layers)
-        return behind if is_known else 0
+        if is_known:
+            return behind
+        if call.q_len < call.k_len and not forbids_ahead(call):
+            self._note_unplaced(base)
+        return 0
+
+    def _note_unplaced(self, base: str) -> None:
+        note = f"{base}: where its queries stand among its keys is not known in every call; there they count from 0"
+        if note not in self.record.notes:
+            self.record.notes.append(note)
 
     def _padded(self, place: Place, call: Call) -> Tensor | None:
         """Which queries are padding."""
