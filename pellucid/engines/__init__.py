@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -192,7 +192,8 @@ def unwarned() -> Iterator[None]:
     try:
         yield
     finally:
-        _unwarned.reset(token)
+        with suppress(ValueError):  # it is left in another context, which was never asked
+            _unwarned.reset(token)
 
 
 def run(problem: Problem) -> Result:
