@@ -163,4 +163,6 @@ def sources() -> list[Path]:
 def _jit(generation: int) -> binding.LLJIT:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    return binding.create_lljit_compiler()
+    # JITLink lays all of an object in one piece. The older way lays code and constants where there is room, which in a
+    # process full of libraries may be farther apart than they can reach: LLVM then ends the process.
+    return binding.create_lljit_compiler(use_jit_link=True)
