@@ -140,7 +140,7 @@ def assert_products_right(huge: float) -> None:
 def test_a_scale_of_zero_leaves_masked_keys_out() -> None:
     query, key, value = torch.randn(3, 2, 89, 16).to(torch.bfloat16).unbind(0)
     found = pellucid.attention(query, key, value, scale=0.0, is_causal=True)
-    expected = sdpa(query.double(), key.double(), value.double(), scale=0.0, is_causal=True)
+    expected = value.double().cumsum(1) / torch.arange(1, 90)[:, None]  # equal weights; SDPA of torch 2.14 gives NaN
     assert (found.double() - expected).abs().max() <= 2 * torch.finfo(torch.bfloat16).eps * expected.abs().max()
 
 
