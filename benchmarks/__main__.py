@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import contenders, machine, plots, report, run
-from benchmarks import limits as machine_limits
 from benchmarks.limits import Limits
+from benchmarks.limits.measure import measure
 from benchmarks.report import Row
 from benchmarks.timing import Plan
 from benchmarks.work import Race, Work
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, reason in missing.items():
         progress_out.print(f"{name} is left out: {reason}")
     with torch.no_grad():
-        limits = machine_limits.measure(options.threads)
+        limits = measure(options.threads)
         out.print(machine.short(), report.limits_table(limits))
         rows: list[Row] = []
         interrupted = _collect(rows, chosen, limits, missing, plan, progress_out)

@@ -23,7 +23,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Threads as before afterwards; nobody but torch takes part."""
     threads = torch.get_num_threads()
     monkeypatch.setenv("COLUMNS", "240")
-    monkeypatch.setattr(command.machine_limits, "measure", lambda workers: LIMITS)
+    monkeypatch.setattr(command, "measure", lambda workers: LIMITS)
     monkeypatch.setattr(command.contenders, "missing", lambda: {"FlexAttention, compiled": "left out by the test"})
     yield
     torch.set_num_threads(threads)
