@@ -11,23 +11,12 @@ from pellucid.engines.cpu.call.specify import dtype_name
 from pellucid.engines.cpu.expression.program import STORED
 from pellucid.engines.cpu.machine.address import is_plain
 from pellucid.engines.cpu.machine.target import host
+from pellucid.engines.cpu.stages import table
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
-from pellucid.readouts import (
-    Entropy,
-    Expect,
-    LogSumExp,
-    MaxScore,
-    Pooled,
-    PooledMax,
-    Readout,
-    Received,
-    TopK,
-)
 
 MOST_DIM = 256
 MOST_SLOT_DIMS = 4
-MOST_TOP = 128
 
 
 def why_not(problem: Problem) -> Reason | None:
@@ -48,20 +37,10 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
             yield Reason(f"{name} is from 1 to {MOST_DIM}, not {size}", mine=True)
     if not torch.Size(problem.rows).numel() or not problem.k_len:
         yield Reason("there are no queries, or no keys")
-    yield from filter(None, map(_unread, problem.readouts))
+    yield from filter(None, map(table.why_not, problem.readouts))
     yield from filter(None, (_unstored(load.value) for load in problem.loads))
     if query.dtype == torch.float16 and not host().half:
         yield Reason("this processor does not convert float16; use bfloat16 or float32", mine=True)
-
-
-def _unread(readout: Readout) -> Reason | None:
-    if isinstance(readout, TopK) and readout.k > MOST_TOP:
-        return Reason(f"TopK keeps up to {MOST_TOP} keys a row, not {readout.k}", mine=True)
-    if isinstance(readout, TopK | Received | Pooled | PooledMax) and readout.name != type(readout).name:
-        return Reason(f"it reads one {type(readout).name!r} a call, under that name, not {readout.name!r}", mine=True)
-    if type(readout) in (Entropy, Expect, LogSumExp, MaxScore, Received, Pooled, PooledMax, TopK):
-        return None
-    return Reason(f"the readout {readout.name!r} is unknown to its kernels; ask for it in a call of its own", mine=True)
 
 
 def _unstored(tensor: Tensor) -> Reason | None:

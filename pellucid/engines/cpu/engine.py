@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from pellucid.engines.cpu.call.columns import columns_of
 from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
-from pellucid.engines.cpu.call.received import received_by
-from pellucid.engines.rounded import places
+from pellucid.engines.cpu.stages.stage import Found
 from pellucid.problem import Problem
-from pellucid.readouts import MaxScore, Pooled, PooledMax
+from pellucid.readouts.base import Rows
 from pellucid.result import Result
-from pellucid.softmax import largest
+from pellucid.softmax import Softmax
 
 
 def run(problem: Problem) -> Result:
@@ -56,24 +55,14 @@ class Repeat(NamedTuple):
 
 
 def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
-    output, state, pooled = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
-    if state is None:
+    output, written = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
+    if not plan.readings:
         return Result(output, output.new_empty(0), {})
-    rows = state.rows(problem.sinks)
+    sums = dict(zip(plan.spec.accumulators, written["state"], strict=True))
+    sink = None if problem.sinks is None else problem.sinks.detach().to(plan.number)[:, None]
+    rows = Rows(Softmax(sums["maximum"], sums["total"]), sink)
     lse = rows.whole.lse
-    readings = state.readings(problem, rows, lse) | received_by(problem, lse)
-    readings |= {
-        r.name: r.finish(pooled[r.name], problem) for r in problem.readouts if isinstance(r, Pooled | PooledMax)
-    }
-    for readout in problem.readouts:
-        if isinstance(readout, MaxScore):
-            _see_nan(problem, readings[readout.name])
-    return Result(output, lse, {readout.name: readings[readout.name] for readout in problem.readouts})
-
-
-def _see_nan(problem: Problem, maximum: Tensor) -> None:
-    """Look at rows again whose maximum is +inf: of +inf and NaN in one row the kernel has kept +inf."""
-    infinite = maximum == torch.inf
-    for rows in places(infinite, problem.k_len):
-        seen = largest(problem.scores(rows))
-        maximum[..., rows] = torch.where(infinite[..., rows], seen, maximum[..., rows])
+    columns = columns_of(problem, plan.readings, lse)
+    found = Found(problem, sums, written, plan.prepared.queries, rows, lse, columns)
+    both = zip(problem.readouts, plan.readings, strict=True)
+    return Result(output, lse, {readout.name: reading.result(readout, found) for readout, reading in both})

@@ -1,18 +1,22 @@
 """What a kernel is told: its specification, fixed when it is compiled, and its arguments, an array of int64.
 
 The scratch memory of a thread is laid out here too; it depends on the specification alone, never on the lengths.
-Bins of pooled readouts follow it, `Pool.memory` of each.
+What readings keep for a whole chunk follows it, `Reading.memory` of each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
 from pellucid.engines.cpu.machine.builder import F16, F32, F64, I16
 from pellucid.engines.cpu.machine.target import Target
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.stages.stage import Stage
 
 KEYS = 256  # keys of a tile
 CHUNK = 2304  # queries of a task at most: packing the keys is shared by so many
@@ -22,24 +26,17 @@ DECODE_TASKS = 8  # of decode at least, if there are so many ranges
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
 PACKED_PARTS = ("keys", "values", "queries", "weights", "split_keys")
 
-POOLS = ("pooled", "pooled_max")
-POOL_SUFFIXES = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")
-
-# The arguments, by their place in the array. Strides count elements.
+# The arguments of every kernel, by their place in the array; those of its stages follow. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
 ARGUMENTS = [
     "next_task", "tasks", "pairs", "scratch", "scratch_size",
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
-    "key_group", "value_group", "sinks", "state", "top_scores", "top_keys",
-    "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
+    "key_group", "value_group", "sinks", "state", "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
     "parts", "ranges", "ranges_a_task",
     *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out among tasks
     "query_index", "key_index", "head_index",
-    "received", "received_first", "received_stop", "received_step",
-    *(f"{pool}{suffix}" for pool in POOLS for suffix in POOL_SUFFIXES),
 ]  # fmt: skip
-FIXED = {name: place for place, name in enumerate(ARGUMENTS)}
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
 
 
@@ -55,19 +52,21 @@ class Spec:
     integer_bits: int = 32  # of the score language's ints
     sinks: bool = False
     rows_out: bool = False  # whether the softmax's state is written for each row
-    entropy: bool = False
-    expects: int = 0
-    topk: int = 0
     whole: bool = False  # whether the keys fill whole panels, so that with no mask nothing is masked
     group: int = 1  # of decode: query heads that share a key head
     queries: int = 1  # of decode
     shared_out: bool = False  # of decode: whether a head's keys are read in several tasks
     partial: bool = False  # whether the output is kept in the precision of the computation
-    received: bool = False
-    pools: tuple[str, ...] = ()  # the readouts that join weights over bins, of POOLS
+    stages: tuple[Stage, ...] = ()  # the readouts
     pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
     tiles: bool = False  # whether pairs are multiplied on matrix tiles
     parts: int = 1  # of bfloat16 that a number is split into for them
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each argument is in the array; captured tensors follow, `SLOT` numbers each."""
+        own = (name for stage in self.stages for name in stage.arguments)
+        return {name: place for place, name in enumerate((*ARGUMENTS, *own))}
 
     @property
     def storage(self) -> ir.Type:
@@ -132,7 +131,8 @@ class Spec:
     @property
     def chunk(self) -> int:
         """Queries of a task at most, whole blocks."""
-        row = (self.value_width + len(self.accumulators) + 2 * self.top_width) * self.size
+        kept = sum(stage.a_row(self) for stage in self.stages)
+        row = (self.value_width + len(self.accumulators) + kept) * self.size
         return min(CHUNK, KEPT // row) // self.block * self.block
 
     @property
@@ -162,15 +162,9 @@ class Spec:
         return KEYS // 2 + self.lanes
 
     @property
-    def top_width(self) -> int:
-        """Places kept for a row's largest scores: whole vectors."""
-        return -(-self.topk // self.lanes) * self.lanes
-
-    @property
     def accumulators(self) -> list[str]:
         """The names of what is kept for each row beside the output, the softmax's two first."""
-        extra = (["entropy"] if self.entropy else []) + [f"expect{i}" for i in range(self.expects)]
-        return ["maximum", "total", *extra]
+        return ["maximum", "total", *(name for stage in self.stages for name in stage.sums)]
 
     def part_size(self, name: str) -> int:
         """Words of one part of what is packed."""
@@ -193,16 +187,13 @@ class Spec:
             "correction": self.block,
             "shift": self.block,
             "factor": self.block if self.pairs else 0,
-            "drift": self.block if self.entropy else 0,
+            "drift": self.block if any(stage.relative for stage in self.stages) else 0,
             "output": rows * self.value_width,
             "product": 4 * self.lanes**2 if self.parts > 1 else 0,
             "largest": 1 + 2 * (self.packed_keys // KEYS) if self.parts > 1 else 0,
-            "received": KEYS if self.received else 0,
-            "kth": self.block if self.topk else 0,
-            "candidates": KEYS // 8 // self.size if self.topk else 0,  # a bit for each key
-            "top_scores": rows * self.top_width,
-            "top_keys": rows * self.top_width,
         } | dict.fromkeys(self.accumulators, rows)
+        for stage in self.stages:
+            parts |= stage.scratch(self, rows)
         places, end = {}, 0
         for name, numbers in parts.items():
             places[name] = end

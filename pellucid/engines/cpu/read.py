@@ -11,24 +11,25 @@ from llvmlite import ir
 from torch import Tensor
 
 from pellucid.arguments import describe
+from pellucid.engines.cpu.call.columns import for_columns
 from pellucid.engines.cpu.call.plan import kernel_of
-from pellucid.engines.cpu.call.received import for_columns
 from pellucid.engines.cpu.call.specify import program_of, spec_of
 from pellucid.engines.cpu.call.weights import for_weights
 from pellucid.engines.cpu.coverage import why_not
 from pellucid.engines.cpu.expression.program import Program
+from pellucid.engines.cpu.kernels.columns import Columns
 from pellucid.engines.cpu.kernels.decode import Decode
 from pellucid.engines.cpu.kernels.emit import emit
 from pellucid.engines.cpu.kernels.forward import Forward
 from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.kernels.one_tile import OneTile
-from pellucid.engines.cpu.kernels.received import Columns
 from pellucid.engines.cpu.kernels.weights import Weights
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine.target import Target, host
+from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.problem import Problem
-from pellucid.readouts import Readout, Received
+from pellucid.readouts import Readout
 
 NAMES: dict[type[Kernel], str] = {Forward: "forward", OneTile: "one_tile", Decode: "decode"}
 Source = tuple[type[Kernel], Spec, Program]
@@ -129,6 +130,6 @@ def _sources(problem: Problem, target: Target) -> dict[str, Source]:
     spec = spec_of(problem, program, target)
     kernel, spec, _ = kernel_of(problem, spec)
     found: dict[str, Source] = {NAMES[kernel]: (kernel, spec, program)}
-    if any(isinstance(readout, Received) for readout in problem.readouts):
+    if any(reading.second is not None for reading in readings_of(problem)):
         found["columns"] = (Columns, *for_columns(problem, target))
     return found | {"weights": (Weights, *for_weights(replace(problem, readouts=()), target))}

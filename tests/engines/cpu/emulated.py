@@ -7,8 +7,8 @@ file that the emulated process maps as well, so a kernel reads its inputs and wr
 from __future__ import annotations
 
 import ctypes
+import inspect
 import mmap
-import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from pellucid import repeated
-from pellucid.engines.cpu.layout import FIXED, SLOT
+from pellucid.engines.cpu.layout import SLOT
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine import threads
 from pellucid.engines.cpu.machine.target import Target, describe
@@ -101,7 +101,8 @@ class Emulated:
         assert target == self.target
         number = self.built.setdefault((symbol, description), len(self.built))
         if number == len(self.arguments):
-            self.arguments.append(len(FIXED) + SLOT * len(set(re.findall(r"Slot\(number=(\d+)", description))))
+            written = inspect.getclosurevars(emit).nonlocals
+            self.arguments.append(len(written["spec"].places) + SLOT * len(written["program"].slots))
             module = ir.Module(symbol)
             module.triple = target.triple
             emit(module)

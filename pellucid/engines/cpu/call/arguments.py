@@ -12,23 +12,27 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engines.cpu.call.pooled import LEAST_POOLED, POOLED_CHUNKS, chunks_a_range, most_pooled, pools_of
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.expression.bounds import TABLE_BLOCK
 from pellucid.engines.cpu.expression.program import Program, Slot
+from pellucid.engines.cpu.kernels.columns import Columns
 from pellucid.engines.cpu.kernels.emit import emit
 from pellucid.engines.cpu.kernels.kernel import Kernel
-from pellucid.engines.cpu.kernels.received import Columns
-from pellucid.engines.cpu.layout import FIXED, SLOT, Spec
+from pellucid.engines.cpu.layout import SLOT, Spec
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine import threads
 from pellucid.engines.cpu.machine.address import address_of, address_of_own
+from pellucid.engines.cpu.stages.stage import Reading
 from pellucid.language import walk
 from pellucid.problem import Problem
 
 TASKS_A_THREAD = 4
 WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread
 RANGES = 8  # ranges of queries that have column sums of their own
+KEPT_BYTES = 2 << 20  # of a thread's memory at most for what readings keep, if a single block does not need more
+# Chunks of a head where they do, for any number of threads, heads and batches: what is rounded together is the same.
+KEPT_CHUNKS = 8
+LEAST_KEPT = 512  # queries of such a chunk, if there are as many: packing the keys is shared by so many
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Prepared:
     queries: int  # of a task
     scratch: int  # bytes for each thread
     workers: int
+    places: dict[str, int]  # of the arguments in the array
     slots: tuple[Slot, ...]
     reaches: dict[str, int]  # of tensors whose layout is the caller's, by the argument that is their address
     captured_reaches: tuple[int, ...]
@@ -60,19 +65,19 @@ class Prepared:
         """
         arguments = self.array.from_buffer_copy(self.numbers)  # its own: other threads may be in this call as well
         for name, tensor in tensors.items():
-            arguments[FIXED[name]] = address_of(tensor, self.reaches.get(name))
+            arguments[self.places[name]] = address_of(tensor, self.reaches.get(name))
         for name, tensor in own.items():
-            arguments[FIXED[name]] = address_of_own(tensor)
+            arguments[self.places[name]] = address_of_own(tensor)
         tables = self._captured(arguments, captured) if captured else ()  # held until the kernel has run
         scratch = threads.scratch(self.workers * self.scratch)
-        arguments[FIXED["scratch"]] = threads.aligned(scratch)
+        arguments[self.places["scratch"]] = threads.aligned(scratch)
         threads.run(self.kernel.address, ctypes.addressof(arguments), self.workers)
         del tables
 
     def _captured(self, arguments: ctypes.Array[ctypes.c_int64], captured: Sequence[Tensor]) -> list[Tensor]:
         """Put the addresses of captured tensors and of their tables among the arguments; give the tables."""
         tables = []
-        places = range(len(FIXED), len(arguments), SLOT)
+        places = range(len(self.places), len(arguments), SLOT)
         for place, tensor, reach, slot in zip(places, captured, self.captured_reaches, self.slots, strict=True):
             arguments[place] = address_of(tensor, reach)
             if slot.table:
@@ -82,7 +87,13 @@ class Prepared:
 
 
 def prepare(
-    problem: Problem, kernel: type[Kernel], program: Program, spec: Spec, own: dict[str, int], output: Tensor
+    problem: Problem,
+    kernel: type[Kernel],
+    program: Program,
+    spec: Spec,
+    readings: Sequence[Reading],
+    own: dict[str, int],
+    output: Tensor,
 ) -> Prepared:
     """A kernel's call on problems like this one.
 
@@ -91,6 +102,7 @@ def prepare(
         kernel: which.
         program: the problem's functions.
         spec: what the kernel is compiled for.
+        readings: of the call.
         own: arguments that this kernel alone has, or has otherwise.
         output: a contiguous tensor of the output's shape.
 
@@ -101,12 +113,11 @@ def prepare(
         lambda module: emit(module, kernel, spec, program),
         spec.target,
     )
-    named = _sizes(problem, kernel, spec)
-    pools = pools_of(problem) if spec.pools else ()
+    named = _sizes(problem, kernel, spec, readings)
     scratch = spec.scratch["end"]
-    for pool in pools:
-        named |= {f"{pool.name}_bins": pool.columns, f"{pool.name}_rows": pool.rows, f"{pool.name}_memory": scratch}
-        scratch += pool.memory(named["chunk"], spec)
+    for reading in readings:
+        named |= reading.numbers(scratch)
+        scratch += reading.memory(named["chunk"], spec)
     named |= {
         "scratch_size": scratch,
         "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
@@ -119,7 +130,7 @@ def prepare(
         named |= _strides(name, tensor)
     named |= own
     workers = max(1, min(torch.get_num_threads(), named["tasks"], -(-_work(named, spec) // WORK_A_THREAD)))
-    numbers = [named.get(name, 0) for name in FIXED]
+    numbers = [named.get(name, 0) for name in spec.places]
     captured = captured_by(program)
     for tensor in captured:
         numbers += _layout(tensor)
@@ -128,7 +139,9 @@ def prepare(
     queries = named["chunk"] * named["chunks_a_range"]
     reaches = {name: storage.reach(tensor) for name, tensor in placed.items()}
     of_captured = tuple(map(storage.reach, captured))
-    return Prepared(loaded, bytes(array(*numbers)), array, queries, scratch, workers, slots, reaches, of_captured)
+    return Prepared(
+        loaded, bytes(array(*numbers)), array, queries, scratch, workers, spec.places, slots, reaches, of_captured
+    )
 
 
 def call(
@@ -136,6 +149,7 @@ def call(
     kernel: type[Kernel],
     program: Program,
     spec: Spec,
+    readings: Sequence[Reading],
     own: dict[str, int],
     tensors: dict[str, Tensor],
     made: dict[str, Tensor],
@@ -147,6 +161,7 @@ def call(
         kernel: see `prepare`, as for the two that follow.
         program: the problem's functions.
         spec: what the kernel is compiled for.
+        readings: those whose arguments it has.
         own: arguments that this kernel alone has, or has otherwise.
         tensors: contiguous, by the argument that is their address.
         made: the same, just made, "output" among them.
@@ -154,7 +169,7 @@ def call(
     """
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     problem = replace(problem, query=query, key=key, value=value)
-    prepared = prepare(problem, kernel, program, spec, own, made["output"])
+    prepared = prepare(problem, kernel, program, spec, readings, own, made["output"])
     tensors = tensors | {"query": query, "key": key, "value": value}
     if problem.sinks is not None:
         tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
@@ -186,11 +201,15 @@ def group_of(heads: int, tensor: Tensor) -> int:
     return max(1, heads // tensor.shape[-3]) if tensor.shape[-3] > 1 else max(heads, 1)
 
 
-def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]:
+def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec, readings: Sequence[Reading]) -> dict[str, int]:
     pairs = math.prod(problem.rows[:-1])
-    chunk = _column_chunk(problem, spec) if kernel is Columns else _chunk(problem, pairs, spec)
+    if kernel is Columns:
+        chunk, most = _column_chunk(problem, spec), [RANGES]
+    else:
+        chunk, most = _chunk(problem, pairs, spec, readings), [r.ranges for r in readings if r.ranges is not None]
     chunks = -(-problem.q_len // chunk)
-    per_range = _per_range(problem, kernel, spec, chunks)
+    # More than one chunk a task where each task has sums of its own, of which there should not be many.
+    per_range = -(-chunks // min(chunks, max(most))) if most else 1
     rows = pairs * problem.q_len
     return {
         "tasks": pairs * -(-chunks // per_range),
@@ -207,24 +226,18 @@ def _sizes(problem: Problem, kernel: type[Kernel], spec: Spec) -> dict[str, int]
     }
 
 
-def _per_range(problem: Problem, kernel: type[Kernel], spec: Spec, chunks: int) -> int:
-    """Chunks of a task: more than one where each task has sums of its own, of which there should not be many."""
-    if kernel is Columns:
-        return -(-chunks // min(chunks, RANGES))
-    return chunks_a_range(pools_of(problem), chunks) if spec.pools else 1
-
-
 def _work(named: dict[str, int], spec: Spec) -> int:
     """Multiplications of the two products."""
     return named["rows"] * named["k_len"] * (spec.head_dim + spec.value_dim)
 
 
-def _chunk(problem: Problem, pairs: int, spec: Spec) -> int:
+def _chunk(problem: Problem, pairs: int, spec: Spec, readings: Sequence[Reading]) -> int:
     """Queries a chunk: as many as keys are packed for, but enough tasks for every thread."""
     wanted, most = -(-TASKS_A_THREAD * torch.get_num_threads() // pairs), spec.chunk
-    if spec.pools:
-        wanted = min(POOLED_CHUNKS, -(-problem.q_len // LEAST_POOLED))
-        most = min(most, most_pooled(pools_of(problem), spec))
+    kept = sum(reading.memory(spec.block, spec) for reading in readings)
+    if kept:
+        wanted = min(KEPT_CHUNKS, -(-problem.q_len // LEAST_KEPT))
+        most = min(most, max(1, KEPT_BYTES // kept) * spec.block)
     blocks = -(-problem.q_len // spec.block)
     per_head = max(wanted, -(-blocks * spec.block // most))
     return max(1, -(-blocks // per_head)) * spec.block

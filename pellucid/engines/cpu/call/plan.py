@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call.arguments import Prepared, captured_by, group_of, in_place, prepare, sinks_in
-from pellucid.engines.cpu.call.pooled import Pool, pools_of
-from pellucid.engines.cpu.call.rows import RowState
-from pellucid.engines.cpu.call.specify import asked, magnitude, program_of, spec_of
+from pellucid.engines.cpu.call.specify import magnitude, program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.decode import Decode, part_of_state
 from pellucid.engines.cpu.kernels.forward import Forward
@@ -25,6 +23,8 @@ from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.kernels.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.machine import memory
+from pellucid.engines.cpu.stages.stage import Reading, Sizes
+from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.language import SCORE, TRUE
 from pellucid.once import forget_oldest
 from pellucid.problem import Problem
@@ -49,8 +49,7 @@ class Written(NamedTuple):
     """What a plan's kernel wrote."""
 
     output: Tensor
-    state: RowState | None  # if there are readouts
-    pooled: dict[str, Tensor]  # by readout, [*batch, heads, query bins, key bins]
+    readings: dict[str, Tensor]  # by argument: "state", each row's sums [accumulators, *batch, heads, q_len], and more
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,14 @@ class Plan:
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
     parts: int  # numbers that are kept of ranges of keys until they are merged
-    pools: tuple[Pool, ...]
+    readings: tuple[Reading, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
     @property
     def result_bytes(self) -> int:
         """Memory that the results of one call take."""
         output = torch.empty(*self.rows, self.spec.value_dim, dtype=self.dtype, device="meta")
-        state = RowState.empty(self.spec, self.rows, self.number, "meta").tensors
-        pooled = self._pooled("meta") if self.pools else {}
-        return sum(tensor.nbytes for tensor in (output, *state.values(), *pooled.values()))
+        return output.nbytes + sum(tensor.nbytes for tensor in self._written("meta").values())
 
     def run(self, inputs: Inputs, shape: tuple[int, ...]) -> Written:
         """The output, in `shape`, and what was read."""
@@ -81,40 +78,37 @@ class Plan:
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
-        output, state = memory.empty(shape, self.dtype), None
-        own = {"output": output}
+        output = memory.empty(shape, self.dtype)
+        own, written = {"output": output}, _NOTHING
         if self.parts:
             own["parts"] = torch.empty(self.parts, dtype=self.number, device="cpu")
-        if self.spec.rows_out:
-            state = RowState.empty(self.spec, self.rows, self.number)
-            own |= state.tensors
-        if self.pools:
-            return Written(output, state, self._run_with_pools(tensors, own, inputs))
+        if self.readings:
+            written = self._written()
+            own |= written
+            for reading in self.readings:
+                own |= reading.tables(self._sizes())
         self.prepared.run(tensors, own, inputs.captured)
-        return Written(output, state, {})
+        return Written(output, written)
 
-    def _run_with_pools(self, tensors: dict[str, Tensor], own: dict[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
-        """Run the kernel; give the bins of pooled readouts, which it writes as well."""
-        pooled = self._pooled()
-        own |= pooled
-        for pool in self.pools:
-            own |= pool.tables(self.spec, self.number)
-        self.prepared.run(tensors, own, inputs.captured)
-        joined = {pool.name: pool.joined(pooled, self.prepared.queries) for pool in self.pools}
-        return {name: sums.unflatten(0, self.rows[:-1]) for name, sums in joined.items()}
-
-    def _pooled(self, device: str = "cpu") -> dict[str, Tensor]:
-        pairs, queries = math.prod(self.rows[:-1]), self.prepared.queries
-        written: dict[str, Tensor] = {}
-        for pool in self.pools:
-            written |= pool.written(pairs, queries, self.number, device)
+    def _written(self, device: str = "cpu") -> dict[str, Tensor]:
+        """What the kernel writes for readings, by argument: "state" and what each has more."""
+        if not self.readings:
+            return {}
+        state = torch.empty(len(self.spec.accumulators), *self.rows, dtype=self.number, device=device)
+        written = {"state": state}
+        for reading in self.readings:
+            written |= reading.written(self._sizes(device))
         return written
+
+    def _sizes(self, device: str = "cpu") -> Sizes:
+        return Sizes(self.spec, self.rows, self.prepared.queries, self.number, device)
 
     def _readable(self, inputs: Inputs) -> dict[str, Tensor]:
         tensors = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
         return tensors if self.in_place else {name: in_place(t, self.batch) for name, t in tensors.items()}
 
 
+_NOTHING: dict[str, Tensor] = {}
 _plans: dict[Hashable, Plan] = {}  # the least recently made first
 
 
@@ -123,42 +117,43 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     program = program_of(problem)
     captured = captured_by(program) if program.slots else ()
     inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured)
-    signature = _signature(problem, program, inputs)
+    readings = readings_of(problem)
+    signature = _signature(problem, program, inputs, readings)
     plan = _plans.get(signature)
     if plan is None:
-        plan = _plan(problem, program)
+        plan = _plan(problem, program, readings)
         memory.keep_freed(plan.result_bytes)
         forget_oldest(_plans, MOST_PLANS - 1)
         _plans[signature] = plan
     return plan, inputs
 
 
-def _signature(problem: Problem, program: Program, inputs: Inputs) -> Hashable:
+def _signature(problem: Problem, program: Program, inputs: Inputs, readings: tuple[Reading, ...]) -> Hashable:
     """All that a plan depends on; of the numbers in tensors, only how large captured ints are."""
     tensors = [(t.shape, t.stride(), t.dtype) for t in (*inputs[:3], *inputs.captured)]
     sizes = [magnitude(t, problem) for t in inputs.captured]
     plain = problem.score is SCORE and problem.mask is TRUE and len(program.roots) == 2
     return (
-        *tensors, *sizes, None if plain else program.description(), asked(problem.readouts), problem.sinks is None,
+        *tensors, *sizes, None if plain else program.description(), readings, problem.sinks is None,
         problem.batch, problem.heads, problem.scale, math.copysign(1, problem.scale), torch.get_num_threads(),
     )  # fmt: skip
 
 
-def _plan(problem: Problem, program: Program) -> Plan:
+def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...]) -> Plan:
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
     parts = own["pairs"] * own["ranges"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
-    prepared = prepare(ready, kernel, program, spec, own, torch.empty(shape, device="meta"))
+    prepared = prepare(ready, kernel, program, spec, readings, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, pools_of(problem), untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, readings, untouched)
 
 
 def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
     """The kernel that makes the output, what it is compiled for, and arguments of its own."""
-    if is_decode(problem):
+    if is_decode(problem) and all(stage.in_decode for stage in spec.stages):
         return Decode, *for_decode(problem, spec)
     if is_one_tile(problem, spec):
         return OneTile, spec, {}
@@ -167,8 +162,6 @@ def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[st
 
 def is_decode(problem: Problem) -> bool:
     """Whether so few rows share each key that packing keys would not pay."""
-    if pools_of(problem):  # which go through keys a tile at a time
-        return False
     group = group_of(problem.heads, problem.key)
     same = group == group_of(problem.heads, problem.value)
     return same and problem.q_len * group <= MOST_DECODE_ROWS and problem.k_len >= LEAST_DECODE_KEYS

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.expression.program import Program, Slot
-from pellucid.engines.cpu.layout import KEYS, POOLS, Spec
+from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.machine.target import Target, host
+from pellucid.engines.cpu.stages.table import functions_of, readings_of, stages_of
 from pellucid.language import Expression, Interval, bounds_of_all, walk
 from pellucid.problem import Problem
-from pellucid.readouts import Entropy, Expect, Readout, TopK
 
 MOST_TABULATED = 1 << 22
 FEW_READ = 1 << 14  # numbers of a captured tensor that take no time to read,
@@ -23,9 +22,8 @@ LEAST_SPLIT = (32, 80, 80)  # head_dim, queries and keys
 
 
 def roots_of(problem: Problem) -> dict[str, Expression]:
-    """The expressions that a kernel computes, by name: score, mask and one for each Expect."""
-    expects = [r.expression for r in problem.readouts if isinstance(r, Expect)]
-    return {"score": problem.score, "mask": problem.mask} | {f"expect{i}": e for i, e in enumerate(expects)}
+    """The expressions that a kernel computes, by name: score, mask and those of readouts."""
+    return {"score": problem.score, "mask": problem.mask} | functions_of(problem)
 
 
 def program_of(problem: Problem) -> Program:
@@ -53,13 +51,10 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         sinks=problem.sinks is not None,
         rows_out=bool(problem.readouts),
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
-        entropy=any(isinstance(r, Entropy) for r in problem.readouts),
-        expects=len(program.roots) - 2,
         pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
         tiles=tiles,
         parts=parts if tiles else 1,
-        pools=tuple(r.name for r in problem.readouts if r.name in POOLS),
-        topk=next((r.k for r in problem.readouts if isinstance(r, TopK)), 0),
+        stages=stages_of(readings_of(problem)),
     )
 
 
@@ -68,11 +63,6 @@ def _parts(problem: Problem) -> int:
     parts = PARTS.get(problem.query.dtype, 0)
     shape = (problem.query.shape[-1], problem.q_len, problem.k_len)
     return parts if parts == 1 or all(own >= least for own, least in zip(shape, LEAST_SPLIT, strict=True)) else 0
-
-
-def asked(readouts: tuple[Readout, ...]) -> Hashable:
-    """What a kernel is asked to read, beside the functions of Expect."""
-    return tuple((type(r), r.size) for r in readouts)
 
 
 def _slots(problem: Problem) -> dict[int, Slot]:

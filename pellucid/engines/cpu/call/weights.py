@@ -45,7 +45,7 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     pairs = result.shape[:-2].numel()
     own = {"pairs": pairs, "heads": len(heads), "q_len": len(queries), "k_len": len(keys)}
     own |= _shares(spec, pairs, len(queries), len(keys))
-    call(problem, Weights, program, spec, own, chosen | {"lse": lse}, {"output": result.flatten(0, -3)})
+    call(problem, Weights, program, spec, (), own, chosen | {"lse": lse}, {"output": result.flatten(0, -3)})
     nan = lse.isnan()
     if nan.any():  # also where the kernel has skipped a tile
         result.masked_fill_(nan[..., None], torch.nan)

@@ -7,14 +7,15 @@ task is ranges of the keys of one key head; whoever does the last of a head's me
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from pellucid.engines.cpu.expression.bounds import Bounds, Span
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
 from pellucid.engines.cpu.kernels.forward import Forward, drift
 from pellucid.engines.cpu.kernels.kernel import Block, Task
-from pellucid.engines.cpu.layout import FIXED, KEYS, Spec
-from pellucid.engines.cpu.machine.builder import I32, I64, Code, Value
+from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.machine.builder import I64, Code, Value
 from pellucid.engines.cpu.products import in_place
 from pellucid.engines.cpu.products.tiles import Beside
 
@@ -83,7 +84,7 @@ class Decode(Forward):
         member = row / self.spec.queries
         functions = block.functions.bind("h", self.index(block.task.h + member))
         functions = functions.bind("q", self.index(row - member * self.spec.queries))
-        functions.prepare(self.score, self.mask, *self.expects)
+        functions.prepare(self.score, self.mask, *self.read)
         return functions
 
     def beside_weights(self, block: Block) -> Beside | None:
@@ -138,7 +139,7 @@ class Decode(Forward):
     def ranges_done(self, key_pair: Value, own: Value) -> Value:
         """How many ranges of these keys are done, our own among them; what others kept can be read from here on."""
         code, alone = self.code, own == self.argument("ranges")  # then nobody counts with us
-        counter = code.at(self.arguments, code.select(alone, 0, key_pair) + FIXED["done_0"], I64)
+        counter = code.at(self.arguments, code.select(alone, 0, key_pair) + self.spec.places["done_0"], I64)
         before = Value(code, code.ir.atomic_rmw("add", counter.raw, code.select(alone, 0, own).raw, "acq_rel"))
         return code.select(alone, own, before + own)
 
@@ -147,8 +148,9 @@ class Decode(Forward):
         rows = self.code.i64(self.spec.group * self.spec.queries)
         self.code.loop(0, rows, lambda row: self._merge_states(kept, row), step=self.lanes)
         self.code.loop(0, rows, lambda row: self._merge_output(kept, row))
-        if self.spec.topk:
-            self.code.loop(0, rows, lambda row: self._merge_largest(kept, row))
+        for stage in self.spec.stages:
+            if stage.part(self.spec, 0):
+                self.code.loop(0, rows, lambda row, stage=stage: stage.merge(self, kept, row))
 
     def _merge_states(self, kept: dict[str, Value], row: Value) -> None:
         """The accumulators of some rows, and what their outputs must be multiplied by: "correction" and "shift"."""
@@ -159,12 +161,13 @@ class Decode(Forward):
         code.store(state["maximum"], maximum, row)
         factors = [self.power(own - shift) for own in maxima]
         totals = [code.load(of["total"], self.type, row) for of in (state, kept)]
-        for name in self.spec.accumulators[1:]:
-            sums = [code.load(of[name], self.type, row) for of in (state, kept)]
-            if name == "entropy":  # its terms are relative to the maximum
-                drifts = [drift(code, own, shift) for own in maxima]
-                sums = [code.fma(*three) for three in zip(totals, drifts, sums, strict=True)]
-            code.store(state[name], code.fma(sums[0], factors[0], sums[1] * factors[1]), row)
+        drifts = [partial(drift, code, own, shift) for own in maxima]
+        for name, stage in self.sums:
+            sums, by = [code.load(of[name], self.type, row) for of in (state, kept)], factors
+            if stage is not None:
+                sums = [stage.moved(self, *three) for three in zip(sums, totals, drifts, strict=True)]
+                by = [stage.factor(self, *two) for two in zip(factors, drifts, strict=True)]
+            code.store(state[name], code.fma(sums[0], by[0], sums[1] * by[1]), row)
         code.store(state["correction"], factors[0], row)
         code.store(state["shift"], factors[1], row)
 
@@ -178,21 +181,11 @@ class Decode(Forward):
             own, other = (code.load(of["output"], self.type, place) for of in (state, kept))
             code.store(state["output"], code.fma(own, mine, other * its), place)
 
-    def _merge_largest(self, kept: dict[str, Value], row: Value) -> None:
-        """Let a row's largest scores of later keys into the list of the largest."""
-        code, first = self.code, row * self.spec.top_width
-
-        def candidate(i: Value, *listed: Value) -> list[Value]:
-            score = code.load(kept["top_scores"], self.number, first + i)
-            return self.inserted(listed, score, code.load(kept["top_keys"], I32, first + i))
-
-        listed = code.loop(0, self.spec.topk, candidate, self.listed(first))
-        self.keep_listed(first, listed)
-
 
 def part_of_state(spec: Spec) -> dict[str, int]:
     """Numbers of each array of the rows' state over a range of keys, whole vectors; keys of scores among them."""
     rows = spec.group * spec.queries
-    tops = dict.fromkeys(("top_scores", "top_keys"), rows * spec.top_width)
-    states = dict.fromkeys(spec.accumulators, -(-rows // spec.lanes) * spec.lanes)
-    return states | {"output": rows * spec.value_width} | tops
+    states = dict.fromkeys(spec.accumulators, -(-rows // spec.lanes) * spec.lanes) | {"output": rows * spec.value_width}
+    for stage in spec.stages:
+        states |= stage.part(spec, rows)
+    return states

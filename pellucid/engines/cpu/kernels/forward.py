@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable
 
-from pellucid.engines.cpu.expression.program import Program, always_finite, condition_of
+from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
 from pellucid.engines.cpu.kernels.kernel import Block, Kernel, Task
-from pellucid.engines.cpu.layout import KEYS, Spec
-from pellucid.engines.cpu.machine.builder import I32, I64, Code, Value, vector
+from pellucid.engines.cpu.layout import Spec
+from pellucid.engines.cpu.machine.builder import I32, Code, Value
 from pellucid.engines.cpu.products import tiles
 from pellucid.engines.cpu.products.tiles import Beside
-from pellucid.engines.cpu.stages.pooled import Pooling
+from pellucid.engines.cpu.stages.stage import LOWEST, Stage, Vector
 from pellucid.language import SCORE
 
-LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
 # From here on, in powers of two, neighbouring numbers of float32 are 32 apart and more: no two of them both get weight.
 FAR = 2.0**29
 HIGHEST = {4: (2.0 - 2.0**-23) * 2.0**127, 8: sys.float_info.max}  # finite number, by its bytes
@@ -30,9 +28,14 @@ class Forward(Kernel):
 
     def __init__(self, code: Code, spec: Spec, program: Program) -> None:
         super().__init__(code, spec, program)
-        if self.factor is not None and self.score is SCORE and not spec.topk:
+        if self.factor is not None and self.score is SCORE and not any(stage.reads_scores for stage in spec.stages):
             # As the exponential is taken a factor costs nothing. Not 0, for masked scores are -inf.
             self.unscaled = code.maximum(self.factor, SMALLEST)
+
+    @property
+    def sums(self) -> list[tuple[str, Stage | None]]:
+        """The sums over a row's keys that are kept, and whose each is: the softmax's own first."""
+        return [("total", None), *((name, stage) for stage in self.spec.stages for name in stage.sums)]
 
     def perform(self, pair: Value, part: Value) -> None:
         """The chunks of a range of queries; the last come first, for under a causal mask they are the longest."""
@@ -47,11 +50,6 @@ class Forward(Kernel):
         self.over_keys(task)
         self.finish(task)
 
-    @cached_property
-    def pooling(self) -> Pooling:
-        """The stage of the pooled readouts."""
-        return Pooling(self)
-
     def start(self, task: Task) -> None:
         """No key seen yet."""
         rows = tiles.rounded(task.rows, self.spec.block)
@@ -64,14 +62,11 @@ class Forward(Kernel):
         rows = tiles.rounded(task.rows, spec.block)
         for name in spec.accumulators:
             initial = code.constant(self.number, -math.inf if name == "maximum" else 0.0)
-            self._fill(self.scratch[name], rows, initial)
-        if spec.topk:
-            self._fill(self.scratch["top_scores"], rows * spec.top_width, code.constant(self.number, -math.inf))
-            self._fill(self.scratch["top_keys"], rows * spec.top_width, code.constant(I32, -1))
-        if spec.pools:
-            self.pooling.start(task)
+            self.fill(self.scratch[name], rows, initial)
+        for stage in spec.stages:
+            stage.start(self, task, rows)
 
-    def _fill(self, target: Value, count: Value, value: Value) -> None:
+    def fill(self, target: Value, count: Value, value: Value) -> None:
         """The same value in `count` places, whole vectors."""
         vectors = self.code.spread(value, self.lanes)
         self.code.loop(0, count, lambda i: self.code.store(target, vectors, i), step=self.lanes)
@@ -95,8 +90,8 @@ class Forward(Kernel):
             self.merge_maxima(block, row)
             code.loop(row, stop, lambda own: self.row_weights(block, own))
             self.merge_sums(block, row)
-            if self.spec.pools:
-                self.pooling.add(block, row)
+            for stage in self.spec.stages:
+                stage.after(self, block, row)
 
         code.loop(0, block.rows, some, step=self.lanes)
 
@@ -130,7 +125,7 @@ class Forward(Kernel):
         shift = code.select(after == -math.inf, 0.0, after)
         code.store(state["maximum"], after, of_chunk)
         code.store(state["correction"], self.power(before - shift), row)
-        if self.spec.entropy:  # its terms are relative to the maximum, which has moved
+        if any(stage.relative for stage in self.spec.stages):
             code.store(state["drift"], drift(code, before, shift), row)
         if factor is not None:
             shift = self._keep_factors(row, factor, maximum, shift)
@@ -152,23 +147,24 @@ class Forward(Kernel):
 
     def _maxima(self, row: Value) -> Value:
         """The largest scores of the tile of some rows, one row in each lane."""
-        code, k = self.code, self.spec.topk
-        if not 0 < k <= self.lanes:
-            return tiles.across_rows(code, self._partials(0, row), code.maximum)
-        largest = tiles.descending(code, tiles.transposed(code, self._partials(0, row)))
-        code.store(self.scratch["kth"], largest[k - 1], row)  # the k-th of all is no less
-        return largest[0]
+        partials = self._partials(0, row)
+        for stage in self.spec.stages:
+            found = stage.maxima(self, partials, row)
+            if found is not None:
+                return found
+        return tiles.across_rows(self.code, partials, self.code.maximum)
 
     def row_weights(self, block: Block, row: Value) -> None:
         """Store a row's weights; keep the sums of them and of what each readout adds, lane by lane."""
         code, scores = self.code, self.row_of_tile(row)
         functions = self.of_row(block, row)
-        if self.spec.topk:
-            self.keep_largest(block, row)
+        for stage in self.spec.stages:
+            stage.before(self, block, row)
         shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
         factor = self._factor_of_row(row)
         vectors, extra = self.spec.vectors, len(self.spec.accumulators) - 2
         beside = self.beside_weights(block)
+        reads_weights = any(stage.reads_weights for stage in self.spec.stages)
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             if beside is not None:
@@ -185,7 +181,7 @@ class Forward(Kernel):
                 for i, term in enumerate(terms, vectors):
                     result[i] = term(result[i])  # one sum for each, as there are registers for
             self.products.store_weights(row, weights, j)
-            if self.spec.pools and self.spec.pairs:  # which keeps them elsewhere, and rounded
+            if reads_weights and self.spec.pairs:  # which keeps them elsewhere, and rounded
                 for v, weight in enumerate(weights):
                     code.store(scores, weight, j + v * self.lanes)
             return result
@@ -212,12 +208,18 @@ class Forward(Kernel):
         code, state, of_chunk = self.code, self.scratch, block.row + row
         correction = code.load(state["correction"], self.type, row)
         total = code.load(state["total"], self.type, of_chunk)
-        for i, name in enumerate(self.spec.accumulators[1:]):
+
+        def drift() -> Value:
+            return code.load(state["drift"], self.type, row)
+
+        for i, (name, stage) in enumerate(self.sums):
             own = code.load(state[name], self.type, of_chunk)
-            if name == "entropy":
-                own = own + total * code.load(state["drift"], self.type, row)
+            factor = correction
+            if stage is not None:
+                own = stage.moved(self, own, total, drift)
+                factor = stage.factor(self, correction, drift)
             tile_sum = tiles.across_rows(code, self._partials(i, row), Value.__add__)
-            code.store(state[name], code.fma(own, correction, tile_sum), of_chunk)
+            code.store(state[name], code.fma(own, factor, tile_sum), of_chunk)
 
     def _keep_partial(self, number: int, row: Value, lanes: Value) -> None:
         """Keep what a row of the tile came to in each lane; the lanes are combined for many rows at once."""
@@ -246,107 +248,9 @@ class Forward(Kernel):
             Functions of a vector, a running sum lane by lane, each giving the sum with its term added.
 
         """
-        code = self.code
-        terms: list[Callable[[Value], Value]] = [lambda total: total + weight]
-        if self.spec.entropy:
-            finite = code.select(distance < LOWEST, LOWEST, distance)
-            terms.append(lambda total: code.fma(weight, finite, total))
-        if self.expects:
-            functions, exists = functions.bind("k", self.keys(block, place)), self.exists(block, place)
-        for expect in self.expects:
-            condition = condition_of(expect)
-            if condition is not None:
-                holds = code.spread(functions.value(condition, exists), self.lanes)
-                terms.append(partial(self._add_where, holds, weight))
-                continue
-            value = code.spread(functions.value(expect, exists), self.lanes)
-            if not always_finite(expect):  # at a masked key
-                value = code.select(weight == 0.0, 0.0, value)
-            terms.append(partial(code.fma, weight, value))
-        return terms
-
-    def _add_where(self, condition: Value, weight: Value, total: Value) -> Value:
-        return self.code.select(condition, total + weight, total)
-
-    def keep_largest(self, block: Block, row: Value) -> None:
-        """Let the row's scores into its sorted list of the largest; among equals the lower key stays first."""
-        code, scores = self.code, self.row_of_tile(row)
-        first = (block.row + row) * self.spec.top_width
-        listed = self.listed(first)
-        words = self._candidates(block, row, self._threshold(listed[: len(listed) // 2]))
-
-        def candidate(_: Value, *carried: Value) -> list[Value]:
-            place, rest = _lowest_bit(code, carried[: len(words)])
-            score, key = code.load(scores, self.number, place), (block.key + place).to(I32)
-            return [*rest, *self.inserted(carried[len(words) :], score, key)]
-
-        count = sum((code.count_bits(word) for word in words[1:]), code.count_bits(words[0]))
-        # One loop over all of them, for a processor guesses wrongly where each loop ends.
-        self.keep_listed(first, code.loop(0, count, candidate, [*words, *listed])[len(words) :])
-
-    def listed(self, first: Value) -> list[Value]:
-        """A row's list of the largest scores, and then their keys; `first` is its place."""
-        code, places = self.code, range(0, self.spec.top_width, self.lanes)
-        scores = [code.load(self.scratch["top_scores"], self.type, first + place) for place in places]
-        return scores + [
-            code.load(self.scratch["top_keys"], vector(I32, self.lanes), first + place) for place in places
-        ]
-
-    def keep_listed(self, first: Value, listed: Sequence[Value]) -> None:
-        """Put a row's list back."""
-        half = len(listed) // 2
-        for i, (scores, keys) in enumerate(zip(listed[:half], listed[half:], strict=True)):
-            self.code.store(self.scratch["top_scores"], scores, first + i * self.lanes)
-            self.code.store(self.scratch["top_keys"], keys, first + i * self.lanes)
-
-    def _candidates(self, block: Block, row: Value, last: Value) -> list[Value]:
-        """The keys that may be among the row's largest, a bit for each: those larger than the last of the list."""
-        code, scores, words = self.code, self.row_of_tile(row), self.scratch["candidates"]
-        least = self._least(row)
-        for word in range(KEYS // 64):
-            code.store(words, code.i64(0), word)
-
-        def panel(j: Value) -> None:
-            bits = code.load(words, I64, j >> 6)
-            for v in range(self.spec.vectors):
-                some = code.load(scores, self.type, j + v * self.lanes)
-                larger = some > last if least is None else (some > last) & (some >= least)
-                bits = bits | (code.bitmask(larger) << ((j & 63) + v * self.lanes))
-            code.store(words, bits, j >> 6)
-
-        code.loop(0, block.count, panel, step=self.panel)
-        return [code.load(words, I64, word) for word in range(KEYS // 64)]
-
-    def _least(self, row: Value) -> Value | None:
-        """What a score must be at least to be among the row's largest in the tile, in every lane, if it is known."""
-        if self.spec.topk > self.lanes:
-            return None
-        return self.code.spread(self.code.load(self.scratch["kth"], self.number, row), self.lanes)
-
-    def _threshold(self, listed: Sequence[Value]) -> Value:
-        """What a score must be larger than to be among the largest: the last of them, in every lane."""
-        last, lane = listed[(self.spec.topk - 1) // self.lanes], (self.spec.topk - 1) % self.lanes
-        return self.code.shuffle(last, last, [lane] * self.lanes) if self.lanes > 1 else last
-
-    def inserted(self, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:
-        """The sorted list, scores and then their keys, with one more before the first that is smaller."""
-        code, lanes, half = self.code, self.lanes, len(listed) // 2
-        scores, keys = listed[:half], listed[half:]
-        moved = range(lanes - 1, 2 * lanes - 1)  # every lane's left neighbour
-        left, left_key = code.constant(self.type, math.inf), keys[0]
-        result = []
-        for own, its_key in zip(scores, keys, strict=True):
-            before, key_before = code.shuffle(left, own, moved), code.shuffle(left_key, its_key, moved)
-            after = score > own  # places from the new one's on
-            beyond = score > before
-            result.append(
-                (
-                    code.select(after, code.select(beyond, before, score), own),
-                    code.select(after, code.select(beyond, key_before, key), its_key),
-                )
-            )
-            left, left_key = own, its_key
-        return [one for one, _ in result] + [one for _, one in result]
+        vector = Vector(self, functions, weight, distance, block, place)
+        own = [term for stage in self.spec.stages for term in stage.terms(vector)]
+        return [lambda total: total + weight, *own]
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, for the block."""
@@ -377,8 +281,8 @@ class Forward(Kernel):
         """What the readouts are made of."""
         if self.spec.rows_out:
             self.code.loop(0, task.rows, lambda row: self._write_state(task, row))
-        if self.spec.pools:
-            self.pooling.finish(task)
+        for stage in self.spec.stages:
+            stage.finish(self, task)
 
     def output_of_row(self, task: Task, row: Value) -> Value:
         """Where a row's output begins."""
@@ -423,22 +327,16 @@ class Forward(Kernel):
         place, rows = self.place_of_row(task, row), self.argument("state_rows")
         maximum, total = (code.load(self.scratch[name], self.number, row) for name in ("maximum", "total"))
         shift = code.select(maximum == -math.inf, 0.0, maximum)
-        for i, name in enumerate(self.spec.accumulators):
+        nan = (total != total) & (maximum < math.inf)  # which no maximum was larger than
+        found = [code.select(nan, math.nan, maximum * self.unit)]
+        for name, stage in self.sums:
             value = code.load(self.scratch[name], self.number, row)
-            value = value * self.unit if name in ("maximum", "entropy") else value
-            if name == "maximum":  # which no NaN was larger than
-                value = code.select((total != total) & (maximum < math.inf), math.nan, value)
+            found.append(value if stage is None else stage.natural(self, value))
+        for i, value in enumerate(found):
             code.store(self.pointer("state"), value, rows * i + place)
 
-        def top(i: Value) -> None:
-            score = code.load(self.scratch["top_scores"], self.number, row * self.spec.top_width + i)
-            key = code.load(self.scratch["top_keys"], I32, row * self.spec.top_width + i)
-            key = code.select(total == total, key, -1)
-            code.store(self.pointer("top_scores"), (score - shift) * self.unit, place * self.spec.topk + i)
-            code.store(self.pointer("top_keys"), key.to(I64), place * self.spec.topk + i)
-
-        if self.spec.topk:
-            code.loop(0, self.spec.topk, top)
+        for stage in self.spec.stages:
+            stage.write(self, row, place, shift, total)
 
 
 def drift(code: Code, before: Value, after: Value) -> Value:
@@ -452,13 +350,3 @@ def _pairwise(combine: Callable[[Value, Value], Value], values: list[Value]) -> 
         pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
         values = [combine(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
     return values[0]
-
-
-def _lowest_bit(code: Code, words: Sequence[Value]) -> tuple[Value, list[Value]]:
-    """The place of the lowest bit that is set in some words, and the words without it."""
-    word, first = words[-1], code.i64(len(words) - 1)
-    for i in reversed(range(len(words) - 1)):
-        found = words[i] != 0
-        word, first = code.select(found, words[i], word), code.select(found, code.i64(i), first)
-    rest = word & (word - 1)
-    return first * 64 + code.lowest_bit(word), [code.select(first == i, rest, own) for i, own in enumerate(words)]

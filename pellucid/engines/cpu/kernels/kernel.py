@@ -2,7 +2,7 @@
 
 A task is a chunk of the queries of one head. Its keys are packed a few tiles at a time, into panels that the register
 tiles read in order; blocks of 48 queries then go through each tile of 256 keys, 16 at a time where they look at other
-parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, received.py, weights.py.
+parts of it. What a kernel does with a tile of scores is its own: forward.py, decode.py, columns.py, weights.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pellucid.engines.cpu.expression import vectormath
 from pellucid.engines.cpu.expression.bounds import Bounds, Span
 from pellucid.engines.cpu.expression.program import STORED, Numbers, Program, Slot, SlotArguments
 from pellucid.engines.cpu.expression.values import Values
-from pellucid.engines.cpu.layout import FIXED, KEYS, SLOT, Spec
+from pellucid.engines.cpu.layout import KEYS, SLOT, Spec
 from pellucid.engines.cpu.machine.builder import F64, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.products.amx import Tiles
 from pellucid.engines.cpu.products.pairs import Pairs
@@ -102,7 +102,8 @@ class Kernel(ABC):
         self.functions = Values(code, program, self.numbers, slots)
         # What is left to be done to the scores of a tile.
         self.factor = self.products.factor
-        self.expects: list[Expression] = [root for name, root in program.roots.items() if name.startswith("expect")]
+        # The functions of readouts.
+        self.read: list[Expression] = [root for name, root in program.roots.items() if name not in ("score", "mask")]
 
     def products_type(self) -> type[Products]:
         """How this kernel multiplies."""
@@ -112,14 +113,14 @@ class Kernel(ABC):
 
     def argument(self, name: str) -> Value:
         """One of the call's arguments."""
-        return self.code.load(self.arguments, I64, FIXED[name], align=8)
+        return self.code.load(self.arguments, I64, self.spec.places[name], align=8)
 
     def pointer(self, name: str) -> Value:
         """An argument that is an address."""
         return Value(self.code, self.code.ir.inttoptr(self.argument(name).raw, POINTER))
 
     def _slot(self, slot: Slot) -> SlotArguments:
-        code, first = self.code, len(FIXED) + slot.number * SLOT
+        code, first = self.code, len(self.spec.places) + slot.number * SLOT
 
         def at(place: int) -> Value:
             return code.load(self.arguments, I64, first + place, align=8)
@@ -180,7 +181,7 @@ class Kernel(ABC):
     def over_keys(self, task: Task) -> None:
         """Take the task's queries through all keys."""
         functions = self.functions.bind("b", self.index(task.b)).bind("h", self.index(task.h))
-        functions.prepare(self.score, self.mask, *self.expects)
+        functions.prepare(self.score, self.mask, *self.read)
         body = lambda key: self.over_packed_keys(task, functions, key)  # noqa: E731
         self.code.loop(0, self.k_len, body, step=self.spec.packed_keys)
 
@@ -361,7 +362,9 @@ class Kernel(ABC):
         if self.mask is TRUE and self.spec.whole:
             use(False)
             return
-        if self.spec.topk or self.spec.pools:  # two of them take longer to compile than the mask to be applied
+        if any(
+            stage.long for stage in self.spec.stages
+        ):  # two of them take longer to compile than the mask to be applied
             use(True)
             return
         with self.code.either(full) as (all_allowed, mixed):
@@ -404,7 +407,7 @@ class Kernel(ABC):
     def of_row(self, block: Block, row: Value) -> Values:
         """The user's functions for one row of the block; what does not depend on the key is computed here."""
         functions = block.functions.bind("q", self.index(block.query + row))
-        functions.prepare(self.score, self.mask, *self.expects)
+        functions.prepare(self.score, self.mask, *self.read)
         return functions
 
     def fetching(self, block: Block, cache: int) -> Beside | None:

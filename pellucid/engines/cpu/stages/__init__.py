@@ -1,1 +1,1 @@
-"""What a kernel reads of the weights on the way, beside the output."""
+"""The readouts as this engine reads them, one a file: host half and kernel half; stage.py says what they are."""
