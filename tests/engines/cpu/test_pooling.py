@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pellucid import engines, masks
 from pellucid.arguments import describe
-from pellucid.engines.cpu.call import plan
-from pellucid.engines.cpu.call import pooled as pools
+from pellucid.engines.cpu.call import arguments, plan
 from pellucid.engines.cpu.call.plan import Plan, plan_of
 from pellucid.engines.cpu.layout import CHUNK
 from pellucid.engines.cpu.machine.target import host
+from pellucid.engines.cpu.stages import pooled as stage
 from pellucid.readouts import Pooled, PooledMax, Readout, TopK
 from tests.cases import examples
 from tests.engines.cpu.direct import DEFAULTS, observe
@@ -48,8 +48,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
 def cut(memory: int, ranges: int) -> Iterator[None]:
     """Chunks for whose bins `memory` bytes are enough, or of one block; and at most so many ranges of chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "POOLED_BYTES", memory)
-        patch.setattr(pools, "POOLED_RANGES", ranges)
+        patch.setattr(arguments, "KEPT_BYTES", memory)
+        patch.setattr(stage, "RANGES", ranges)
         patch.setattr(plan, "_plans", {})
         yield
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 
-from pellucid.engines.cpu.kernels.kernel import Block, Kernel
+from pellucid.engines.cpu.kernels.block import Block
+from pellucid.engines.cpu.kernels.kernel import Kernel
+from pellucid.engines.cpu.kernels.sweep import Sweep
 from pellucid.engines.cpu.machine.builder import Value
 
 
 class Columns(Kernel):
     """Each row's final weights, by its lse."""
 
-    packs_values = False
+    def sweep_of(self) -> Sweep:
+        """Without the values."""
+        return Sweep(self, packs_values=False)
 
     def perform(self, pair: Value, part: Value) -> None:
         """All chunks of one range of queries."""
@@ -23,7 +27,7 @@ class Columns(Kernel):
         first = part * per_range
         stop = self.code.minimum(first + per_range, self.argument("chunks"))
         self.range = part * self.argument("pairs") + pair
-        self.code.loop(first, stop, lambda chunk: self.over_keys(self.task(pair, chunk)))
+        self.code.loop(first, stop, lambda chunk: self.sweep.through(self.task(pair, chunk), self.tile))
 
     def of_range(self, name: str) -> Value:
         """Where the sums of this range of queries begin, a number for each key."""
@@ -43,7 +47,7 @@ class Columns(Kernel):
 
     def add_row(self, block: Block, row: Value, *, masked: bool) -> None:
         """Turn a row of scores into weights, by the row's lse, and add them to what is summed."""
-        code, functions, scores = self.code, self.of_row(block, row), self.row_of_tile(row)
+        code, functions, scores = self.code, self.sweep.of_row(block, row), self.row_of_tile(row)
         query = block.query + row
         lse = code.load(self.pointer("lse"), self.number, block.task.pair * self.q_len + query)
         lse = lse * (1.0 / self.unit)

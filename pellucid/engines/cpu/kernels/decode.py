@@ -7,21 +7,78 @@ task is ranges of the keys of one key head; whoever does the last of a head's me
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
-from pellucid.engines.cpu.expression.bounds import Bounds, Span
+from pellucid.engines.cpu.expression.bounds import Span
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
-from pellucid.engines.cpu.kernels.forward import Forward, drift
-from pellucid.engines.cpu.kernels.kernel import Block, Task
+from pellucid.engines.cpu.kernels.block import Block, Task
+from pellucid.engines.cpu.kernels.forward import Forward
+from pellucid.engines.cpu.kernels.softmax import drift
+from pellucid.engines.cpu.kernels.sweep import Sweep
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.machine.builder import I64, Code, Value
 from pellucid.engines.cpu.products import in_place
 from pellucid.engines.cpu.products.tiles import Beside
 
 
+class InPlaceSweep(Sweep):
+    """Over keys and values where they lie; a row is a query of a head of the group."""
+
+    kernel: Decode
+
+    def through_range(self, first: Value, stop: Value, task: Task, use: Callable[[Block, Value], None]) -> None:
+        """Take the rows through a range of keys.
+
+        Args:
+            first: where the keys begin, a 64-bit integer of the kernel.
+            stop: where they end, one too.
+            task: the rows.
+            use: what is written for a tile of raw scores, as in `through`.
+
+        """
+        self.use = use
+        self.code.loop(
+            first, stop, lambda key: self.over_tile(task, key, self.code.minimum(stop - key, KEYS)), step=KEYS
+        )
+
+    def over_tile(self, task: Task, key: Value, count: Value) -> None:
+        """Take the rows through one tile of keys."""
+        kernel = self.kernel
+        places = {
+            "b": Span(task.b, task.b),
+            "h": Span(task.h, task.h + (self.spec.group - 1)),
+            "q": Span(self.code.i64(0), kernel.q_len - 1),
+            "k": Span(key, key + count - 1),
+        }
+        allowed = self.allowed(places)
+        with self.code.when(allowed.high):
+            keys = self.code.at(task.key, key * kernel.argument("key_row"), self.spec.storage)
+            values = self.code.at(task.value, key * kernel.argument("value_row"), self.spec.storage)
+            kernel.products_in_place.score(keys, count)
+            functions = kernel.functions.bind("b", kernel.index(task.b))
+            whole = (count - (count / kernel.panel) * kernel.panel) == 0
+            block = Block(task, functions, self.code.i64(0), task.rows, key, count, count, values)
+            self.use(block, allowed.low & whole)
+
+    def of_row(self, block: Block, row: Value) -> Values:
+        """The user's functions for one row: a head of the group, and a query."""
+        kernel, member = self.kernel, row / self.spec.queries
+        functions = block.functions.bind("h", kernel.index(block.task.h + member))
+        functions = functions.bind("q", kernel.index(row - member * self.spec.queries))
+        functions.prepare(kernel.score, kernel.mask, *kernel.read)
+        return functions
+
+
 class Decode(Forward):
     """Forward's softmax and readouts, between products that read keys and values in place."""
+
+    sweep: InPlaceSweep
+
+    def sweep_of(self) -> InPlaceSweep:
+        """Over keys and values where they lie."""
+        return InPlaceSweep(self)
 
     def __init__(self, code: Code, spec: Spec, program: Program) -> None:
         super().__init__(code, spec, program)
@@ -38,14 +95,14 @@ class Decode(Forward):
         task.rows = code.i64(spec.group * spec.queries)
         self.products_in_place.pack_queries(task.query)
         if not spec.shared_out:
-            self.over_range(task, code.i64(0), self.k_len)
-            self.finish(task)
+            self.attend(task, partial(self.sweep.through_range, code.i64(0), self.k_len), self.finish)
             return
         ranges, size, together = (self.argument(name) for name in ("ranges", "keys_a_range", "ranges_a_task"))
 
         def one(number: Value) -> None:
-            self.over_range(task, number * size, code.minimum((number + 1) * size, self.k_len))
-            self.keep(self.place_of_part(key_pair, number))
+            keys = number * size, code.minimum((number + 1) * size, self.k_len)
+            place = partial(self.place_of_part, key_pair, number)
+            self.attend(task, partial(self.sweep.through_range, *keys), lambda _: self.keep(place()))
 
         stop = code.minimum((part + 1) * together, ranges)
         code.loop(part * together, stop, one)
@@ -53,39 +110,6 @@ class Decode(Forward):
             self.start(task)
             code.loop(0, ranges, lambda number: self.merge(self.place_of_part(key_pair, number)))
             self.finish(task)
-
-    def over_range(self, task: Task, first: Value, stop: Value) -> None:
-        """Take the rows through a range of keys."""
-        self.start(task)
-        self.code.loop(
-            first, stop, lambda key: self.over_tile(task, key, self.code.minimum(stop - key, KEYS)), step=KEYS
-        )
-
-    def over_tile(self, task: Task, key: Value, count: Value) -> None:
-        """Take the rows through one tile of keys."""
-        places = {
-            "b": Span(task.b, task.b),
-            "h": Span(task.h, task.h + (self.spec.group - 1)),
-            "q": Span(self.code.i64(0), self.q_len - 1),
-            "k": Span(key, key + count - 1),
-        }
-        allowed = Bounds(self.code, self.program, self.functions.arguments, places).of(self.mask)
-        with self.code.when(allowed.high):
-            keys = self.code.at(task.key, key * self.argument("key_row"), self.spec.storage)
-            values = self.code.at(task.value, key * self.argument("value_row"), self.spec.storage)
-            self.products_in_place.score(keys, count)
-            functions = self.functions.bind("b", self.index(task.b))
-            whole = (count - (count / self.panel) * self.panel) == 0
-            block = Block(task, functions, self.code.i64(0), task.rows, key, count, count, values)
-            self.tile(block, allowed.low & whole)
-
-    def of_row(self, block: Block, row: Value) -> Values:
-        """The user's functions for one row: a head of the group, and a query."""
-        member = row / self.spec.queries
-        functions = block.functions.bind("h", self.index(block.task.h + member))
-        functions = functions.bind("q", self.index(row - member * self.spec.queries))
-        functions.prepare(self.score, self.mask, *self.read)
-        return functions
 
     def beside_weights(self, block: Block) -> Beside | None:
         """Asks for values: memory would rest meanwhile."""
@@ -162,7 +186,7 @@ class Decode(Forward):
         factors = [self.power(own - shift) for own in maxima]
         totals = [code.load(of["total"], self.type, row) for of in (state, kept)]
         drifts = [partial(drift, code, own, shift) for own in maxima]
-        for name, stage in self.sums:
+        for name, stage in self.softmax.kept:
             sums, by = [code.load(of[name], self.type, row) for of in (state, kept)], factors
             if stage is not None:
                 sums = [stage.moved(self, *three) for three in zip(sums, totals, drifts, strict=True)]

@@ -5,8 +5,9 @@ Queries and values are not packed, no sum is kept for a next tile, and the outpu
 
 from __future__ import annotations
 
+from pellucid.engines.cpu.kernels.block import Block, Task
 from pellucid.engines.cpu.kernels.forward import Forward
-from pellucid.engines.cpu.kernels.kernel import Block, Task
+from pellucid.engines.cpu.kernels.sweep import Sweep
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.machine.builder import Value, vector
 from pellucid.engines.cpu.products import tiles
@@ -78,6 +79,14 @@ class Unpacked(Products):
         self.over_columns(columns)
 
 
+class UnpackedSweep(Sweep):
+    """Over one tile, whose values lie where they are."""
+
+    def values_of(self, task: Task, first_key: Value, key: Value) -> Value:
+        """Where a tile's values lie."""
+        return self.code.at(task.value, key * self.kernel.argument("value_row"), self.spec.storage)
+
+
 class OneTile(Forward):
     """Forward, without what is for more tiles than one."""
 
@@ -86,6 +95,10 @@ class OneTile(Forward):
     def products_type(self) -> type[Products]:
         """What is read once is read where it lies."""
         return Unpacked
+
+    def sweep_of(self) -> Sweep:
+        """Over keys that are packed, and values that are not."""
+        return UnpackedSweep(self)
 
     def start(self, task: Task) -> None:
         """No key seen yet; rows whose tile is skipped have zeros."""
@@ -113,10 +126,6 @@ class OneTile(Forward):
         code.loop(0, block.rows, factors, step=self.lanes)
         output, stride = self.output_of_row(task, block.row), self.argument("output_row")
         self.products.weigh_out(block.rows, block.values, self.argument("value_row"), block.used, output, stride)
-
-    def values_of(self, task: Task, first_key: Value, key: Value) -> Value:
-        """Where a tile's values lie."""
-        return self.code.at(task.value, key * self.argument("value_row"), self.spec.storage)
 
     def finish(self, task: Task) -> None:
         """The output is written already."""

@@ -24,8 +24,8 @@ from pellucid.problem import Problem
 from pellucid.readouts import Pooled
 
 if TYPE_CHECKING:
+    from pellucid.engines.cpu.kernels.block import Block, Task
     from pellucid.engines.cpu.kernels.forward import Forward
-    from pellucid.engines.cpu.kernels.kernel import Block, Task
     from pellucid.engines.cpu.layout import Spec
 
 SUFFIXES = ("", "_shared", "_rows", "_bins", "_memory", "_keys", "_keep", "_queries")  # of the arguments of each

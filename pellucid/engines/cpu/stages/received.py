@@ -21,8 +21,8 @@ from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
 
 if TYPE_CHECKING:
+    from pellucid.engines.cpu.kernels.block import Block
     from pellucid.engines.cpu.kernels.columns import Columns
-    from pellucid.engines.cpu.kernels.kernel import Block
     from pellucid.engines.cpu.layout import Spec
 
 
@@ -63,7 +63,7 @@ class ReceivedStage(Stage):
         received = columns.of_range(self.written)
 
         def some(j: Value) -> None:
-            exists, place = columns.exists(block, j), block.key + j
+            exists, place = columns.sweep.exists(block, j), block.key + j
             total = code.masked_load(received, columns.type, exists, place)
             total = total + code.load(columns.scratch["received"], columns.type, j)
             code.masked_store(received, total, exists, place)

@@ -23,9 +23,9 @@ from pellucid.readouts.base import Rows
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.expression.values import Values
+    from pellucid.engines.cpu.kernels.block import Block, Task
     from pellucid.engines.cpu.kernels.columns import Columns
     from pellucid.engines.cpu.kernels.forward import Forward
-    from pellucid.engines.cpu.kernels.kernel import Block, Task
     from pellucid.engines.cpu.layout import Spec
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
@@ -45,12 +45,12 @@ class Vector:
     @cached_property
     def functions(self) -> Values:
         """The user's functions of these keys."""
-        return self.unplaced.bind("k", self.forward.keys(self.block, self.place))
+        return self.unplaced.bind("k", self.forward.sweep.keys(self.block, self.place))
 
     @cached_property
     def exists(self) -> Value:
         """Which lanes are keys."""
-        return self.forward.exists(self.block, self.place)
+        return self.forward.sweep.exists(self.block, self.place)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Stage:
         """No key seen yet; `rows` are the chunk's, up to whole blocks. Its sums are 0 already."""
 
     def maxima(self, forward: Forward, partials: Sequence[Value], row: Value) -> Value | None:
-        """The largest score of some rows, a row in each lane, if it finds them; `partials` are those of a row's lanes."""
+        """The largest score of each of some rows, if it finds them itself; `partials` are those of each row's lanes."""
         return None
 
     def before(self, forward: Forward, block: Block, row: Value) -> None:

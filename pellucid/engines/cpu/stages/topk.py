@@ -23,8 +23,8 @@ from pellucid.readouts.topk import TopKeys
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pellucid.engines.cpu.kernels.block import Block, Task
     from pellucid.engines.cpu.kernels.forward import Forward
-    from pellucid.engines.cpu.kernels.kernel import Block, Task
     from pellucid.engines.cpu.layout import Spec
 
 MOST = 128
