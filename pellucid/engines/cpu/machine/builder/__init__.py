@@ -4,7 +4,8 @@ Nothing here knows about attention. A Value is a scalar or a vector of one machi
 its type, and a scalar beside a vector is spread over its lanes. Integers are signed.
 """
 
-from pellucid.engines.cpu.machine.builder.code import (
+from pellucid.engines.cpu.machine.builder.code import Code, Variable
+from pellucid.engines.cpu.machine.builder.types import (
     BF16,
     F16,
     F32,
@@ -15,15 +16,13 @@ from pellucid.engines.cpu.machine.builder.code import (
     I32,
     I64,
     POINTER,
-    Code,
-    Value,
-    Variable,
     bytes_of,
     element_of,
     is_float,
     lanes_of,
     vector,
 )
+from pellucid.engines.cpu.machine.builder.value import Value
 
 __all__ = [
     "BF16",

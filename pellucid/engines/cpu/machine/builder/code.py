@@ -1,8 +1,4 @@
-"""A thin builder over llvmlite: values with operators, loops with carried values. Kernels read like algorithms.
-
-Nothing here knows about attention. A Value is a scalar or a vector of one machine type; a Python number beside it takes
-its type, and a scalar beside a vector is spread over its lanes. Integers are signed.
-"""
+"""The body of a function: constants and lanes, memory, loops and branches. What it gives are Values."""
 
 from __future__ import annotations
 
@@ -12,192 +8,22 @@ from typing import Any
 
 from llvmlite import ir
 
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-
-
-class _BFloat16(ir.types._BaseFloatType):
-    """LLVM's bfloat, which llvmlite's types lack. Memory and arithmetic use its bits, in an int16."""
-
-    null = "0.0"
-    intrinsic_name = "bf16"
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    def format_constant(self, value: float) -> str:
-        """Constants of this type are never needed."""
-        raise TypeError("a bfloat16 constant was asked for")
-
-
-_BFloat16._create_instance()
-BF16 = _BFloat16()
-POINTER = ir.PointerType()
-Number = bool | int | float
-
-
-def vector(element: ir.Type, lanes: int) -> ir.Type:
-    """The type of `lanes` elements; one lane is a scalar."""
-    return element if lanes == 1 else ir.VectorType(element, lanes)
-
-
-def element_of(type_: ir.Type) -> ir.Type:
-    """The type of one lane."""
-    return type_.element if isinstance(type_, ir.VectorType) else type_
-
-
-def lanes_of(type_: ir.Type) -> int:
-    """How many lanes a type has; a scalar has one."""
-    return type_.count if isinstance(type_, ir.VectorType) else 1
-
-
-def is_float(type_: ir.Type) -> bool:
-    """Whether a type's lanes are floating-point numbers."""
-    return isinstance(element_of(type_), ir.types._BaseFloatType)
-
-
-class Value:
-    """An SSA value with Python's operators."""
-
-    __slots__ = ("code", "raw")
-
-    def __init__(self, code: Code, raw: ir.Value) -> None:
-        self.code, self.raw = code, raw
-
-    @property
-    def type(self) -> ir.Type:
-        """The machine type."""
-        return self.raw.type
-
-    @property
-    def lanes(self) -> int:
-        """How many lanes."""
-        return lanes_of(self.raw.type)
-
-    def _binary(self, other: Any, for_float: str, for_int: str) -> Value:
-        left, right = self.code.match(self, other)
-        return Value(
-            self.code, getattr(self.code.ir, for_float if is_float(left.type) else for_int)(left.raw, right.raw)
-        )
-
-    def _compare(self, other: Any, operator: str) -> Value:
-        left, right = self.code.match(self, other)
-        emit = self.code.ir.fcmp_ordered if is_float(left.type) else self.code.ir.icmp_signed
-        if is_float(left.type) and operator == "!=":
-            emit = self.code.ir.fcmp_unordered
-        return Value(self.code, emit(operator, left.raw, right.raw))
-
-    def __add__(self, other: Any) -> Value:
-        return self._binary(other, "fadd", "add")
-
-    def __sub__(self, other: Any) -> Value:
-        return self._binary(other, "fsub", "sub")
-
-    def __mul__(self, other: Any) -> Value:
-        return self._binary(other, "fmul", "mul")
-
-    def __truediv__(self, other: Any) -> Value:
-        return self._binary(other, "fdiv", "sdiv")
-
-    def __rsub__(self, other: Any) -> Value:
-        left, right = self.code.match(self, other)
-        return right - left
-
-    def __rtruediv__(self, other: Any) -> Value:
-        left, right = self.code.match(self, other)
-        return right / left
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __floordiv__(self, other: Any) -> Value:
-        """Rounds down, as in Python and torch."""
-        left, right = self.code.match(self, other)
-        quotient = Value(self.code, self.code.ir.sdiv(left.raw, right.raw))
-        remainder = left - quotient * right
-        inexact = (remainder != 0) & ((remainder ^ right) < 0)
-        return quotient - inexact.extended(left.type)
-
-    def __mod__(self, other: Any) -> Value:
-        """Has the divisor's sign, as in Python and torch."""
-        left, right = self.code.match(self, other)
-        return left - (left // right) * right
-
-    def __and__(self, other: Any) -> Value:
-        return self._binary(other, "", "and_")
-
-    def __or__(self, other: Any) -> Value:
-        return self._binary(other, "", "or_")
-
-    def __xor__(self, other: Any) -> Value:
-        return self._binary(other, "", "xor")
-
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
-
-    def __lshift__(self, other: Any) -> Value:
-        return self._binary(other, "", "shl")
-
-    def __rshift__(self, other: Any) -> Value:
-        return self._binary(other, "", "ashr")
-
-    def __invert__(self) -> Value:
-        return Value(self.code, self.code.ir.not_(self.raw))
-
-    def __neg__(self) -> Value:
-        return Value(self.code, self.code.ir.fneg(self.raw)) if is_float(self.type) else 0 - self
-
-    def __lt__(self, other: Any) -> Value:
-        return self._compare(other, "<")
-
-    def __le__(self, other: Any) -> Value:
-        return self._compare(other, "<=")
-
-    def __gt__(self, other: Any) -> Value:
-        return self._compare(other, ">")
-
-    def __ge__(self, other: Any) -> Value:
-        return self._compare(other, ">=")
-
-    def __eq__(self, other: Any) -> Value:  # type: ignore[override]
-        return self._compare(other, "==")
-
-    def __ne__(self, other: Any) -> Value:  # type: ignore[override]
-        return self._compare(other, "!=")
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def bits(self, type_: ir.Type) -> Value:
-        """The same bits as another type of the same size."""
-        return Value(self.code, self.code.ir.bitcast(self.raw, type_))
-
-    def unsigned(self, type_: ir.Type) -> Value:
-        """Widened to another integer type, the new bits 0."""
-        return Value(self.code, self.code.ir.zext(self.raw, vector(type_, self.lanes)))
-
-    def extended(self, type_: ir.Type) -> Value:
-        """A bool as 0 or 1 of an integer type."""
-        return Value(self.code, self.code.ir.zext(self.raw, type_))
-
-    def to(self, element: ir.Type) -> Value:
-        """Converted to another element type: rounded to nearest, or towards zero from float to int."""
-        own, wanted, emit = element_of(self.type), vector(element, self.lanes), self.code.ir
-        if str(own) == str(element):
-            return self
-        if isinstance(own, ir.IntType) and isinstance(element, ir.IntType):
-            convert = emit.trunc if own.width > element.width else emit.zext if own.width == 1 else emit.sext
-        elif isinstance(own, ir.IntType):
-            convert = emit.uitofp if own.width == 1 else emit.sitofp
-        elif isinstance(element, ir.IntType):
-            convert = emit.fptosi
-        else:
-            convert = emit.fptrunc if _WIDTH[str(own)] > _WIDTH[str(element)] else emit.fpext
-        return Value(self.code, convert(self.raw, wanted))
-
-    def lane(self, index: int) -> Value:
-        """One lane."""
-        return Value(self.code, self.code.ir.extract_element(self.raw, ir.Constant(I32, index)))
-
-
-_WIDTH = {"half": 16, "bfloat": 16, "float": 32, "double": 64}
+from pellucid.engines.cpu.machine.builder.types import (
+    I1,
+    I8,
+    I32,
+    I64,
+    POINTER,
+    Number,
+    bytes_of,
+    element_of,
+    is_float,
+    lanes_of,
+    sized,
+    suffix,
+    vector,
+)
+from pellucid.engines.cpu.machine.builder.value import Value
 
 
 class Code:
@@ -274,11 +100,11 @@ class Code:
     def fma(self, a: Any, b: Any, c: Any) -> Value:
         """a * b + c, fused where the processor can."""
         a, b, c = self.match(a, b, c)
-        return self.intrinsic(f"llvm.fmuladd.{_suffix(a.type)}", a.type, a, b, c)
+        return self.intrinsic(f"llvm.fmuladd.{suffix(a.type)}", a.type, a, b, c)
 
     def unary(self, name: str, value: Value) -> Value:
         """An overloaded intrinsic of one value, such as sqrt or fabs."""
-        return self.intrinsic(f"llvm.{name}.{_suffix(value.type)}", value.type, value)
+        return self.intrinsic(f"llvm.{name}.{suffix(value.type)}", value.type, value)
 
     def reduce(self, operation: str, value: Value) -> Value:
         """All lanes combined by add or fmax, pairwise."""
@@ -317,7 +143,7 @@ class Code:
     def at(self, pointer: Value, offset: Any, element: ir.Type = I8) -> Value:
         """The address `offset` elements on."""
         offset = offset.to(I64) if isinstance(offset, Value) else self.i64(offset)
-        return Value(self, self.ir.gep(pointer.raw, [offset.raw], source_etype=_sized(element)))
+        return Value(self, self.ir.gep(pointer.raw, [offset.raw], source_etype=sized(element)))
 
     def distance(self, first: Value, second: Value) -> Value:
         """Bytes from one address to another."""
@@ -383,7 +209,7 @@ class Code:
         address = self.at(pointer, offset, element)
         if lanes_of(type_) == 1:
             return self._scalar_masked_load(address, type_, mask)
-        name = f"llvm.masked.load.{_suffix(type_)}.p0"
+        name = f"llvm.masked.load.{suffix(type_)}.p0"
         return self.intrinsic(
             name, type_, address, self.constant(I32, bytes_of(element)), mask, self.constant(type_, 0)
         )
@@ -410,7 +236,7 @@ class Code:
             with self.when(mask):
                 self.store(address, value)
             return
-        name = f"llvm.masked.store.{_suffix(value.type)}.p0"
+        name = f"llvm.masked.store.{suffix(value.type)}.p0"
         known = self.module.globals.get(name)
         if known is None:
             signature = ir.FunctionType(ir.VoidType(), [value.type, POINTER, I32, mask.type])
@@ -433,10 +259,10 @@ class Code:
         if offsets.lanes == 1:
             return self.masked_load(pointer, element, mask, offsets)
         type_ = vector(element, offsets.lanes)
-        addresses = Value(self, self.ir.gep(pointer.raw, [offsets.raw], source_etype=_sized(element)))
+        addresses = Value(self, self.ir.gep(pointer.raw, [offsets.raw], source_etype=sized(element)))
         addresses.raw.type = ir.VectorType(POINTER, offsets.lanes)  # llvmlite gives the scalar pointer's type
         zero = self.constant(type_, 0)
-        name = f"llvm.masked.gather.{_suffix(type_)}.v{offsets.lanes}p0"
+        name = f"llvm.masked.gather.{suffix(type_)}.v{offsets.lanes}p0"
         return self.intrinsic(name, type_, addresses, self.constant(I32, bytes_of(element)), mask, zero)
 
     # Control.
@@ -531,18 +357,3 @@ def _times(start: Value, stop: Value, step: int) -> int | None:
 
 def _triples(phis: Any, carried: Any, results: Any) -> list[tuple[Any, Any, Any]]:
     return [(phi, initial.raw, last.raw) for phi, initial, last in zip(phis, carried, results, strict=True)]
-
-
-def _sized(element: ir.Type) -> ir.Type:
-    return I8 if str(element) == "i1" else element
-
-
-def bytes_of(element: ir.Type) -> int:
-    """Bytes of one element in memory."""
-    return {"half": 2, "float": 4, "double": 8, "ptr": 8}.get(str(element)) or max(1, element.width // 8)
-
-
-def _suffix(type_: ir.Type) -> str:
-    element = element_of(type_)
-    name = {"half": "f16", "float": "f32", "double": "f64"}.get(str(element)) or f"i{element.width}"
-    return f"v{lanes_of(type_)}{name}" if lanes_of(type_) > 1 else name
