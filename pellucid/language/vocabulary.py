@@ -28,8 +28,7 @@ from pellucid.language.expression import (
     operation,
 )
 from pellucid.language.operands import UnsupportedError, apply, expression
-from pellucid.language.reductions import REDUCTIONS, amax, amin
-from pellucid.language.rows import Part, Row, elementwise, is_row, row_of
+from pellucid.language.rows import REDUCTIONS, Part, Row, amax, amin, elementwise, is_row, row_of
 
 Function = Callable[..., Any]
 SUMMARY = (

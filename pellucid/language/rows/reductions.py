@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.language.composed import floating, logaddexp, mul, over, square, sub, where
 from pellucid.language.expression import FALSE, TRUE, Expression, cast, constant
 from pellucid.language.operands import UnsupportedError, apply
-from pellucid.language.rows import Part, Place, Row, elementwise, row_of, simple
+from pellucid.language.rows.row import Part, Place, Row, elementwise, row_of, simple
 
 Result = Row | Expression
 Function = Callable[..., Expression]
