@@ -1,10 +1,12 @@
-"""Functions of rows: a few expressions side by side, and what torch's functions make of them."""
+"""A few expressions side by side (row.py), and what torch's functions make of them (named.py lists all)."""
 
-from pellucid.language.rows.reductions import REDUCTIONS, amax, amin, transpose, transposed
+from pellucid.language.rows.named import OF_ROWS
+from pellucid.language.rows.reductions import amax, amin
 from pellucid.language.rows.row import Part, Row, elementwise, is_row, row_of
+from pellucid.language.rows.shapes import transpose, transposed
 
 __all__ = [
-    "REDUCTIONS",
+    "OF_ROWS",
     "Part",
     "Row",
     "amax",

@@ -84,6 +84,9 @@ def _chosen(item: Any, size: int) -> int | list[int]:
     return item % size
 
 
+Result = Row | Expression  # of a function of rows
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A captured tensor with an index for some of its dimensions, None for those that are left."""
@@ -202,7 +205,7 @@ def _too_long(part: Part) -> str:
     )
 
 
-def simple(row: Row) -> Row | Expression:
+def simple(row: Row) -> Result:
     """The expression of a row of no dimensions; another row as it is."""
     return row if row.shape else row.elements[0]
 
