@@ -16,8 +16,8 @@ from rich.cells import cell_len
 from torch import Tensor
 
 from pellucid.legible import one_line
-from pellucid.viewer.fonts import Lettering
 from pellucid.viewer.labels import axis_label, shorten
+from pellucid.viewer.pictures.fonts import Lettering
 from pellucid.viewer.selection import TITLES, Reading
 
 # Fixed metadata: the same reading gives the same bytes.

@@ -1,7 +1,7 @@
 import matplotlib
 import pytest
 
-from pellucid.viewer.shades import ASCII, Shading, viridis
+from pellucid.viewer.terminal.shades import ASCII, Shading, viridis
 
 
 def test_viridis_is_matplotlibs():

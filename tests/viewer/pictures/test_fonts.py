@@ -1,8 +1,8 @@
 import pytest
 from matplotlib import font_manager
 
-from pellucid.viewer import fonts
-from pellucid.viewer.fonts import BASE, Lettering
+from pellucid.viewer.pictures import fonts
+from pellucid.viewer.pictures.fonts import BASE, Lettering
 
 
 def test_latin_text_needs_the_base_alone():

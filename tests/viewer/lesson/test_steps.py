@@ -3,7 +3,7 @@ import torch
 
 import pellucid
 from pellucid.nn import CrossAttention, SelfAttention
-from pellucid.viewer.lesson import layer_lesson, notebook_lessons
+from pellucid.viewer.lesson.steps import layer_lesson, notebook_lessons
 
 
 def test_self_attention_is_the_textbooks_own_example():

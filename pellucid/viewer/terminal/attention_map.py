@@ -17,7 +17,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from pellucid.viewer.labels import ascii_label, axis_label, fit, width_is_certain
-from pellucid.viewer.shades import ASCII, BLOCKS, Shading
+from pellucid.viewer.terminal.shades import ASCII, BLOCKS, Shading
 
 CELL = 2  # columns: a square in most fonts, and room for a Chinese character
 GUTTER = 1  # columns between the query labels and the map

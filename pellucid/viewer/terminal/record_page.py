@@ -15,10 +15,10 @@ from rich.text import Text
 
 from pellucid import legible
 from pellucid.legible import one_line
-from pellucid.viewer.attention_map import AttentionMap
 from pellucid.viewer.labels import cut_middle, fit, shorten
 from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
-from pellucid.viewer.shades import viridis
+from pellucid.viewer.terminal.attention_map import AttentionMap
+from pellucid.viewer.terminal.shades import viridis
 from pellucid.watch.record import Layer, Record
 from pellucid.watch.segments import names_of, segment_mass
 from pellucid.watch.summary import HeadSummary, Summary

@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pellucid.legible import one_line
-from pellucid.viewer.attention_map import AttentionMap
 from pellucid.viewer.heads import head_table
 from pellucid.viewer.selection import Reading, Selection
+from pellucid.viewer.terminal.attention_map import AttentionMap
 
 _AXES = {
     "cross": ("characters of the answer as they are written, $ for its end", "characters of the text that they read"),

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 import pellucid
-from pellucid.viewer.record_picture import draw
+from pellucid.viewer.pictures.record_picture import draw
 
 
 def wall(layers, **options):

@@ -5,7 +5,7 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
-from pellucid.viewer.matrix import Matrix, SideBySide
+from pellucid.viewer.lesson.matrix import Matrix, SideBySide
 
 
 def printed(*matrices, width=80):

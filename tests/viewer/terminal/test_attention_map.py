@@ -5,8 +5,8 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console
 
-from pellucid.viewer.attention_map import AttentionMap
-from pellucid.viewer.shades import Shading
+from pellucid.viewer.terminal.attention_map import AttentionMap
+from pellucid.viewer.terminal.shades import Shading
 
 QUERIES = ["1", "9", "$"]
 KEYS = ["3", " ", "m", "a", "r"]

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pellucid.viewer.labels import axis_label
-from pellucid.viewer.lesson import Lesson
-from pellucid.viewer.matrix import Matrix, SideBySide
+from pellucid.viewer.lesson.matrix import Matrix, SideBySide
+from pellucid.viewer.lesson.steps import Lesson
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from rich.console import Console
 
 from pellucid.nn import SelfAttention
-from pellucid.viewer.explain import explanation, words_for_random_tokens, words_for_reader
-from pellucid.viewer.lesson import layer_lesson, notebook_lessons
+from pellucid.viewer.lesson.explain import explanation, words_for_random_tokens, words_for_reader
+from pellucid.viewer.lesson.steps import layer_lesson, notebook_lessons
 
 
 def told(lesson, words, width=80):
