@@ -16,7 +16,7 @@ from pellucid.commands import records, texts
 from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
-from pellucid.demo.reading import Reading
+from pellucid.demo.model.reading import Reading
 from pellucid.viewer.document import document
 from pellucid.viewer.heads import NEEDED
 from pellucid.viewer.selection import Selection, select

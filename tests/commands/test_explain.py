@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from pellucid.demo.reading import LONGEST_TEXT
+from pellucid.demo.model.reading import LONGEST_TEXT
 from pellucid.viewer.lesson.steps import notebook_lessons
 
 

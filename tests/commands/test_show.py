@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pellucid import demo
-from pellucid.demo.reading import LONGEST_TEXT
+from pellucid.demo.model.reading import LONGEST_TEXT
 from pellucid.viewer.heads import NEEDED
 from pellucid.viewer.pictures import picture
 

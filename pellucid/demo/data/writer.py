@@ -6,11 +6,11 @@ import datetime
 from functools import cache
 from random import Random
 
-from pellucid.demo import cldr
-from pellucid.demo.languages import LANGUAGE_OF_CODE, Language
-from pellucid.demo.patterns import Part, Pattern, compile_pattern, field_order, is_numeric
-from pellucid.demo.rules import FIRST_YEAR, LAST_YEAR, NUMERIC_PATTERNS, is_within_rules, may_shorten_year
-from pellucid.demo.text import normalise, without_marks
+from pellucid.demo.data import cldr
+from pellucid.demo.data.languages import LANGUAGE_OF_CODE, Language
+from pellucid.demo.data.patterns import Part, Pattern, compile_pattern, field_order, is_numeric
+from pellucid.demo.data.rules import FIRST_YEAR, LAST_YEAR, NUMERIC_PATTERNS, is_within_rules, may_shorten_year
+from pellucid.demo.data.text import normalise, without_marks
 
 LONGEST_TEXT = 80
 

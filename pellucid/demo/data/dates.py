@@ -18,10 +18,10 @@ from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
-from pellucid.demo.languages import LANGUAGES
-from pellucid.demo.rules import FIRST_SHORT_YEAR, FIRST_YEAR, LAST_SHORT_YEAR, LAST_YEAR
-from pellucid.demo.text import fold
-from pellucid.demo.writer import writer_of
+from pellucid.demo.data.languages import LANGUAGES
+from pellucid.demo.data.rules import FIRST_SHORT_YEAR, FIRST_YEAR, LAST_SHORT_YEAR, LAST_YEAR
+from pellucid.demo.data.text import fold
+from pellucid.demo.data.writer import writer_of
 
 AMONG_OTHER_WORDS = 0.15
 HELD_OUT_ONE_IN = 50

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import masks
-from pellucid.demo.layers import CharacterEmbedding, DecoderCache, DecoderLayer, EncoderLayer, Record
-from pellucid.demo.reading import Reading, read
-from pellucid.demo.vocabulary import END, START, TARGET_OF_TOKEN, TARGET_TOKENS, Vocabulary
+from pellucid.demo.model.layers import CharacterEmbedding, DecoderCache, DecoderLayer, EncoderLayer, Record
+from pellucid.demo.model.reading import Reading, read
+from pellucid.demo.model.vocabulary import END, START, TARGET_OF_TOKEN, TARGET_TOKENS, Vocabulary
 
 if TYPE_CHECKING:
     from pellucid.nn.positions import MaskMod

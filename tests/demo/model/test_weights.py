@@ -3,9 +3,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pellucid.demo import DateReader, load_reader
-from pellucid.demo.dates import alphabet
-from pellucid.demo.model import Sizes
-from pellucid.demo.weights import SHIPPED, save_reader
+from pellucid.demo.data.dates import alphabet
+from pellucid.demo.model.date_reader import Sizes
+from pellucid.demo.model.weights import SHIPPED, save_reader
 
 SIZES = Sizes(width=12, heads=2, hidden=14, encoder_layers=1, decoder_layers=1)
 

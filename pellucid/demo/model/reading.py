@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pellucid.demo.layers import KINDS, Record
-from pellucid.demo.text import normalise
-from pellucid.demo.vocabulary import END, START, encode_target
+from pellucid.demo.data.text import normalise
+from pellucid.demo.model.layers import KINDS, Record
+from pellucid.demo.model.vocabulary import END, START, encode_target
 
 if TYPE_CHECKING:
-    from pellucid.demo.model import DateReader
+    from pellucid.demo.model.date_reader import DateReader
     from pellucid.observation import Observation
     from pellucid.readouts import Readout
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pellucid.demo.text import fold, normalise, without_marks
+from pellucid.demo.data.text import fold, normalise, without_marks
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("Drawing dates takes Babel: pip install babel", name="babel") from error
 
-from pellucid.demo.text import fold
+from pellucid.demo.data.text import fold
 
 # One tuple of spellings for each month or weekday.
 Names = list[tuple[str, ...]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.demo import load_reader
-from pellucid.demo.reading import LONGEST_TEXT
+from pellucid.demo.model.reading import LONGEST_TEXT
 from pellucid.readouts import Entropy, Received
 
 

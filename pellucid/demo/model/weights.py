@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from pellucid.demo.model import DateReader, Sizes
+from pellucid.demo.model.date_reader import DateReader, Sizes
 
 SHIPPED = Path(__file__).with_name("weights.safetensors")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pellucid.demo import number_words
+from pellucid.demo.data import number_words
 
 _ACCENTS = "".join(chr(code) for code in range(0x0300, 0x0370))
 _HAMZA = "\u0653\u0654\u0655"

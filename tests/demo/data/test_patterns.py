@@ -1,6 +1,6 @@
 import pytest
 
-from pellucid.demo.patterns import Part, compile_pattern, field_order, is_numeric
+from pellucid.demo.data.patterns import Part, compile_pattern, field_order, is_numeric
 
 
 def test_a_pattern_is_split_into_literals_and_fields():

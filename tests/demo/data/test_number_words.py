@@ -2,7 +2,8 @@ import doctest
 
 import pytest
 
-from pellucid.demo import number_words, patterns, text, vocabulary
+from pellucid.demo.data import number_words, patterns, text
+from pellucid.demo.model import vocabulary
 
 
 @pytest.mark.parametrize("module", [number_words, patterns, text, vocabulary])

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.demo.dates import Example, training_examples
-from pellucid.demo.vocabulary import END, PADDING, START, Vocabulary, encode_target
+from pellucid.demo.data.dates import Example, training_examples
+from pellucid.demo.model.vocabulary import END, PADDING, START, Vocabulary, encode_target
 
 BATCHES_PER_CHUNK = 16
 

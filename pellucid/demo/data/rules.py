@@ -9,7 +9,7 @@ The calendar is Gregorian, years run from 1000 to 2999.
 
 from __future__ import annotations
 
-from pellucid.demo.patterns import Pattern, compile_pattern, field_order, is_numeric
+from pellucid.demo.data.patterns import Pattern, compile_pattern, field_order, is_numeric
 
 FIRST_YEAR, LAST_YEAR = 1000, 2999
 FIRST_SHORT_YEAR, LAST_SHORT_YEAR = 1969, 2068

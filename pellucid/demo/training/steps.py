@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from pellucid.demo.batches import Batch, training_batches
-from pellucid.demo.dates import alphabet
-from pellucid.demo.model import DateReader, Sizes
+from pellucid.demo.data.dates import alphabet
+from pellucid.demo.model.date_reader import DateReader, Sizes
+from pellucid.demo.training.batches import Batch, training_batches
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from pellucid.demo.dates import (
+from pellucid.demo.data.dates import (
     HELD_OUT_ONE_IN,
     LANGUAGE_CODES,
     alphabet,
@@ -14,9 +14,9 @@ from pellucid.demo.dates import (
     is_held_out,
     training_examples,
 )
-from pellucid.demo.rules import FIRST_SHORT_YEAR, LAST_SHORT_YEAR
-from pellucid.demo.text import fold, normalise
-from pellucid.demo.writer import LONGEST_TEXT, writer_of
+from pellucid.demo.data.rules import FIRST_SHORT_YEAR, LAST_SHORT_YEAR
+from pellucid.demo.data.text import fold, normalise
+from pellucid.demo.data.writer import LONGEST_TEXT, writer_of
 
 
 def drawn(count, seed=1, languages=LANGUAGE_CODES):

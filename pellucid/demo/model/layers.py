@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.demo.vocabulary import PADDING, SPECIAL, Vocabulary
+from pellucid.demo.model.vocabulary import PADDING, SPECIAL, Vocabulary
 from pellucid.nn import CrossAttention, KeyValueCache, SelfAttention
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pellucid.demo import DateReader
-from pellucid.demo.layers import DecoderCache, Record
-from pellucid.demo.model import LONGEST_ANSWER, Sizes
-from pellucid.demo.vocabulary import END, PADDING, TARGET_TOKENS, UNKNOWN, Vocabulary, encode_target
+from pellucid.demo.model.date_reader import LONGEST_ANSWER, Sizes
+from pellucid.demo.model.layers import DecoderCache, Record
+from pellucid.demo.model.vocabulary import END, PADDING, TARGET_TOKENS, UNKNOWN, Vocabulary, encode_target
 from pellucid.readouts import Entropy
 
 
