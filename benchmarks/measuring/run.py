@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.check import Oracle, WrongAnswerError, check, oracle
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.contract import Ready, UnableError
 from benchmarks.contenders.pellucid import NAME as OURS
 from benchmarks.limits import DOT, MEMORY, TILES, Limits
 from benchmarks.limits.bandwidth import Reader
-from benchmarks.process import FailedError
+from benchmarks.measuring.check import Oracle, WrongAnswerError, check, oracle
+from benchmarks.measuring.process import FailedError
+from benchmarks.measuring.timing import Plan, take_turns
 from benchmarks.results import Limit, Measured, Raced, Times
 from benchmarks.task import Task
-from benchmarks.timing import Plan, take_turns
 from benchmarks.work import Entry, Measurement, Race
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 600  # seconds
 # glibc would keep large blocks that were freed, and memory that is taken from there does not show as growth.
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
@@ -35,7 +35,7 @@ def in_a_process(function: Callable[..., Mapping[str, float]], **arguments: Any)
 
     """
     call = json.dumps([function.__module__, function.__qualname__, torch.get_num_threads(), arguments])
-    output = run_python("-m", "benchmarks.process", call, **RETURNED)
+    output = run_python("-m", "benchmarks.measuring.process", call, **RETURNED)
     answer: dict[str, float] = json.loads(output.splitlines()[-1])
     return answer
 
