@@ -16,11 +16,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import contenders, machine, plots, report, run
+from benchmarks import contenders
 from benchmarks.limits import Limits
 from benchmarks.limits.measure import measure
-from benchmarks.report import Row
-from benchmarks.timing import Plan
+from benchmarks.measuring import machine, run
+from benchmarks.measuring.timing import Plan
+from benchmarks.reporting import plots, report
+from benchmarks.reporting.report import Row
 from benchmarks.work import Race, Work
 from benchmarks.works import GROUPS
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import pellucid
-from benchmarks import memory
+from benchmarks.measuring import memory
 
 MODES = {"watch": ("sdpa", "watched"), "accelerate": ("sdpa", "accelerated")}
 

@@ -168,14 +168,18 @@ def _place(name: str, value: Any) -> int | Tensor:
     """A whole number, or an integer tensor of no dimensions that the code reads."""
     if not isinstance(value, Tensor):
         return _whole(name, value)
-    if value.ndim or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+    if value.ndim or not _of_integers(value):
         got = f"{value.dtype} of shape {list(value.shape)}"
         raise TypeError(f"{name}: a whole number or an integer tensor of no dimensions is needed, got {got}")
     return value
 
 
+def _of_integers(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
 def _check_integers(name: str, tensor: Tensor, *ranks: int) -> None:
-    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex() or tensor.ndim not in ranks:
+    if not isinstance(tensor, Tensor) or not _of_integers(tensor) or tensor.ndim not in ranks:
         got = f"{tensor.dtype} of shape {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise ValueError(f"{name}: an integer tensor of {' or '.join(map(str, ranks))} dimensions is needed, got {got}")
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from pellucid.demo.model import DateReader, Sizes
-from pellucid.demo.vocabulary import END, TARGET_OF_TOKEN
+from pellucid.demo.model.date_reader import DateReader, Sizes
+from pellucid.demo.model.vocabulary import END, TARGET_OF_TOKEN
 
 SIZES = Sizes(width=24, heads=3, hidden=7, encoder_layers=3, decoder_layers=2)
 

@@ -45,10 +45,10 @@ THIRD_PARTY = {
         "watch.transformers_origin",
         "commands.models",
     ),
-    "safetensors": ("demo.weights",),
-    "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
-    "babel": ("demo.cldr",),
-    "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),
+    "safetensors": ("demo.model.weights",),
+    "matplotlib": ("viewer.pictures",),
+    "babel": ("demo.data.cldr",),
+    "numpy": ("viewer.pictures", "engines.cpu"),
     "llvmlite": ("engines.cpu", "doctor"),
     "pyarrow": ("watch.export",),
 }
@@ -176,7 +176,7 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import torch
-import pellucid, pellucid.cli, pellucid.demo, pellucid.doctor, pellucid.viewer.page
+import pellucid, pellucid.cli, pellucid.demo, pellucid.doctor, pellucid.viewer.terminal.page
 x = torch.rand(5, 4)
 print(list(pellucid.attention(x, x, x).shape), pellucid.doctor.report()["pellucid"])
 """

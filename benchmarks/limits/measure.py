@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.limits import DOT, FLOAT32, FLOAT64, MEMORY, TILES, Limits, amx, bandwidth, peak
-from benchmarks.machine import last_cache_bytes
+from benchmarks.measuring.machine import last_cache_bytes
 
 SIZES = tuple(2**power for power in (20, 22, 24, 26, 28))  # bytes
 LEAST_MEMORY, MOST_MEMORY = 2**28, 2**31

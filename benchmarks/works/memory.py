@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 import pellucid
-from benchmarks.check import check, oracle
 from benchmarks.contenders.contract import Answer
 from benchmarks.goals import Within
-from benchmarks.memory import MB, peak
-from benchmarks.process import in_a_process
+from benchmarks.measuring.check import check, oracle
+from benchmarks.measuring.memory import MB, peak
+from benchmarks.measuring.process import in_a_process
 from benchmarks.task import Task, unmasked
 from benchmarks.work import Measurement
 from benchmarks.works.decode import step

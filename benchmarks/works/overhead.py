@@ -14,7 +14,7 @@ import torch
 
 import pellucid
 from benchmarks.goals import Costs, Within
-from benchmarks.process import in_a_process, run_python
+from benchmarks.measuring.process import in_a_process, run_python
 from benchmarks.task import Task, unmasked
 from benchmarks.work import Entry, Measurement, Race, Work
 from benchmarks.works.observing import together

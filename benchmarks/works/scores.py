@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import limits
 from benchmarks.goals import Faster, Within
-from benchmarks.process import in_a_process
+from benchmarks.measuring.process import in_a_process
 from benchmarks.task import Task, unmasked
 from benchmarks.work import Entry, Measurement, Race, Work
 

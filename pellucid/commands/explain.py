@@ -13,8 +13,8 @@ from pellucid.commands.console import console
 from pellucid.commands.errors import about
 from pellucid.commands.reader import embedded_reader
 from pellucid.nn import CrossAttention, SelfAttention
-from pellucid.viewer.explain import Words, explanation, words_for_random_tokens, words_for_reader
-from pellucid.viewer.lesson import Lesson, layer_lesson, notebook_lessons
+from pellucid.viewer.lesson.explain import Words, explanation, words_for_random_tokens, words_for_reader
+from pellucid.viewer.lesson.steps import Lesson, layer_lesson, notebook_lessons
 
 
 def run(options: argparse.Namespace) -> int:

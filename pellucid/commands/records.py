@@ -12,7 +12,7 @@ from typing import Any
 
 from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
-from pellucid.viewer.record_page import RecordView, record_page
+from pellucid.viewer.terminal.record_page import RecordView, record_page
 from pellucid.watch.manifest import NAME
 from pellucid.watch.store import RecordError, StoredRecord, open_record
 
@@ -92,7 +92,7 @@ def _check_index(option: str, number: int, count: int, owner: str) -> None:
 def _picture(path: Path) -> ModuleType:
     """The module that draws records, once it is known that it can draw to the path."""
     try:
-        from pellucid.viewer import record_picture
+        from pellucid.viewer.pictures import record_picture
     except ModuleNotFoundError as error:
         raise InputError(f"--save: needs {error.name}, which is not installed; pip install matplotlib") from error
     with about("--save: "):

@@ -16,11 +16,11 @@ from pellucid.commands import records, texts
 from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
-from pellucid.demo.reading import Reading
+from pellucid.demo.model.reading import Reading
 from pellucid.viewer.document import document
 from pellucid.viewer.heads import NEEDED
-from pellucid.viewer.page import page
 from pellucid.viewer.selection import Selection, select
+from pellucid.viewer.terminal.page import page
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _picture(path: Path, given: list[texts.Given]) -> ModuleType:
         InputError: matplotlib is missing, the path cannot be a picture's, or there are several dates.
     """
     try:
-        from pellucid.viewer import picture
+        from pellucid.viewer.pictures import picture
     except ModuleNotFoundError as error:
         raise InputError(f"--save: needs {error.name}, which is not installed; pip install matplotlib") from error
     with about("--save: "):

@@ -18,7 +18,7 @@ import pellucid
 from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
-from pellucid.demo.vocabulary import START, encode_target
+from pellucid.demo.model.vocabulary import START, encode_target
 from pellucid.watch.choice import Chosen
 from pellucid.watch.modules import Modules
 from pellucid.watch.progress import in_words

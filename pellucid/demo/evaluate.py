@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pellucid.demo.batches import make_batch
-from pellucid.demo.dates import LANGUAGE_CODES, Example, held_out_examples
-from pellucid.demo.languages import LANGUAGE_OF_CODE
-from pellucid.demo.model import DateReader
-from pellucid.demo.vocabulary import END
-from pellucid.demo.weights import SHIPPED, load_reader
+from pellucid.demo.data.dates import LANGUAGE_CODES, Example, held_out_examples
+from pellucid.demo.data.languages import LANGUAGE_OF_CODE
+from pellucid.demo.model.date_reader import DateReader
+from pellucid.demo.model.vocabulary import END
+from pellucid.demo.model.weights import SHIPPED, load_reader
+from pellucid.demo.training.batches import make_batch
 
 BATCH_SIZE = 250
 EXAMPLES = """examples:

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pellucid.demo import evaluate
-from pellucid.demo.training import Settings, Training
-from pellucid.demo.weights import load_reader, save_reader
+from pellucid.demo.model.weights import load_reader, save_reader
+from pellucid.demo.training.steps import Settings, Training
 
 SAVE_EVERY = 200
 EXAMPLES = """examples:

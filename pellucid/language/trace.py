@@ -20,8 +20,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from pellucid.language.expression import INPUTS, Expression
 from pellucid.language.operands import UnsupportedError, expression
-from pellucid.language.reductions import transpose, transposed
-from pellucid.language.rows import Part, Row, is_row
+from pellucid.language.rows import Part, Row, is_row, transpose, transposed
 from pellucid.language.vocabulary import FUNCTIONS, METHODS, SUMMARY, Function
 
 

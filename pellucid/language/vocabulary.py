@@ -28,8 +28,7 @@ from pellucid.language.expression import (
     operation,
 )
 from pellucid.language.operands import UnsupportedError, apply, expression
-from pellucid.language.reductions import REDUCTIONS, amax, amin
-from pellucid.language.rows import Part, Row, elementwise, is_row, row_of
+from pellucid.language.rows import OF_ROWS, Part, Row, amax, amin, elementwise, is_row, row_of
 
 Function = Callable[..., Any]
 SUMMARY = (
@@ -256,7 +255,7 @@ SPECIAL = ("erf", "erfc", "exp2", "expm1", "log1p", "round", "sinc", "logit", "x
 FUNCTIONS: dict[str, Function] = {
     **{name: elementwise(function) for name, function in OF_NUMBERS.items()},
     **{name: _of_kind_of(function) for name, function in CONVERTING.items()},
-    **REDUCTIONS,
+    **OF_ROWS,
     "min": _extremum("minimum"),
     "max": _extremum("maximum"),
 }

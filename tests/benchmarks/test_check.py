@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import run
-from benchmarks.check import WrongAnswerError, check, oracle
 from benchmarks.contenders import CONTENDERS, eager, pellucid, sdpa
 from benchmarks.contenders.contract import Answer, Ready
 from benchmarks.goals import Faster
 from benchmarks.limits import Limits
+from benchmarks.measuring import run
+from benchmarks.measuring.check import WrongAnswerError, check, oracle
+from benchmarks.measuring.timing import Plan
 from benchmarks.task import Task, unmasked
-from benchmarks.timing import Plan
 from benchmarks.work import Entry, Race
 from pellucid import masks
 from pellucid.readouts import Entropy, Received, TopK
@@ -79,7 +79,7 @@ def test_a_wrong_readout_is_wrong() -> None:
 
 
 def test_a_long_call_is_checked_at_some_of_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.check.MOST_ENTRIES", 6 * 257 * 9)
+    monkeypatch.setattr("benchmarks.measuring.check.MOST_ENTRIES", 6 * 257 * 9)
     task = replace(unmasked(2, 3, 257, 5, torch.float32), mask_mod=masks.sliding_window(20, 0))
     exact = oracle(task)
     assert exact.queries[0] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.goals import Costs, Faster, FasterThanAny, Goal, Share, Within
-from benchmarks.report import Row, summary
+from benchmarks.reporting.report import Row, summary
 from benchmarks.results import Limit, Raced, Times
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from benchmarks.memory import CLEAR, MB, peak
-from benchmarks.process import FailedError, in_a_process
+from benchmarks.measuring.memory import CLEAR, MB, peak
+from benchmarks.measuring.process import FailedError, in_a_process
 
 
 def grown(megabytes: int) -> Mapping[str, float]:

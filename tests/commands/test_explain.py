@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from pellucid.demo.reading import LONGEST_TEXT
-from pellucid.viewer.lesson import notebook_lessons
+from pellucid.demo.model.reading import LONGEST_TEXT
+from pellucid.viewer.lesson.steps import notebook_lessons
 
 
 def rows_under(out, heading):

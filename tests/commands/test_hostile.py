@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pellucid.commands.console import _Console
-from pellucid.viewer.record_picture import draw
+from pellucid.viewer.pictures.record_picture import draw
 from pellucid.watch.record import Missed
 from pellucid.watch.store import open_record
 from tests.watch.observed import observed_layer, observed_record

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pellucid import demo
-from pellucid.demo.reading import LONGEST_TEXT
-from pellucid.viewer import picture
+from pellucid.demo.model.reading import LONGEST_TEXT
 from pellucid.viewer.heads import NEEDED
+from pellucid.viewer.pictures import picture
 
 pytestmark = pytest.mark.usefixtures("reader")
 
@@ -220,9 +220,10 @@ def test_save_draws_one_date(pellucid, standard_input, tmp_path):
 
 
 def test_save_without_matplotlib(pellucid, tmp_path, monkeypatch):
-    for module in ("matplotlib", "matplotlib.figure", "pellucid.viewer.picture", "pellucid.viewer.fonts"):
+    pictures = "pellucid.viewer.pictures"
+    for module in ("matplotlib", "matplotlib.figure", f"{pictures}.picture", f"{pictures}.fonts"):
         monkeypatch.delitem(__import__("sys").modules, module, raising=False)
-    monkeypatch.delattr("pellucid.viewer.picture")
+    monkeypatch.delattr(f"{pictures}.picture")
     monkeypatch.setattr("builtins.__import__", _without_matplotlib(__import__))
     status, out, err = pellucid("show", "3 mars", "--save", tmp_path / "picture.png")
     assert (status, out) == (1, "")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pellucid.demo import evaluate, load_reader
-from pellucid.demo.dates import LANGUAGE_CODES, Example, is_held_out
-from pellucid.demo.languages import LANGUAGE_OF_CODE
+from pellucid.demo.data.dates import LANGUAGE_CODES, Example, is_held_out
+from pellucid.demo.data.languages import LANGUAGE_OF_CODE
 
 
 @pytest.fixture(scope="module")

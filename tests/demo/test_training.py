@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pellucid.demo import train
-from pellucid.demo.batches import BATCHES_PER_CHUNK, make_batch, training_batches
-from pellucid.demo.dates import Example, is_held_out
-from pellucid.demo.model import Sizes
-from pellucid.demo.training import Settings, Training
-from pellucid.demo.vocabulary import PADDING, TARGET_TOKENS, Vocabulary
+from pellucid.demo.data.dates import Example, is_held_out
+from pellucid.demo.model.date_reader import Sizes
+from pellucid.demo.model.vocabulary import PADDING, TARGET_TOKENS, Vocabulary
+from pellucid.demo.training.batches import BATCHES_PER_CHUNK, make_batch, training_batches
+from pellucid.demo.training.steps import Settings, Training
 
 SETTINGS = Settings(steps=7, batch_size=5, warmup_steps=3)
 SIZES = Sizes(width=12, heads=2, hidden=14, encoder_layers=1, decoder_layers=1)
@@ -171,7 +171,7 @@ def test_the_script_refuses_a_checkpoint_of_other_settings(tmp_path, capsys):
 
 def test_no_training_string_is_held_out_as_the_batches_are_made(monkeypatch):
     seen = []
-    monkeypatch.setattr("pellucid.demo.batches.make_batch", lambda examples, vocabulary: seen.extend(examples))
+    monkeypatch.setattr("pellucid.demo.training.batches.make_batch", lambda examples, vocabulary: seen.extend(examples))
     batches = training_batches(Vocabulary("0"), 256, seed=0)
     for _ in range(BATCHES_PER_CHUNK):
         next(batches)

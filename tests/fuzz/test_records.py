@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pellucid.readouts import Pooled, PooledMax, TopK
-from pellucid.viewer.record_page import RecordView, record_page
+from pellucid.viewer.terminal.record_page import RecordView, record_page
 from pellucid.watch import manifest as manifests
 from pellucid.watch.store import RecordError, RecordWriter, open_record
 from pellucid.watch.tensor_file import checksum_of

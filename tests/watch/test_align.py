@@ -7,7 +7,7 @@ import torch
 
 import pellucid
 from pellucid import demo
-from pellucid.demo.vocabulary import START, encode_target
+from pellucid.demo.model.vocabulary import START, encode_target
 from pellucid.watch import align as aligning
 from pellucid.watch.align import Alignment, align
 from pellucid.watch.warping import warp

@@ -12,7 +12,7 @@ from llvmlite import ir
 from torch import Tensor
 
 from pellucid.engines.cpu.machine import compile as compiler
-from pellucid.engines.cpu.machine.builder import F32, F64, I64, POINTER, Code, Value, vector
+from pellucid.engines.cpu.machine.builder import F32, F64, I64, POINTER, Code, Value, lanes_of, vector
 from pellucid.engines.cpu.machine.target import host
 from pellucid.engines.cpu.products import tiles
 
@@ -50,7 +50,7 @@ def computed(name: str, source: Tensor, lanes: int, step: int, made: Made) -> Te
 
 
 def loaded(code: Code, type_: ir.Type, source: Value, count: int) -> list[Value]:
-    lanes = tiles.lanes_of(type_)
+    lanes = lanes_of(type_)
     return [code.load(source, type_, i * lanes) for i in range(count)]
 
 

@@ -1,0 +1,1 @@
+"""The numbers shown: as a table, as JSON, as pictures."""

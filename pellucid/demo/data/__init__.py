@@ -1,0 +1,1 @@
+"""Dates as people of twenty languages write them, without end: what the model is trained on and judged by."""

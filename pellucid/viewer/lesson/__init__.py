@@ -1,0 +1,1 @@
+"""Attention step by step, for `pellucid explain`: the numbers, and the words about them."""

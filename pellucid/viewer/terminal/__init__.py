@@ -1,0 +1,1 @@
+"""Attention in a terminal: the map of one text, the pages that `pellucid show` prints."""
