@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from pellucid import compiling
 from pellucid.language import Expression
-from pellucid.readouts.base import ColumnReadout, Dense
+from pellucid.readouts.base import ColumnReadout, Dense, Numbers
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -50,12 +50,12 @@ class Received(ColumnReadout):
         return self.queries == slice(None)
 
     @property
-    def numbers(self) -> tuple[int | None, ...]:
+    def numbers(self) -> Numbers:
         """The slice."""
         return _parts(self.queries)
 
     @classmethod
-    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Received:
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> Received:
         """The sum over a slice."""
         return cls(slice(*numbers))
 

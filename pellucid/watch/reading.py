@@ -66,10 +66,9 @@ def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | No
 
 def _fitted(readout: Readout, call: Call, start: int) -> Readout:
     """The readout as it fits this call's length and counts its indices."""
-    fitted = readout.for_keys(call.k_len)
-    if not start and not call.k_start:
-        return fitted
-    return fitted.renumbered(lambda function: by_index(function, start, call.k_start, call.query.device))
+    if start or call.k_start:
+        readout = readout.renumbered(lambda function: by_index(function, start, call.k_start, call.query.device))
+    return readout.for_keys(call.k_len)
 
 
 def _without(problem: Problem, padded: Tensor) -> Problem:
@@ -119,12 +118,8 @@ def _of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> 
 
 def of_heads(readings: Readings, lookup: dict[str, Readout], heads: Tensor) -> Readings:
     """The readings of some heads."""
-
-    def chosen(tensor: Tensor) -> Tensor:
-        return tensor[:, heads]
-
     return {
-        name: lookup[name].map(reading, chosen) if name in lookup else chosen(reading)
+        name: lookup[name].of_heads(reading, heads) if name in lookup else reading[:, heads]
         for name, reading in readings.items()
     }
 
