@@ -82,8 +82,10 @@ class Received(ColumnReadout):
         """NaN at keys of padding."""
         return result.masked_fill(padded[:, None], torch.nan)
 
-    def joined(self, earlier: Tensor, later: Tensor, k_len: int) -> Tensor:
-        """The sum, as long as the longer; NaN at keys of padding."""
+    def joined(self, earlier: Tensor, later: Tensor, k_len: int) -> Tensor | None:
+        """The sum, as long as the longer; NaN at keys of padding. None of a slice: it counts all queries together."""
+        if not self.adds_up:
+            return None
         both = [pad(result, (0, k_len - result.shape[-1])) for result in (earlier, later)]
         padding = both[0].isnan() | both[1].isnan()
         return (both[0].nan_to_num() + both[1].nan_to_num()).masked_fill(padding, torch.nan)
