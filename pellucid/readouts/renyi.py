@@ -197,7 +197,8 @@ class _Far(_Sums):
     order: float
 
     def term(self, distance: Tensor) -> Tensor:
-        return (self.order * distance).exp()
+        masked = distance == -torch.inf  # which no order is multiplied by: in float32 it may be 0
+        return (self.order * distance.clamp(min=LOWEST)).exp().masked_fill(masked, 0.0)
 
     def moved(self, sums: Tensor, total: Tensor, step: Tensor) -> Tensor:
         return sums * self.term(step)
