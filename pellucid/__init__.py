@@ -5,10 +5,11 @@ from pellucid._version import __version__
 from pellucid.functional import attention, observe
 from pellucid.language import TraceError
 from pellucid.observation import Observation
-from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, TopK
+from pellucid.readouts import At, Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, Renyi, TopK
 from pellucid.watch import Layer, Record, accelerate, everywhere, open_record, restore, watch
 
 __all__ = [
+    "At",
     "Entropy",
     "Expect",
     "Layer",
@@ -19,6 +20,7 @@ __all__ = [
     "PooledMax",
     "Received",
     "Record",
+    "Renyi",
     "TopK",
     "TraceError",
     "__version__",

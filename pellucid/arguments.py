@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid import dropout
-from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace
+from pellucid.language import INPUTS, SCORE, TRUE, Expression, TraceError, constant, load, operation, trace, walk
 from pellucid.problem import Problem, is_autocast
 from pellucid.readouts import Entropy, LogSumExp, MaxScore, Readout
 
@@ -88,6 +88,8 @@ def describe(
         query, key, value, batch, heads, scale, score, mask, sinks,
         dropout_p, dropout.seed() if dropout_p else 0, readouts,
     )  # fmt: skip
+    for readout in readouts:
+        readout.check(problem)
     _check_captured(problem)
     return problem, _without_heads if flat else _as_it_is
 
@@ -245,7 +247,14 @@ def _check_captured(problem: Problem) -> None:
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"
             )
     lengths = {"b": math.prod(problem.batch), "h": problem.heads, "q": problem.q_len, "k": problem.k_len}
-    for tensor, indices in ((node.value, node.args) for node in problem.loads):
+    _check_indices((problem.score, problem.mask), lengths)
+    for readout in problem.readouts:
+        _check_indices(readout.expressions, lengths | readout.lengths)
+
+
+def _check_indices(functions: Iterable[Expression], lengths: dict[str, int]) -> None:
+    """Raise ValueError for a captured tensor that is shorter than an index of these lengths goes."""
+    for tensor, indices in ((node.value, node.args) for node in walk(*functions) if node.op == "load"):
         for size, index in zip(tensor.shape, indices, strict=True):
             if index.op == "input" and size < lengths[index.value]:
                 raise ValueError(

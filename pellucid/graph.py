@@ -80,8 +80,13 @@ KINDS: dict[str, type[Readout]] = {
 
 def _readout(text: str, place: int, functions: Iterator[Expression]) -> Readout:
     word, *words = text.split(" ")
-    numbers = tuple([None if word == "None" else int(word) for word in words])
-    return KINDS[word].again(numbers, functions, f"{word} {place}")
+    return KINDS[word].again(tuple(map(_number, words)), functions, f"{word} {place}")
+
+
+def _number(word: str) -> int | float | None:
+    if word == "None":
+        return None
+    return int(word) if word.lstrip("-").isdigit() else float(word)
 
 
 # The operators.

@@ -29,7 +29,8 @@ class Observation:
         self._lse = result.lse
         lookup = {readout.name: readout for readout in problem.readouts}
         self._readings = {"lse": shaped(result.lse)} | {
-            name: lookup[name].map(reading, shaped) for name, reading in result.readings.items()
+            name: lookup[name].map(reading, shaped) if lookup[name].per_head else reading
+            for name, reading in result.readings.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:

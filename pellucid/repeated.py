@@ -139,7 +139,7 @@ def _asked(readout: Readout) -> Hashable:
     """What a readout asks for; not one with a function."""
     if readout.expressions:
         raise _UnusualError
-    return readout.__class__, readout.name, readout.size
+    return readout.__class__, readout.name, readout.size, readout.numbers
 
 
 def looked_on() -> bool:

@@ -199,9 +199,12 @@ def unwarned() -> Iterator[None]:
 def run(problem: Problem) -> Result:
     """Execute `problem` on the engine chosen for it.
 
-    Raises ValueError if the storage of one of its tensors was cut or emptied: torch's own operations may read beyond.
+    Raises ValueError if the storage of one of its tensors was cut or emptied, for torch's own operations may read
+    beyond, and if a readout holds numbers that do not fit it.
     """
     problem.check_memory()
+    for readout in problem.readouts:
+        readout.check_numbers(problem)
     return ENGINES[name_for(problem)].run(problem)
 
 

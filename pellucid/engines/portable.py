@@ -133,7 +133,7 @@ def _assembled(problem: Problem, finished: list[Any], rows_of: list[RowReadout],
     row = len(problem.rows) - 1  # the dimension of the queries
     for i, readout in enumerate(rows_of):
         parts = [tensors_of(result[i]) for result in results]
-        whole = [torch.cat(tensors, row) for tensors in zip(*parts, strict=True)]
+        whole = [torch.cat(tensors, readout.queries_at(problem)) for tensors in zip(*parts, strict=True)]
         readings[readout.name] = readout.result_of(iter(whole))
         states[readout.name] = tuple(torch.cat(s, row) for s in zip(*(p.states[i] for p in partials), strict=True))
     for readout, state in columns_of.items():
@@ -316,7 +316,8 @@ class _Backward:
         self.score_captures = _Captures(problem.score, self.totals)
         self.readouts = {r.name: r for r in problem.readouts if isinstance(r, RowReadout)}
         self.readout_captures = {
-            name: [_Captures(e, self.totals) for e in readout.expressions] for name, readout in self.readouts.items()
+            name: [made for e in readout.expressions if (made := _Captures(e, self.totals)).loads]
+            for name, readout in self.readouts.items()
         }
         (self.score_derivative,) = derivatives(problem.score, [SCORE])
 
@@ -329,7 +330,10 @@ class _Backward:
         output_gradient = zero.expand_as(self.output) if output_gradient is None else output_gradient.to(problem.dtype)
         lse_gradient = zero.expand_as(self.keys.total) if lse_gradient is None else lse_gradient
         for queries in _query_blocks(problem):
-            block = {name: gradient[..., queries] for name, gradient in wanted.items()}
+            block = {
+                name: _of_rows(gradient, self.readouts[name].queries_at(problem), queries)
+                for name, gradient in wanted.items()
+            }
             self._rows(queries, output_gradient[..., queries, :], lse_gradient[..., queries], block)
         own = [self.query, self.key, self.value, *([] if self.sinks is None else [self.sinks]), *self.totals.values()]
         return tuple(g.to(t.dtype) for g, t in zip(own, problem.differentiable, strict=True))
@@ -337,7 +341,8 @@ class _Backward:
     def _rows(self, queries: slice, output_gradient: Tensor, lse_gradient: Tensor, wanted: dict[str, Tensor]) -> None:
         problem = self.problem
         rows = Rows(Softmax(*(part[..., queries] for part in self.keys)), _sink(problem))
-        states = {name: tuple(s[..., queries] for s in self.states[name]) for name in wanted}
+        row = len(problem.rows) - 1
+        states = {name: tuple(_of_rows(state, row, queries) for state in self.states[name]) for name in wanted}
         # Of the output: sum over the keys of weight * (its gradient); the same for the sink, whose value is 0.
         mean = (output_gradient * self.output[..., queries, :].to(problem.dtype)).sum(-1)
         for keys, full in _key_blocks(problem, queries):
@@ -377,6 +382,10 @@ class _Backward:
         gradient = gradient * problem.scale
         _add(self.query, queries, gradient @ problem.key_of_heads(keys))
         _add(self.key, keys, gradient.mT @ problem.query_of_heads(queries))
+
+
+def _of_rows(tensor: Tensor, dimension: int, queries: slice) -> Tensor:
+    return tensor.narrow(dimension, queries.start, queries.stop - queries.start)
 
 
 def _add(total: Tensor, block: slice, part: Tensor) -> None:

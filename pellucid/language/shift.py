@@ -10,7 +10,7 @@ from pellucid.language import INPUTS, Expression, constant, load, operation, wal
 
 def by_position(expression: Expression, start: int, k_start: int) -> Expression:
     """An expression of a call's own indices as one of positions, the call's first query and key being at these."""
-    return _replaced(expression, {"q": _minus(INPUTS["q"], start), "k": _minus(INPUTS["k"], k_start)})
+    return substituted(expression, {"q": _minus(INPUTS["q"], start), "k": _minus(INPUTS["k"], k_start)})
 
 
 def by_index(expression: Expression, start: int, k_start: int, device: torch.device) -> Expression:
@@ -25,7 +25,7 @@ def by_index(expression: Expression, start: int, k_start: int, device: torch.dev
         device: where the offsets are kept: that of the tensors that it will be computed with.
 
     """
-    return _replaced(expression, {"q": _plus(INPUTS["q"], start, device), "k": _plus(INPUTS["k"], k_start, device)})
+    return substituted(expression, {"q": _plus(INPUTS["q"], start, device), "k": _plus(INPUTS["k"], k_start, device)})
 
 
 def offset(index: int, device: torch.device) -> Tensor:
@@ -41,7 +41,8 @@ def _plus(index: Expression, start: int, device: torch.device) -> Expression:
     return operation("add", index, load(offset(start, device), ())) if start else index
 
 
-def _replaced(root: Expression, inputs: dict[str, Expression]) -> Expression:
+def substituted(root: Expression, inputs: dict[str, Expression]) -> Expression:
+    """An expression with some of its inputs, by name, computed by others."""
     made: dict[int, Expression] = {}
     for node in walk(root):
         if node.op == "input":
@@ -57,11 +58,11 @@ def of_heads(expression: Expression, heads: Tensor) -> Expression:
     """An expression of a head's number as one of its place among some heads, int64 [chosen]."""
     if not any(node.op == "input" and node.value == "h" for node in walk(expression)):
         return expression
-    return _replaced(expression, {"h": load(heads, (INPUTS["h"],))})
+    return substituted(expression, {"h": load(heads, (INPUTS["h"],))})
 
 
 def of_sequences(expression: Expression, sequences: Tensor) -> Expression:
     """An expression of a sequence's number as one of its place among some sequences, int64 [chosen]."""
     if not any(node.op == "input" and node.value == "b" for node in walk(expression)):
         return expression
-    return _replaced(expression, {"b": load(sequences, (INPUTS["b"],))})
+    return substituted(expression, {"b": load(sequences, (INPUTS["b"],))})

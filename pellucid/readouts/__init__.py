@@ -1,5 +1,6 @@
 """The readouts: functions of the attention weights, one a file. base.py says what a readout is."""
 
+from pellucid.readouts.at import At
 from pellucid.readouts.base import ColumnReadout, Readout, RowReadout
 from pellucid.readouts.entropy import Entropy
 from pellucid.readouts.expect import Expect, mass_on_first, mass_on_previous, mean_distance
@@ -8,9 +9,11 @@ from pellucid.readouts.max_score import MaxScore
 from pellucid.readouts.pooled import Pooled
 from pellucid.readouts.pooled_max import PooledMax
 from pellucid.readouts.received import Received
+from pellucid.readouts.renyi import Renyi
 from pellucid.readouts.topk import TopK, TopKeys
 
 __all__ = [
+    "At",
     "ColumnReadout",
     "Entropy",
     "Expect",
@@ -20,6 +23,7 @@ __all__ = [
     "PooledMax",
     "Readout",
     "Received",
+    "Renyi",
     "RowReadout",
     "TopK",
     "TopKeys",

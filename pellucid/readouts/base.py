@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pellucid.problem import Problem
 
 State = tuple[Tensor, ...]
+Numbers = tuple[int | float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,14 @@ class Readout(ABC):
         name: where the observation keeps the result.
         differentiable: whether gradients flow through the result.
         is_lse: whether the result is the lse, which every call gives anyway.
+        per_head: whether the result has a dimension of heads, after those of the batch.
 
     """
 
     name: str
     differentiable = False
     is_lse = False
+    per_head = True
 
     def __repr__(self) -> str:
         return f"<readout {self.name}>"
@@ -136,17 +139,25 @@ class Readout(ABC):
         return None
 
     @property
-    def numbers(self) -> tuple[int | None, ...]:
+    def numbers(self) -> Numbers:
         """The numbers that it is made from, by which a graph of torch.compile keeps it."""
         return ()
 
     @classmethod
-    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Readout:
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> Readout:
         """An equal readout, from its numbers and the next of its traced functions; those with functions have a name."""
         return cls(*numbers)
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How far an input of its functions goes that stands for something else than the call's b, h, q or k."""
+        return {}
+
     def check(self, problem: Problem) -> None:  # noqa: B027 - most readouts fit every problem
-        """Raise ValueError if `problem` cannot be read like this."""
+        """Raise ValueError if `problem`, whose tensors may have no numbers yet, cannot be read like this."""
+
+    def check_numbers(self, problem: Problem) -> None:  # noqa: B027 - most readouts hold none
+        """Raise ValueError for numbers in its tensors that do not fit `problem`; asked whenever an engine runs it."""
 
     @abstractmethod
     def dense(self, dense: Dense) -> Any:
@@ -165,6 +176,10 @@ class Readout(ABC):
         return self.result_of(map(function, tensors_of(result)))
 
     # The calls of a watched model, whose results have the shape [batch, heads, ...].
+
+    def of_heads(self, result: Any, heads: Tensor) -> Any:
+        """The result of some heads, by their numbers."""
+        return self.map(result, lambda tensor: tensor[:, heads]) if self.per_head else result
 
     def for_keys(self, k_len: int) -> Readout:
         """What is read of a call that has no more keys than these."""
@@ -221,7 +236,7 @@ class RowReadout(Readout):
         """The gradient with respect to the tile's scores, of their shape; only of a differentiable readout.
 
         Args:
-            gradient: with respect to the result, [*batch, heads, queries].
+            gradient: with respect to the result, of its shape: as a rule [*batch, heads, queries].
             tile: the scores, [*batch, heads, queries, keys].
             weights: their final weights.
             state: this readout's final state.
@@ -241,11 +256,15 @@ class RowReadout(Readout):
         """A number a row."""
         return problem.query.new_empty(problem.rows, dtype=problem.dtype)
 
+    def queries_at(self, problem: Problem) -> int:
+        """The dimension of the queries in the result's tensors."""
+        return len(problem.batch) + self.per_head
+
     def without_padding(self, result: Any, padded: Tensor) -> Any:
         """Rows of padding are NaN, and -1 in whole numbers."""
 
         def blank(tensor: Tensor) -> Tensor:
-            rows = padded[:, None].reshape(len(padded), 1, -1, *(1,) * (tensor.ndim - 3))
+            rows = padded.unflatten(1, (*(1,) * self.per_head, -1, *(1,) * (tensor.ndim - 2 - self.per_head)))
             return tensor.masked_fill(rows, torch.nan if tensor.is_floating_point() else -1)
 
         return self.map(result, blank)
@@ -253,7 +272,7 @@ class RowReadout(Readout):
     def joined(self, earlier: Any, later: Any, k_len: int) -> Any:
         """The rows one after another."""
         pairs = zip(tensors_of(earlier), tensors_of(later), strict=True)
-        return self.result_of(torch.cat(pair, 2) for pair in pairs)
+        return self.result_of(torch.cat(pair, 1 + self.per_head) for pair in pairs)
 
 
 class ColumnReadout(Readout):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.language import Expression, trace
 from pellucid.language.expression import cast
-from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
+from pellucid.readouts.base import Dense, Numbers, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
 
 
@@ -39,7 +39,7 @@ class Expect(RowReadout):
         self.expression = cast(trace(fn, "Expect", ("b", "h", "q", "k")), "float")
 
     @classmethod
-    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Expect:
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> Expect:
         """The readout of a function that was traced before."""
         made = cls.__new__(cls)
         made.name, made.expression = name, cast(next(functions), "float")

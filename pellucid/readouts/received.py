@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from pellucid import compiling
 from pellucid.language import Expression
-from pellucid.readouts.base import ColumnReadout, Dense
+from pellucid.readouts.base import ColumnReadout, Dense, Numbers
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -50,12 +50,12 @@ class Received(ColumnReadout):
         return self.queries == slice(None)
 
     @property
-    def numbers(self) -> tuple[int | None, ...]:
+    def numbers(self) -> Numbers:
         """The slice."""
         return _parts(self.queries)
 
     @classmethod
-    def again(cls, numbers: tuple[int | None, ...], functions: Iterator[Expression], name: str) -> Received:
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> Received:
         """The sum over a slice."""
         return cls(slice(*numbers))
 
@@ -82,8 +82,10 @@ class Received(ColumnReadout):
         """NaN at keys of padding."""
         return result.masked_fill(padded[:, None], torch.nan)
 
-    def joined(self, earlier: Tensor, later: Tensor, k_len: int) -> Tensor:
-        """The sum, as long as the longer; NaN at keys of padding."""
+    def joined(self, earlier: Tensor, later: Tensor, k_len: int) -> Tensor | None:
+        """The sum, as long as the longer; NaN at keys of padding. None of a slice: it counts all queries together."""
+        if not self.adds_up:
+            return None
         both = [pad(result, (0, k_len - result.shape[-1])) for result in (earlier, later)]
         padding = both[0].isnan() | both[1].isnan()
         return (both[0].nan_to_num() + both[1].nan_to_num()).masked_fill(padding, torch.nan)

@@ -128,13 +128,18 @@ def _through(layer: Layer, path: Path) -> Layer:
         batch=len(path.places),
         q_len=path.rows,
         k_len=k_len,
-        readings={name: _reading(name, value, path) for name, value in layer.readings.items() if name not in summed},
+        readings={name: _of_layer(layer, name, path) for name in layer.readings if name not in summed},
         padding=_padding(layer, path, k_len),
         parts=[_part(part, layer, path, k_len) for part in layer.parts if part.start < path.start + path.rows],
     )
     if "received" in layer.readings:
         followed.readings |= reading.of_parts(followed, [Received()])
     return followed
+
+
+def _of_layer(layer: Layer, name: str, path: Path) -> Any:
+    value = layer.readings[name]
+    return _reading(name, value[:, None], path)[:, 0] if name in layer.over_heads else _reading(name, value, path)
 
 
 def _reading(name: str, value: Any, path: Path) -> Any:

@@ -30,7 +30,11 @@ def taken_back(layer: Layer, end: int, recent: Recent, sums: Mapping[str, Column
     rows = end - layer.start
     queries, keys = layer.padding
     k_len = layer.k_len if layer.role == "cross" else end
-    readings = {name: _of_rows(value, rows) for name, value in layer.readings.items() if name not in sums}
+    readings = {
+        name: _of_rows(value, rows, 1 if name in layer.over_heads else 2)
+        for name, value in layer.readings.items()
+        if name not in sums
+    }
     received = _received(layer, end, k_len, recent, sums)
     return replace(
         layer,
@@ -42,10 +46,10 @@ def taken_back(layer: Layer, end: int, recent: Recent, sums: Mapping[str, Column
     )
 
 
-def _of_rows(reading: Any, rows: int) -> Any:
+def _of_rows(reading: Any, rows: int, dimension: int) -> Any:
     if isinstance(reading, Tensor):
-        return reading[:, :, :rows]
-    return type(reading)(*(tensor[:, :, :rows] for tensor in reading))
+        return reading.narrow(dimension, 0, rows)
+    return type(reading)(*(tensor.narrow(dimension, 0, rows) for tensor in reading))
 
 
 def _received(layer: Layer, end: int, k_len: int, recent: Recent, sums: Mapping[str, ColumnReadout]) -> Tensor | None:

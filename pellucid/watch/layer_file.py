@@ -46,7 +46,8 @@ _PLAIN = {
     "head_numbers": schema.list_of(_length),
 }
 # Not in records of the first releases.
-_SINCE = {"by_hand": schema.flag, "complete": schema.flag, "sums": schema.list_of(schema.text)}
+_NAMES = schema.list_of(schema.text)
+_SINCE = {"by_hand": schema.flag, "complete": schema.flag, "sums": _NAMES, "over_heads": _NAMES}
 _PART = {
     "start": _length,
     "k_start": _length,
@@ -89,7 +90,7 @@ _FLOAT, _INT, _BOOL = "float", "int", "bool"
 _ROWS = ("batch", "heads", "q_len")
 _KNOWN = {
     r"reading/lse": _Shape(_ROWS, _FLOAT),
-    r"reading/(entropy|sink_mass|max_scores)": _Shape(_ROWS, _FLOAT),
+    r"reading/(entropy|renyi|sink_mass|max_scores)": _Shape(_ROWS, _FLOAT),
     r"reading/(beyond_first.*|segment .*)": _Shape(_ROWS, _FLOAT),
     r"reading/allowed/(keys|beyond_first)": _Shape(("batch", "one or heads", "q_len"), _INT),
     r"reading/repeats/(seen|of_first)": _Shape(("batch", "one or heads", "q_len"), _BOOL),

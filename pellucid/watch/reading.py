@@ -66,10 +66,9 @@ def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | No
 
 def _fitted(readout: Readout, call: Call, start: int) -> Readout:
     """The readout as it fits this call's length and counts its indices."""
-    fitted = readout.for_keys(call.k_len)
-    if not start and not call.k_start:
-        return fitted
-    return fitted.renumbered(lambda function: by_index(function, start, call.k_start, call.query.device))
+    if start or call.k_start:
+        readout = readout.renumbered(lambda function: by_index(function, start, call.k_start, call.query.device))
+    return readout.for_keys(call.k_len)
 
 
 def _without(problem: Problem, padded: Tensor) -> Problem:
@@ -92,8 +91,13 @@ def of_parts(layer: Layer, readouts: Sequence[ColumnReadout]) -> Readings:
     binned = [readout for readout in readouts if not readout.adds_up]
     found = {readout.name: _added(layer, readout) for readout in whole} if layer.parts else {}
     if binned and len(layer.parts) == 1:
-        found |= _of_part(layer.parts[0], binned, layer.padding.queries)
-    return found
+        part = layer.parts[0]
+        own = _of_part(part, binned, layer.padding.queries)
+        found |= {readout.name: readout.in_positions(own[readout.name], part.k_start) for readout in binned}
+    if layer.padding.keys is None:
+        return found
+    lookup = {readout.name: readout for readout in readouts}
+    return {name: lookup[name].without_padded_keys(reading, layer.padding.keys) for name, reading in found.items()}
 
 
 def _added(layer: Layer, readout: ColumnReadout) -> Tensor:
@@ -103,7 +107,7 @@ def _added(layer: Layer, readout: ColumnReadout) -> Tensor:
         first = part.start - layer.start
         own = None if padded is None else padded[:, first : first + part.q_len]
         total[..., part.k_start : part.k_start + part.k_len] += _of_part(part, [readout], own)[readout.name]
-    return total if layer.padding.keys is None else readout.without_padded_keys(total, layer.padding.keys)
+    return total
 
 
 def _of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> Readings:
@@ -119,12 +123,8 @@ def _of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> 
 
 def of_heads(readings: Readings, lookup: dict[str, Readout], heads: Tensor) -> Readings:
     """The readings of some heads."""
-
-    def chosen(tensor: Tensor) -> Tensor:
-        return tensor[:, heads]
-
     return {
-        name: lookup[name].map(reading, chosen) if name in lookup else chosen(reading)
+        name: lookup[name].of_heads(reading, heads) if name in lookup else reading[:, heads]
         for name, reading in readings.items()
     }
 

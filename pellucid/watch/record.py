@@ -64,6 +64,7 @@ class Layer:
             that is known: head_dim is 1, `query` and `key` are zeros, and where they are kept the scores are kept too.
         readings: what was read, by name; `lse` is always there.
         sums: the names of those that are sums over queries.
+        over_heads: the names of those that are of all heads together, [batch, q_len, ...].
         padding: which queries and keys are padding.
         parts: what exact weights are computed from, empty unless kept: one a call, or one for all calls where one
             key tensor and one pair of functions serve them.
@@ -88,6 +89,7 @@ class Layer:
     head_numbers: list[int] = field(default_factory=list)
     readings: dict[str, Any] = field(default_factory=dict)
     sums: list[str] = field(default_factory=list)
+    over_heads: list[str] = field(default_factory=list)
     padding: Padding = field(default_factory=Padding)
     parts: list[Part] = field(default_factory=list)
 

@@ -311,6 +311,7 @@ class Session:
         if self.heads is not None:
             readings = reading.of_heads(readings, lookup, self.heads)
         layer = layer_of(place, call, readings, padded, self.heads)
+        layer.over_heads = [name for name, readout in lookup.items() if not readout.per_head]
         self._beside.add(layer, call, place.start, self.heads, self._ids)
         if self.keeps(place.name):
             layer.parts = [kept_part_of(call, place.start, self.heads)]

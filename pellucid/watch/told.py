@@ -29,7 +29,7 @@ def _word(value: Any) -> str:
     if isinstance(value, slice):
         ends = ("" if end is None else str(end) for end in (value.start, value.stop))
         return "" if value == slice(None) else ":".join(ends)
-    return str(value) if isinstance(value, int) else ""
+    return str(value) if isinstance(value, int | float) else ""
 
 
 def _checksum(function: Expression) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, RowReadout, TopK, mean_distance
+from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Renyi, RowReadout, TopK, mean_distance
 from pellucid.readouts.base import Rows, Tile
 from pellucid.softmax import Merge, Softmax
 
@@ -68,6 +69,19 @@ def entropy(scores: Tensor, sink: Tensor | None = None) -> Tensor:
     return torch.special.entr(with_sink(scores, sink).softmax(-1).nan_to_num(0.0)).sum(-1)
 
 
+def renyi(scores: Tensor, sink: Tensor | None, order: float) -> Tensor:
+    """log(sum of weight ** order) / (1 - order), the sink an outcome; the limit where that is none."""
+    outcomes = with_sink(scores, sink)
+    if order == 1:
+        return entropy(scores, sink)
+    logs = outcomes.log_softmax(-1)
+    if order in (0, math.inf):
+        found = (outcomes > -torch.inf).sum(-1).double().log() if order == 0 else -logs.amax(-1)
+    else:
+        found = (order * logs).logsumexp(-1) / (1 - order)
+    return found.masked_fill((outcomes == -torch.inf).all(-1), 0.0)
+
+
 def top(scores: Tensor, k: int) -> Tensor:
     """The keys of the k largest scores of each row, the lower first among equals, -1 for what is masked."""
     flat = scores.reshape(-1, scores.shape[-1]).tolist()
@@ -89,6 +103,11 @@ ROW_READOUTS: dict[str, tuple[RowReadout, Callable[[Tensor, Tensor | None], Tens
     "max": (MaxScore(), lambda s, sink: s.amax(-1)),
     "entropy": (Entropy(), entropy),
     "entropy of keys": (Entropy(sink=False), lambda s, sink: entropy(s)),
+    **{
+        f"renyi {order}": (Renyi(order), lambda s, sink, order=order: renyi(s, sink, order))
+        for order in (0, 0.2, 0.7, 1, 1.4, 2, 30.0, math.inf)
+    },
+    "renyi 2 of keys": (Renyi(2, sink=False), lambda s, sink: renyi(s, None, 2)),
     "distance": (mean_distance(), lambda s, sink: (weights(s, sink) * distance(s.shape[-1])).sum(-1)),
     "captured": (
         Expect(lambda b, h, q, k: SLOPES[h] * (k + b) - q, "captured"),

@@ -13,18 +13,14 @@ import pellucid
 from pellucid import engines, graph, readouts
 from pellucid.arguments import describe
 from pellucid.readouts.base import ColumnReadout, Readout, tensors_of
+from tests.readouts.examples import every, exported
 
-EVERY = [
-    readouts.LogSumExp(), readouts.Entropy(), readouts.Entropy(sink=False), readouts.MaxScore(), readouts.TopK(3),
-    readouts.Received(), readouts.Received(slice(2, None, 2)), readouts.Pooled(2, 3), readouts.PooledMax(3, 2),
-    readouts.mean_distance(),
-]  # fmt: skip
+EVERY = [example(7) for example in every()]
 X = torch.rand(2, 3, 7, 4)
 
 
 def test_every_readout_there_is() -> None:
-    classes = {type(readout) for readout in EVERY}
-    assert classes == set(graph.KINDS.values())
+    assert set(exported()) == set(graph.KINDS.values())
 
 
 @pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
