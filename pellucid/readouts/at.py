@@ -115,7 +115,7 @@ class At(RowReadout):
         row = evaluate(keys.args[-2], inputs=problem.place(), dtype=problem.dtype)[0].max()
         if row >= keys.value.shape[-2]:
             raise ValueError(f"keys: At has {keys.value.shape[-2]} rows of keys, and the last query is {int(row)}")
-        lowest, highest = self._values(problem.place(), problem.dtype).aminmax()
+        lowest, highest = self.keys_of(problem).aminmax()
         if lowest < -1 or highest >= problem.k_len:
             got = f"{int(lowest)} to {int(highest)}"
             raise ValueError(f"keys: At takes -1, for none, to {problem.k_len - 1}, the last of the keys; got {got}")
@@ -141,7 +141,16 @@ class At(RowReadout):
 
     def finish(self, state: State, rows: Rows) -> Tensor:
         """The scores as weights."""
-        return self._of_heads(_weights(state, rows))
+        scores, named = state
+        return self.of_weights(rows.whole.weights(scores), named)
+
+    def of_weights(self, weights: Tensor, named: Tensor) -> Tensor:
+        """The result, from each head's weights [*batch, heads, queries, n] and whether they are of a key at all."""
+        return self._of_heads(weights.masked_fill(~named, 0.0))
+
+    def keys_of(self, problem: Problem) -> Tensor:
+        """The keys of each row of a call, which broadcast to [*batch, heads, queries, n]."""
+        return self._values(problem.place(), problem.dtype)
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D weight j / d score k = weight j (1 if k is its key - weight k)."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pellucid.engines.cpu.stages.at import AtReading
 from pellucid.engines.cpu.stages.entropy import EntropyReading
 from pellucid.engines.cpu.stages.expect import ExpectReading
 from pellucid.engines.cpu.stages.logsumexp import LogSumExpReading
 from pellucid.engines.cpu.stages.max_score import MaxScoreReading
 from pellucid.engines.cpu.stages.pooled import PooledReading
 from pellucid.engines.cpu.stages.received import ReceivedReading
+from pellucid.engines.cpu.stages.renyi import RenyiReading
 from pellucid.engines.cpu.stages.stage import Reading, Stage
 from pellucid.engines.cpu.stages.topk import TopKReading
 from pellucid.engines.reason import Reason
 from pellucid.language import Expression
 from pellucid.problem import Problem
 from pellucid.readouts import (
+    At,
     Entropy,
     Expect,
     LogSumExp,
@@ -24,6 +27,7 @@ from pellucid.readouts import (
     PooledMax,
     Readout,
     Received,
+    Renyi,
     TopK,
 )
 
@@ -32,8 +36,10 @@ READINGS: dict[type[Readout], type[Reading]] = {
     LogSumExp: LogSumExpReading,
     MaxScore: MaxScoreReading,
     Entropy: EntropyReading,
+    Renyi: RenyiReading,
     Expect: ExpectReading,
     TopK: TopKReading,
+    At: AtReading,
     Pooled: PooledReading,
     PooledMax: PooledReading,
     Received: ReceivedReading,

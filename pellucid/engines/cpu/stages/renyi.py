@@ -1,0 +1,123 @@
+"""Renyi: one more sum, of a function of each score's distance from the maximum that depends on the order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pellucid.engines.cpu.expression import vectormath
+from pellucid.engines.cpu.machine.builder import Value
+from pellucid.engines.cpu.stages.entropy import EntropyStage
+from pellucid.engines.cpu.stages.stage import LOWEST, Found, Reading, Stage, Vector
+from pellucid.problem import Problem
+from pellucid.readouts.renyi import NEAR
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.kernels.forward import Forward
+
+
+@dataclass(frozen=True)
+class CountStage(Stage):
+    """Order 0: how many keys are allowed."""
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The count."""
+        return ("count",)
+
+    def terms(self, vector: Vector) -> Iterator[Callable[[Value], Value]]:
+        """One for each key that is not masked."""
+        code, nothing = vector.forward.code, vector.distance == -math.inf
+        yield lambda count: code.select(nothing, count, count + 1.0)
+
+    def factor(self, forward: Forward, correction: Value, drift: Callable[[], Value]) -> Value:
+        """A count stays as it is."""
+        return forward.code.constant(forward.type, 1.0)
+
+
+@dataclass(frozen=True)
+class PowerStage(Stage):
+    """The sum of e^(order d), d being the distance."""
+
+    order: float
+    relative = True
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """One for the order."""
+        return (f"power {self.order!r}",)
+
+    def terms(self, vector: Vector) -> Iterator[Callable[[Value], Value]]:
+        """A power of each weight, from its distance: a small weight's may be large."""
+        power = vector.forward.power(vector.distance * self.order)
+        yield lambda total: total + power
+
+    def factor(self, forward: Forward, correction: Value, drift: Callable[[], Value]) -> Value:
+        """The same power of the correction."""
+        return forward.power(drift() * self.order)
+
+
+@dataclass(frozen=True)
+class NearStage(Stage):
+    """Orders near 1, as the readout writes them: the sum of e^(least d) expm1(bend d) / bend."""
+
+    order: float
+    relative = True
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """One for the order."""
+        return (f"near {self.order!r}",)
+
+    def terms(self, vector: Vector) -> Iterator[Callable[[Value], Value]]:
+        """Nothing where masked."""
+        code, distance = vector.forward.code, vector.distance
+        finite = code.select(distance < LOWEST, LOWEST, distance)
+        power = vector.weight if self.order >= 1 else vector.forward.power(finite * self.order)
+        yield partial(code.fma, power, self._bent(vector.forward, finite))
+
+    def moved(self, forward: Forward, own: Value, total: Value, drift: Callable[[], Value]) -> Value:
+        """Each distance has grown by as much, in both powers."""
+        own = own * forward.power(drift() * (self.order - 1.0)) if self.order > 1 else own
+        return forward.code.fma(total, self._bent(forward, drift()), own)
+
+    def factor(self, forward: Forward, correction: Value, drift: Callable[[], Value]) -> Value:
+        """The smaller power of the correction."""
+        return correction if self.order >= 1 else forward.power(drift() * self.order)
+
+    def _bent(self, forward: Forward, distance: Value) -> Value:
+        """expm1(bend d) / bend."""
+        bend = abs(self.order - 1.0)
+        return vectormath.expm1(forward.code, distance * (bend * forward.unit)) * (1.0 / bend)
+
+
+@dataclass(frozen=True)
+class RenyiReading(Reading):
+    """The order; whether a sink counts is the readout's: it is no key."""
+
+    order: float
+
+    @classmethod
+    def of(cls, readout: Any, problem: Problem, roots: Sequence[str]) -> RenyiReading:
+        """By the order."""
+        return cls(readout.name, readout.order)
+
+    @property
+    def stage(self) -> Stage | None:
+        """The sum of an order; infinity asks for no more than the softmax has, and 1 for what Shannon's does."""
+        if self.order in (0.0, math.inf):
+            return CountStage() if self.order == 0 else None
+        if self.order == 1:
+            return EntropyStage()
+        return NearStage(self.order) if abs(self.order - 1.0) < NEAR else PowerStage(self.order)
+
+    def result(self, readout: Any, found: Found) -> Tensor:
+        """From the sum."""
+        sums = found.rows.keys.total if self.stage is None else found.sums[self.stage.sums[0]]
+        result: Tensor = readout.finish((sums,), found.rows)
+        return result
