@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pellucid import engines, graph, repeated
+from pellucid import engines
 from pellucid.arguments import Function, checked_readouts, describe
+from pellucid.engines import graph, repeated
 from pellucid.observation import Observation
 from pellucid.problem import Problem
 from pellucid.readouts import Readout

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pellucid import dropout, storage
+from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
-from pellucid.once import once
-from pellucid.transformed import is_transformed
+from pellucid.tensors import storage
+from pellucid.tensors.once import once
+from pellucid.tensors.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.readouts.base import Readout

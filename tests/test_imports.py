@@ -14,19 +14,18 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "chosen", "compiling", "legible", "once", "softmax", "result", "transformed", "storage"),
+    ("_version", "legible", "softmax", "result", "tensors"),
     ("masks", "scores"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),
     ("reference", "arguments"),
     ("engines",),
-    ("observation", "repeated", "graph"),
+    ("observation",),
     ("functional",),
     ("nn",),
     ("watch",),
     ("viewer", "demo"),
-    ("doctor",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -49,7 +48,7 @@ THIRD_PARTY = {
     "matplotlib": ("viewer.picture", "viewer.record_picture", "viewer.fonts"),
     "babel": ("demo.cldr",),
     "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),
-    "llvmlite": ("engines.cpu", "doctor"),
+    "llvmlite": ("engines.cpu", "commands.machine"),
     "pyarrow": ("watch.export",),
 }
 OPTIONAL = (
@@ -176,9 +175,9 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import torch
-import pellucid, pellucid.cli, pellucid.demo, pellucid.doctor, pellucid.viewer.page
+import pellucid, pellucid.cli, pellucid.commands.machine, pellucid.demo, pellucid.viewer.page
 x = torch.rand(5, 4)
-print(list(pellucid.attention(x, x, x).shape), pellucid.doctor.report()["pellucid"])
+print(list(pellucid.attention(x, x, x).shape), pellucid.commands.machine.report()["pellucid"])
 """
     import pellucid
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import engines, graph, readouts
+from pellucid import engines, readouts
 from pellucid.arguments import describe
+from pellucid.engines import graph
 from pellucid.readouts.base import ColumnReadout, Readout, tensors_of
 
 EVERY = [

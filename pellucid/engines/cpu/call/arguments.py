@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pellucid import storage
 from pellucid.engines.cpu.call.pooled import LEAST_POOLED, POOLED_CHUNKS, chunks_a_range, most_pooled, pools_of
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.expression.bounds import TABLE_BLOCK
@@ -25,6 +24,7 @@ from pellucid.engines.cpu.machine import threads
 from pellucid.engines.cpu.machine.address import address_of, address_of_own
 from pellucid.language import walk
 from pellucid.problem import Problem
+from pellucid.tensors import storage
 
 TASKS_A_THREAD = 4
 WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread

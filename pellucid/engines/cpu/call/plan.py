@@ -26,8 +26,8 @@ from pellucid.engines.cpu.kernels.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.machine import memory
 from pellucid.language import SCORE, TRUE
-from pellucid.once import forget_oldest
 from pellucid.problem import Problem
+from pellucid.tensors.once import forget_oldest
 
 MOST_PLANS = 512
 MOST_DECODE_ROWS = 16

@@ -16,9 +16,9 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from pellucid import engines
-from pellucid.once import forget_oldest
 from pellucid.problem import Problem
 from pellucid.readouts import Readout
+from pellucid.tensors.once import forget_oldest
 
 MOST = 512
 PLAIN = (Tensor, Parameter)
