@@ -12,9 +12,8 @@ from pellucid import engines
 from pellucid.arguments import Function, checked_readouts, describe
 from pellucid.engines import graph, repeated
 from pellucid.observation import Observation
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
-from pellucid.result import Result
 
 
 def attention(

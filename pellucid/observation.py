@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid import engines
-from pellucid.problem import Problem
-from pellucid.result import Result
+from pellucid.problem import Problem, Result
 from pellucid.tensors.chosen import Chosen, positions
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "legible", "softmax", "result", "tensors"),
+    ("_version", "legible", "softmax", "tensors"),
     ("masks", "scores"),
     ("dropout", "language"),
     ("problem",),

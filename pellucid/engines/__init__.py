@@ -23,9 +23,8 @@ from pellucid.arguments import checked_readouts, describe
 from pellucid.engines import cpu, portable, rounded
 from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
 from pellucid.engines.reason import Reason
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
-from pellucid.result import Result
 
 
 class Repeat(Protocol):

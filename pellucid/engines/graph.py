@@ -17,10 +17,9 @@ from torch import Tensor
 from pellucid import engines, readouts
 from pellucid.engines import portable
 from pellucid.language import Expression, read, write
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.readouts.base import tensors_of
-from pellucid.result import Result
 
 
 def holds(problem: Problem) -> bool:

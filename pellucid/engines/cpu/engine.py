@@ -10,9 +10,8 @@ from torch import Tensor
 from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
 from pellucid.engines.cpu.call.received import received_by
 from pellucid.engines.rounded import places
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import MaxScore, Pooled, PooledMax
-from pellucid.result import Result
 from pellucid.softmax import largest
 
 
