@@ -33,7 +33,8 @@ def attention(
     """Softmax attention, `softmax(score_mod(query @ key.T * scale) where mask_mod) @ value`.
 
     A drop-in for torch.nn.functional.scaled_dot_product_attention, with FlexAttention's functions. A query that may
-    look at no key gets 0, and gradients 0.
+    look at no key gets 0, and gradients 0. A process that loads a program of torch.export imports `pellucid.functional`
+    first.
 
     Args:
         query: [..., heads, q_len, head_dim], float16, bfloat16, float32 or float64; also [q_len, head_dim].

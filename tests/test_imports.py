@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -148,20 +149,30 @@ def test_other_packages_are_imported_where_they_belong(module: str) -> None:
         assert inside(module, THIRD_PARTY[package]), f"{module} imports {package}"
 
 
-def test_the_package_exports_and_computes_nothing() -> None:
-    """`pellucid/__init__.py` holds imports and __all__ alone."""
-    docstring, *statements = ast.parse(MODULES["pellucid"].read_text(encoding="utf-8")).body
-    assert isinstance(docstring, ast.Expr)
-    *imported, names = statements
-    assert all(isinstance(statement, ast.ImportFrom) for statement in imported)
-    assert ast.unparse(names).startswith("__all__ = [")
-
-
-def test_every_public_name_is_there_and_sorted() -> None:
+def test_every_public_name_is_what_type_checkers_see() -> None:
     import pellucid
 
-    assert sorted(pellucid.__all__) == sorted(set(pellucid.__all__))
-    assert all(hasattr(pellucid, name) for name in pellucid.__all__)
+    tree = ast.parse(MODULES["pellucid"].read_text(encoding="utf-8"))
+    seen = [node for part in tree.body if _is_type_checking(part) for node in ast.walk(part)]
+    named = {name.name: node.module for node in seen if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert pellucid.__all__ == sorted({*named, "__version__"})
+    for name, module in named.items():
+        found = import_module(f"pellucid.{name}") if module == "pellucid" else getattr(import_module(module), name)
+        assert getattr(pellucid, name) is found
+
+
+def test_other_names_are_not_there() -> None:
+    import pellucid
+
+    assert set(pellucid.__all__) <= set(dir(pellucid))
+    with pytest.raises(AttributeError, match=r"^module 'pellucid' has no attribute 'attend'$"):
+        _ = pellucid.attend
+
+
+def test_the_package_loads_nothing_until_it_is_asked() -> None:
+    loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
+    assert {name for name in loaded if inside(name, ("pellucid",))} == {"pellucid", "pellucid._version"}
+    assert not {*THIRD_PARTY, "torch"} & set(loaded)
 
 
 def test_import_without_the_optional_packages() -> None:
@@ -184,8 +195,8 @@ print(list(pellucid.attention(x, x, x).shape), pellucid.commands.machine.report(
     assert run_python(code).strip() == f"[5, 4] {pellucid.__version__}"
 
 
-def test_import_loads_neither_the_demo_nor_what_draws() -> None:
+def test_the_public_names_load_neither_the_demo_nor_what_draws() -> None:
     unwanted = ("pellucid.demo", "pellucid.viewer", "rich", "safetensors", "matplotlib", "babel", "transformers")
-    loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
+    loaded = run_python("import pellucid, sys; pellucid.attention, pellucid.watch; print(*sys.modules)").split()
     assert "pellucid.functional" in loaded
     assert not set(unwanted) & set(loaded)
