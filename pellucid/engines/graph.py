@@ -86,7 +86,7 @@ def _readout(text: str, place: int, functions: Iterator[Expression]) -> Readout:
 # The operators.
 
 
-class Arguments(NamedTuple):
+class Recorded(NamedTuple):
     """What a graph holds of a call, in the order of the operators' schema."""
 
     query: Tensor
@@ -131,7 +131,7 @@ torch.library.define("pellucid::attention_gradients", SCHEMA.format(", Tensor?[]
 @torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
 def _attention(*arguments: Any) -> list[Tensor]:
     """The output; if there are readouts, also lse and each one's tensors, LogSumExp's excepted."""
-    problem = Arguments(*arguments).problem
+    problem = Recorded(*arguments).problem
     with torch.no_grad(), problem.own_precision():
         result = engines.run(problem)
     if not problem.readouts:
@@ -142,7 +142,7 @@ def _attention(*arguments: Any) -> list[Tensor]:
 
 @torch.library.register_fake("pellucid::attention")
 def _attention_shapes(*arguments: Any) -> list[Tensor]:
-    problem = Arguments(*arguments).problem
+    problem = Recorded(*arguments).problem
     output = problem.query.new_empty(*problem.rows, problem.value.shape[-1])
     if not problem.readouts:
         return [output]
@@ -157,7 +157,7 @@ def _attention_shapes(*arguments: Any) -> list[Tensor]:
 def _gradients(*arguments: Any) -> list[Tensor]:
     """The gradients of query, key, value, sinks if any, and captured float tensors, given those of the results."""
     *own, upstream = arguments
-    call = Arguments(*own)
+    call = Recorded(*own)
     call = call._replace(captured=[t.detach().requires_grad_() if t.is_floating_point() else t for t in call.captured])
     problem, rest = call.problem, iter(upstream[2:])
     readings = {}
@@ -173,7 +173,7 @@ def _gradients(*arguments: Any) -> list[Tensor]:
 
 @torch.library.register_fake("pellucid::attention_gradients")
 def _gradients_shapes(*arguments: Any) -> list[Tensor]:
-    call = Arguments(*arguments[:-1])
+    call = Recorded(*arguments[:-1])
     sinks = [] if call.sinks is None else [call.sinks]
     tensors = [call.query, call.key, call.value, *sinks, *(t for t in call.captured if t.is_floating_point())]
     return [tensor.new_empty(tensor.shape) for tensor in tensors]
