@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,9 +104,9 @@ def inside(module: str, places: tuple[str, ...]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
-def run_python(code: str) -> str:
+def run_python(code: str, timeout: int = 120) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent, timeout=timeout
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -173,6 +174,25 @@ def test_the_package_loads_nothing_until_it_is_asked() -> None:
     loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
     assert {name for name in loaded if inside(name, ("pellucid",))} == {"pellucid", "pellucid._version"}
     assert not {*THIRD_PARTY, "torch"} & set(loaded)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process for each module takes minutes without")
+def test_any_module_may_be_the_first() -> None:
+    """Names that load late fix no order in which modules load: none may count on what another has loaded."""
+    code = f"""
+import importlib, os, sys
+import torch  # once for all of the processes
+
+for module in {sorted(MODULES)!r}:
+    process = os.fork()
+    if not process:
+        importlib.import_module(module if module == "pellucid" else "pellucid." + module)
+        os._exit(0)
+    if os.waitpid(process, 0)[1]:
+        sys.exit(module)
+"""
+    run_python(code, timeout=600)
 
 
 def test_import_without_the_optional_packages() -> None:
