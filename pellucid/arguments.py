@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,35 +22,36 @@ CAUSAL = operation("ge", INPUTS["q"], INPUTS["k"])
 Function = Callable[..., Any]
 
 
-def describe(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    score_mod: Function | None = None,
-    mask_mod: Function | None = None,
-    sinks: Tensor | None = None,
-    readouts: tuple[Readout, ...] = (),
-) -> tuple[Problem, Callable[[Tensor], Tensor]]:
-    """The problem that `attention`'s arguments describe, checked, and what gives its results the inputs' rank again.
+class Arguments(NamedTuple):
+    """The arguments of `observe`, in its order and with its defaults; `attention` reads nothing."""
 
-    Args:
-        query: see `attention`, as for all but the last.
-        key: see `attention`.
-        value: see `attention`.
-        attn_mask: see `attention`.
-        dropout_p: see `attention`; a seed is drawn unless it is 0.
-        is_causal: see `attention`.
-        scale: see `attention`.
-        enable_gqa: see `attention`.
-        score_mod: see `attention`.
-        mask_mod: see `attention`.
-        sinks: see `attention`.
-        readouts: what is to be read, checked already.
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+    score_mod: Function | None = None
+    mask_mod: Function | None = None
+    sinks: Tensor | None = None
+    readouts: tuple[Readout, ...] = ()  # checked already
+
+
+def asked(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any) -> Arguments:
+    """The arguments of a call of `observe`, given in its way; nothing is read if `readouts` is None.
+
+    Raises TypeError and ValueError as `observe` does of readouts.
+    """
+    chosen = () if readouts is None else checked_readouts(readouts)
+    return Arguments(*arguments, **(named | {"readouts": chosen}))
+
+
+def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
+    """The problem that a call poses, its arguments checked, and what gives its results the inputs' rank again.
+
+    Where dropout_p is not 0, a seed is drawn.
 
     Returns:
         The problem, whose tensors have a heads dimension, and a function of a tensor that takes it away where query,
@@ -61,37 +62,56 @@ def describe(
         ValueError: as `attention`.
 
     """
-    query, key, value = map(_as_autocast, (query, key, value))
+    query, key, value = map(_as_autocast, call[:3])
     _check_tensors(query, key, value)
-    for name, flag in (("is_causal", is_causal), ("enable_gqa", enable_gqa)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name}: a bool is needed, got {type(flag).__name__}")
     flat = max(query.ndim, key.ndim, value.ndim) == 2
-    if enable_gqa and min(query.ndim, key.ndim, value.ndim) < 3:
-        raise ValueError(f"enable_gqa: needs a heads dimension in query, key and value ({_shapes(query, key, value)})")
+    _check_flags(call)
     query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
-    batch, heads = _leading(query, key, value, enable_gqa)
-    dropout_p = _number("dropout_p", dropout_p)
-    if not 0.0 <= dropout_p <= 1.0:
-        raise ValueError(f"dropout_p: a probability from 0 to 1 is needed, got {dropout_p}")
-    scale = (max(query.shape[-1], 1) ** -0.5) if scale is None else _number("scale", scale)
-    score = SCORE if score_mod is None else _score_expression(score_mod)
-    scores_batch, scores_heads = _leading(query, key, key, enable_gqa)
+    batch, heads = _leading(query, key, value, call.enable_gqa)
+    dropout_p, scale = _checked_numbers(call)
+    scores_batch, scores_heads = _leading(query, key, key, call.enable_gqa)
     scores_shape = (*scores_batch, scores_heads, query.shape[-2], key.shape[-2])[flat:]
-    score, mask = _with_attn_mask(score, attn_mask, query.dtype, scores_shape, batch)
-    if is_causal:
-        mask = operation("and", CAUSAL, mask)
-    if mask_mod is not None:
-        mask = operation("and", mask, _mask_expression(mask_mod))
-    _check_sinks(sinks, heads, query)
+    score, mask = _functions(call, query.dtype, scores_shape, batch)
+    _check_sinks(call.sinks, heads)
     problem = Problem(
-        query, key, value, batch, heads, scale, score, mask, sinks,
-        dropout_p, dropout.seed() if dropout_p else 0, readouts,
+        query, key, value, batch, heads, scale, score, mask, call.sinks,
+        dropout_p, dropout.seed() if dropout_p else 0, call.readouts,
     )  # fmt: skip
-    for readout in readouts:
+    for readout in call.readouts:
         readout.check(problem)
     _check_captured(problem)
     return problem, _without_heads if flat else _as_it_is
+
+
+def _check_flags(call: Arguments) -> None:
+    for name, flag in (("is_causal", call.is_causal), ("enable_gqa", call.enable_gqa)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name}: a bool is needed, got {type(flag).__name__}")
+    if call.enable_gqa and min(tensor.ndim for tensor in call[:3]) < 3:
+        raise ValueError(f"enable_gqa: needs a heads dimension in query, key and value ({_shapes(*call[:3])})")
+
+
+def _checked_numbers(call: Arguments) -> tuple[float, float]:
+    """Dropout's probability, and what the scores are multiplied by."""
+    dropout_p = _number("dropout_p", call.dropout_p)
+    if not 0.0 <= dropout_p <= 1.0:
+        raise ValueError(f"dropout_p: a probability from 0 to 1 is needed, got {dropout_p}")
+    if call.scale is None:
+        return dropout_p, max(call.query.shape[-1], 1) ** -0.5
+    return dropout_p, _number("scale", call.scale)
+
+
+def _functions(
+    call: Arguments, dtype: torch.dtype, shape: tuple[int, ...], batch: tuple[int, ...]
+) -> tuple[Expression, Expression]:
+    """The score and the mask as expressions: score_mod, mask_mod, attn_mask and is_causal together."""
+    score = SCORE if call.score_mod is None else _score_expression(call.score_mod)
+    score, mask = _with_attn_mask(score, call.attn_mask, dtype, shape, batch)
+    if call.is_causal:
+        mask = operation("and", CAUSAL, mask)
+    if call.mask_mod is not None:
+        mask = operation("and", mask, _mask_expression(call.mask_mod))
+    return score, mask
 
 
 def _without_heads(tensor: Tensor) -> Tensor:
@@ -229,7 +249,7 @@ def _mask_expression(mask_mod: Function) -> Expression:
     return mask
 
 
-def _check_sinks(sinks: Tensor | None, heads: int, query: Tensor) -> None:
+def _check_sinks(sinks: Tensor | None, heads: int) -> None:
     if sinks is None:
         return
     if not isinstance(sinks, Tensor) or not sinks.is_floating_point():

@@ -1,7 +1,7 @@
 """The command line: `pellucid show`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
 
-Options are declared here and checked as far as they can be on their own; `pellucid.commands` carries them out. A
-command's module is imported when it runs, with the model and the libraries that it alone needs.
+Options are declared here and checked as far as they can be on their own, with the standard library alone, so that help
+comes at once; `pellucid.commands` carries them out. A command's module is imported when it runs, and torch with it.
 
 Exit status: 0; 1 for input that cannot be read or shown; 2 for wrong usage; 130 after Ctrl-C; 141 when nobody reads
 the pipe any more.
@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
+from types import ModuleType
 from typing import Any, NoReturn
 
 from pellucid import legible
 from pellucid._version import __version__
 from pellucid.commands.errors import InputError
+from pellucid.commands.loading import ending_quietly
 
 KINDS = ("cross", "encoder", "decoder")
 RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
@@ -220,8 +222,14 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=lambda options: import_module(f"pellucid.commands.{name}").run(options))
+    parser.set_defaults(run=lambda options: _loaded(name).run(options))
     return parser
+
+
+def _loaded(name: str) -> ModuleType:
+    """A command's module."""
+    with ending_quietly():
+        return import_module(f"pellucid.commands.{name}")
 
 
 def _check_with(

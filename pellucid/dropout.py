@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 
 
 def seed() -> int | Tensor:

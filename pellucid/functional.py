@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from pellucid import engines, graph, repeated
-from pellucid.arguments import Function, checked_readouts, describe
+from pellucid import engines
+from pellucid.arguments import Arguments, Function, checked_readouts, describe
+from pellucid.engines import graph, repeated
 from pellucid.observation import Observation
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
-from pellucid.result import Result
 
 
 def attention(
@@ -33,7 +34,8 @@ def attention(
     """Softmax attention, `softmax(score_mod(query @ key.T * scale) where mask_mod) @ value`.
 
     A drop-in for torch.nn.functional.scaled_dot_product_attention, with FlexAttention's functions. A query that may
-    look at no key gets 0, and gradients 0.
+    look at no key gets 0, and gradients 0. A process that loads a program of torch.export imports `pellucid.functional`
+    first.
 
     Args:
         query: [..., heads, q_len, head_dim], float16, bfloat16, float32 or float64; also [q_len, head_dim].
@@ -65,26 +67,19 @@ def attention(
         torch.Size([2, 8, 5, 64])
 
     """
-    if has_torch_function((query, key, value)):  # as torch's own functions: a TorchFunctionMode sees the call
-        return handle_torch_function(
-            attention, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
-            score_mod=score_mod, mask_mod=mask_mod, sinks=sinks,
-        )  # fmt: skip
-    known = None
-    if score_mod is None and mask_mod is None and not torch.compiler.is_compiling():
-        known = repeated.signature(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, sinks)
-        earlier = repeated.find(known)
-        if earlier is not None:
-            try:
-                return earlier.repeat.output(query, key, value, sinks, () if attn_mask is None else (attn_mask,))
-            except engines.AddressError:  # the long way does without addresses, or says what is wrong
-                known = None
-    problem, shaped = describe(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
-    )
+    call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
+    if has_torch_function(call[:3]):
+        return _handed_over(attention, call)
+    known = repeated.signature(call)
+    earlier = repeated.find(known)
+    if earlier is not None:
+        try:
+            return earlier.repeat.output(query, key, value, sinks, () if attn_mask is None else (attn_mask,))
+        except engines.AddressError:  # the long way does without addresses, or says what is wrong
+            known = None
+    problem, shaped = describe(call)
     output = shaped(_run(problem).output)
-    if known is not None and query.ndim == key.ndim == value.ndim:
-        repeated.remember(known, problem, shaped, output)
+    repeated.remember(known, call, problem, shaped, output)
     return output
 
 
@@ -134,33 +129,34 @@ def observe(
         (torch.Size([10]), torch.Size([10, 3]), torch.Size([2, 10]))
 
     """
-    if has_torch_function((query, key, value)):
-        return handle_torch_function(
-            observe, (query, key, value), query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa,
-            score_mod=score_mod, mask_mod=mask_mod, sinks=sinks, readouts=readouts,
-        )  # fmt: skip
-    chosen = checked_readouts(readouts, Observation)
-    known = None
-    if score_mod is None and mask_mod is None and attn_mask is None and not torch.compiler.is_compiling():
-        known = repeated.signature(
-            query, key, value, None, dropout_p, is_causal, scale, enable_gqa, sinks, readouts=chosen
-        )
-        earlier = repeated.find(known)
-        if earlier is not None:
-            problem = earlier.problem_of(query, key, value, sinks, chosen)
-            try:
-                result = earlier.repeat.result(problem)
-                return earlier.shaped(result.output), Observation(problem, result, earlier.shaped)
-            except engines.AddressError:
-                known = None
-    problem, shaped = describe(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, chosen
-    )
+    call = Arguments(
+        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks,
+        checked_readouts(readouts, Observation),
+    )  # fmt: skip
+    if has_torch_function(call[:3]):
+        return _handed_over(observe, call)
+    known = repeated.signature(call)
+    earlier = repeated.find(known)
+    if earlier is not None:
+        problem = earlier.problem_of(call)
+        try:
+            result = earlier.repeat.result(problem)
+            return earlier.shaped(result.output), Observation(problem, result, earlier.shaped)
+        except engines.AddressError:
+            known = None
+    problem, shaped = describe(call)
     result = _run(problem)
     output = shaped(result.output)
-    if known is not None and query.ndim == key.ndim == value.ndim:
-        repeated.remember(known, problem, shaped, output)
+    repeated.remember(known, call, problem, shaped, output)
     return output, Observation(problem, result, shaped)
+
+
+def _handed_over(function: Callable[..., Any], call: Arguments) -> Any:
+    """What a TorchFunctionMode, or tensors of a kind of their own, make of a call, as of torch's own functions."""
+    named: dict[str, Any] = {"score_mod": call.score_mod, "mask_mod": call.mask_mod, "sinks": call.sinks}
+    if function is observe:
+        named["readouts"] = call.readouts
+    return handle_torch_function(function, call[:3], *call[:8], **named)
 
 
 def _run(problem: Problem) -> Result:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid import compiling
+from pellucid.tensors import compiling
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from pellucid import engines
-from pellucid.chosen import Chosen, positions
-from pellucid.problem import Problem
-from pellucid.result import Result
+from pellucid.problem import Problem, Result
+from pellucid.tensors.chosen import Chosen, positions
 
 
 class Observation:

@@ -1,4 +1,4 @@
-"""The description of one attention call that every engine takes: tensors, scale, score and mask expressions, readouts.
+"""What every engine takes, the description of one attention call, and what it gives.
 
 Everything is checked and decided before a Problem exists; an engine only computes. Its tensors always have a heads
 dimension, their leading dimensions broadcast against one another and are never expanded. The face's variants
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid import dropout, storage
+from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
-from pellucid.once import once
-from pellucid.transformed import is_transformed
+from pellucid.tensors import storage
+from pellucid.tensors.once import once
+from pellucid.tensors.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.readouts.base import Readout
@@ -156,6 +157,14 @@ class Problem:
             return raw
         scores, allowed = evaluate(self.score, mask, inputs={"score": raw, **place}, dtype=self.dtype)
         return scores.expand(raw.shape) if mask is TRUE else scores.masked_fill(~allowed, -torch.inf).expand(raw.shape)
+
+
+class Result(NamedTuple):
+    """The output of one problem, and what was read on the way."""
+
+    output: Tensor  # [*batch, heads, q_len, value_dim]
+    lse: Tensor  # [*batch, heads, q_len]
+    readings: dict[str, Any]  # a readout's name: its result
 
 
 def is_autocast(device_type: str) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts.base import Dense, Tile
-from pellucid.result import Result
 from pellucid.softmax import finite, largest
 
 

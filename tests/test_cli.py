@@ -3,10 +3,13 @@ import re
 import signal
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from pellucid import __version__
+from pellucid.__main__ import main as started
 from pellucid.cli import main
 
 
@@ -104,7 +107,7 @@ def test_an_output_that_is_not_unicode():
 
 WAITING = """
 import sys, time
-import pellucid_command
+from pellucid.__main__ import main
 
 def wait(*_):
     print("waiting", flush=True)
@@ -123,7 +126,7 @@ else:
     from pellucid.commands import texts
     texts.from_standard_input = lambda: print("waiting", flush=True) or time.sleep(100)
 sys.argv[1:] = ["show", "-"]
-raise SystemExit(pellucid_command.main())
+raise SystemExit(main())
 """
 
 
@@ -140,10 +143,39 @@ def test_ctrl_c_ends_a_process_quietly(where):
         assert process.stderr.read() == b"\npellucid: interrupted\n"
 
 
-def test_the_command_is_the_command_line():
-    assert run_command("--version").stdout == f"pellucid {__version__}\n"
+WITHOUT_TORCH = """
+import sys
+from pellucid.__main__ import main
+
+try:
+    main()
+finally:
+    assert not {"torch", "numpy", "rich", "transformers"} & set(sys.modules)
+"""
 
 
-def run_command(*arguments):
-    code = f"import sys, pellucid_command; sys.argv[1:] = {list(arguments)}; raise SystemExit(pellucid_command.main())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=120)
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("watch --help", 0),
+        ("", 0),  # the help again
+        ("shwo", 2),
+        ("show --head first", 2),
+        ("explain --tokens 0", 2),
+        ("explain --text 3 --seed 1", 2),
+    ],
+)
+def test_help_and_wrong_usage_do_not_wait_for_torch(arguments, status):
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments.split()], capture_output=True, encoding="utf-8", timeout=120
+    )
+    assert process.returncode == status
+    assert "Traceback" not in process.stderr
+
+
+def test_the_script_is_the_command_line():
+    project = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^\[project\.scripts\]\npellucid = \"(.*)\"$", project, re.MULTILINE)
+    assert metadata.EntryPoint("pellucid", script, "console_scripts").load() is started

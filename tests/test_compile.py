@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,6 +216,21 @@ def test_export() -> None:
     program = torch.export.export(layer, (QUERY,))
     assert "pellucid.attention" in str(program.graph)
     torch.testing.assert_close(program.module()(-QUERY), layer(-QUERY))
+
+
+@pytest.mark.slow
+def test_a_saved_program_runs_elsewhere(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Layer(), (QUERY,)), tmp_path / "layer.pt2")
+    code = """
+import pellucid.functional
+import torch
+
+query, expected = torch.load("query.pt")
+torch.testing.assert_close(torch.export.load("layer.pt2").module()(query), expected)
+"""
+    torch.save((-QUERY, Layer()(-QUERY)), tmp_path / "query.pt")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=300)
 
 
 def test_fake_tensors_have_shapes_alone() -> None:

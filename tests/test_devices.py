@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import repeated
+from pellucid.engines import repeated
 from pellucid.engines.cpu.call import plan
 from pellucid.engines.cpu.machine import threads
 from tests.cases import ENGINES, running

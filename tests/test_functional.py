@@ -3,13 +3,45 @@
 What the face computes, and what it refuses, is in conformance/.
 """
 
+import inspect
+
 import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right, causal_upper_left
+from torch.overrides import TorchFunctionMode
 
 import pellucid
+from pellucid.arguments import Arguments
 from pellucid.engines import using
 from tests.cases import normal
+
+
+def test_what_is_handed_on_has_the_signature_of_the_face():
+    own, attention, observe = (
+        {parameter.name: parameter.default for parameter in inspect.signature(function).parameters.values()}
+        for function in (Arguments, pellucid.attention, pellucid.observe)
+    )
+    assert list(own.items()) == [*attention.items(), ("readouts", ())]
+    assert list(observe.items()) == [*attention.items(), ("readouts", None)]
+
+
+@pytest.mark.parametrize("function", [pellucid.attention, pellucid.observe])
+def test_whoever_looks_on_is_given_all_that_was_asked(function):
+    class Looking(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is function:
+                seen.append(inspect.signature(function).bind(*args, **kwargs).arguments)
+                return None
+            return func(*args, **(kwargs or {}))
+
+    seen = []
+    distinct = {name: object() for name in inspect.signature(pellucid.attention).parameters}
+    distinct |= dict(zip(("query", "key", "value"), normal(3, 5, 4), strict=True))
+    if function is pellucid.observe:
+        distinct["readouts"] = (pellucid.Entropy(),)
+    with Looking():
+        function(**distinct)
+    assert [list(given.items()) for given in seen] == [list(distinct.items())]
 
 
 @pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,18 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "chosen", "compiling", "legible", "once", "softmax", "result", "transformed", "storage"),
+    ("_version", "legible", "softmax", "tensors"),
     ("masks", "scores"),
     ("dropout", "language"),
     ("problem",),
     ("readouts",),
     ("reference", "arguments"),
     ("engines",),
-    ("observation", "repeated", "graph"),
+    ("observation",),
     ("functional",),
     ("nn",),
     ("watch",),
     ("viewer", "demo"),
-    ("doctor",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -49,7 +50,7 @@ THIRD_PARTY = {
     "matplotlib": ("viewer.pictures",),
     "babel": ("demo.data.cldr",),
     "numpy": ("viewer.pictures", "engines.cpu"),
-    "llvmlite": ("engines.cpu", "doctor"),
+    "llvmlite": ("engines.cpu", "commands.machine"),
     "pyarrow": ("watch.export",),
 }
 OPTIONAL = (
@@ -103,9 +104,9 @@ def inside(module: str, places: tuple[str, ...]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
-def run_python(code: str) -> str:
+def run_python(code: str, timeout: int = 120) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent, timeout=timeout
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -149,20 +150,49 @@ def test_other_packages_are_imported_where_they_belong(module: str) -> None:
         assert inside(module, THIRD_PARTY[package]), f"{module} imports {package}"
 
 
-def test_the_package_exports_and_computes_nothing() -> None:
-    """`pellucid/__init__.py` holds imports and __all__ alone."""
-    docstring, *statements = ast.parse(MODULES["pellucid"].read_text(encoding="utf-8")).body
-    assert isinstance(docstring, ast.Expr)
-    *imported, names = statements
-    assert all(isinstance(statement, ast.ImportFrom) for statement in imported)
-    assert ast.unparse(names).startswith("__all__ = [")
-
-
-def test_every_public_name_is_there_and_sorted() -> None:
+def test_every_public_name_is_what_type_checkers_see() -> None:
     import pellucid
 
-    assert sorted(pellucid.__all__) == sorted(set(pellucid.__all__))
-    assert all(hasattr(pellucid, name) for name in pellucid.__all__)
+    tree = ast.parse(MODULES["pellucid"].read_text(encoding="utf-8"))
+    seen = [node for part in tree.body if _is_type_checking(part) for node in ast.walk(part)]
+    named = {name.name: node.module for node in seen if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert pellucid.__all__ == sorted({*named, "__version__"})
+    for name, module in named.items():
+        found = import_module(f"pellucid.{name}") if module == "pellucid" else getattr(import_module(module), name)
+        assert getattr(pellucid, name) is found
+
+
+def test_other_names_are_not_there() -> None:
+    import pellucid
+
+    assert set(pellucid.__all__) <= set(dir(pellucid))
+    with pytest.raises(AttributeError, match=r"^module 'pellucid' has no attribute 'attend'$"):
+        _ = pellucid.attend
+
+
+def test_the_package_loads_nothing_until_it_is_asked() -> None:
+    loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
+    assert {name for name in loaded if inside(name, ("pellucid",))} == {"pellucid", "pellucid._version"}
+    assert not {*THIRD_PARTY, "torch"} & set(loaded)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process for each module takes minutes without")
+def test_any_module_may_be_the_first() -> None:
+    """Names that load late fix no order in which modules load: none may count on what another has loaded."""
+    code = f"""
+import importlib, os, sys
+import torch  # once for all of the processes
+
+for module in {sorted(MODULES)!r}:
+    process = os.fork()
+    if not process:
+        importlib.import_module(module if module == "pellucid" else "pellucid." + module)
+        os._exit(0)
+    if os.waitpid(process, 0)[1]:
+        sys.exit(module)
+"""
+    run_python(code, timeout=600)
 
 
 def test_import_without_the_optional_packages() -> None:
@@ -176,17 +206,17 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import torch
-import pellucid, pellucid.cli, pellucid.demo, pellucid.doctor, pellucid.viewer.terminal.page
+import pellucid, pellucid.cli, pellucid.commands.machine, pellucid.demo, pellucid.viewer.terminal.page
 x = torch.rand(5, 4)
-print(list(pellucid.attention(x, x, x).shape), pellucid.doctor.report()["pellucid"])
+print(list(pellucid.attention(x, x, x).shape), pellucid.commands.machine.report()["pellucid"])
 """
     import pellucid
 
     assert run_python(code).strip() == f"[5, 4] {pellucid.__version__}"
 
 
-def test_import_loads_neither_the_demo_nor_what_draws() -> None:
+def test_the_public_names_load_neither_the_demo_nor_what_draws() -> None:
     unwanted = ("pellucid.demo", "pellucid.viewer", "rich", "safetensors", "matplotlib", "babel", "transformers")
-    loaded = run_python("import pellucid, sys; print(*sys.modules)").split()
+    loaded = run_python("import pellucid, sys; pellucid.attention, pellucid.watch; print(*sys.modules)").split()
     assert "pellucid.functional" in loaded
     assert not set(unwanted) & set(loaded)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pellucid import doctor
+from pellucid.commands.machine import report
 
 PACKAGES = ("pellucid", "torch", "llvmlite", "numpy", "onnxruntime", "openvino", "jax", "jaxlib")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -18,7 +18,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 def description() -> dict[str, str]:
     """What a bug report says of the machine, and the packages' versions."""
-    return doctor.report() | {package: version for package in PACKAGES if (version := _version(package))}
+    return report() | {package: version for package in PACKAGES if (version := _version(package))}
 
 
 def last_cache_bytes() -> int | None:
@@ -43,5 +43,5 @@ def _version(package: str) -> str:
 
 def short() -> str:
     """One line for titles."""
-    processor = doctor.report()["processor"]
+    processor = report()["processor"]
     return f"{processor}, {torch.get_num_threads()} threads, Python {platform.python_version()}"

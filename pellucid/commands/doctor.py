@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pellucid import doctor, legible
+from pellucid import legible
+from pellucid.commands import machine
 from pellucid.commands.errors import InputError
 from pellucid.commands.reader import embedded_reader
 
@@ -13,7 +14,7 @@ DATE, ANSWER = "3 mars 1997", "1997-03-03"
 
 def run(options: argparse.Namespace) -> int:
     """Print the report; the status is 1 if what it tried did not work."""
-    lines = doctor.report() | {"date reader": _reader_check()}
+    lines = machine.report() | {"date reader": _reader_check()}
     width = max(map(len, lines))
     for name, value in lines.items():
         print(legible.one_line(f"{name.ljust(width)}  {value}"))

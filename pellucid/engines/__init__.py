@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from pellucid import reference
-from pellucid.arguments import checked_readouts, describe
+from pellucid.arguments import asked, describe
 from pellucid.engines import cpu, portable, rounded
 from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
 from pellucid.engines.reason import Reason
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
-from pellucid.result import Result
 
 
 class Repeat(Protocol):
@@ -155,8 +154,7 @@ def why(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any
         portable; not cpu: it draws no dropout; in evaluation dropout_p is 0
 
     """
-    chosen = () if readouts is None else checked_readouts(readouts)
-    problem, _ = describe(*arguments, **(named | {"readouts": chosen}))
+    problem, _ = describe(asked(*arguments, readouts=readouts, **named))
     declined: dict[str, str] = {}
     for name in _in_order():
         reason = ENGINES[name].why_not(problem)

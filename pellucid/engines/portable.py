@@ -18,11 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from pellucid.engines.reason import Reason
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
-from pellucid.result import Result
 from pellucid.softmax import Merge, Softmax, finite
-from pellucid.transformed import has_tangent, one_by_one
+from pellucid.tensors.transformed import has_tangent, one_by_one
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
 TILE = 1 << 20

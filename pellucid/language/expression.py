@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pellucid import compiling
+from pellucid.tensors import compiling
 
 Kind = Literal["bool", "int", "float"]
 Number = bool | int | float

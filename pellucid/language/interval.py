@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pellucid.language.expression import OF_FLOATS, TRANSCENDENTAL, Expression, Kind, Number, walk
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 
 # Reading the minimum of a captured tensor must stay far cheaper than the tile that it may save.
 MOST_READ = 1 << 20

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pellucid import compiling
 from pellucid.language import INPUTS, Expression, constant, evaluate, load, operation, walk
 from pellucid.language.shift import offset, substituted
 from pellucid.readouts.base import Dense, Numbers, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
-from pellucid.transformed import is_transformed
+from pellucid.tensors import compiling
+from pellucid.tensors.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pellucid import compiling
 from pellucid.readouts.base import ColumnReadout, Dense
+from pellucid.tensors import compiling
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem

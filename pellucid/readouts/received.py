@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pellucid import compiling
 from pellucid.language import Expression
 from pellucid.readouts.base import ColumnReadout, Dense, Numbers
+from pellucid.tensors import compiling
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem

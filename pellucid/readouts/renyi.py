@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid import compiling
 from pellucid.language import Expression
 from pellucid.readouts.base import Dense, Numbers, RowReadout, Rows, State, Tile
 from pellucid.readouts.entropy import LOWEST
 from pellucid.softmax import Merge, Softmax, finite, largest
+from pellucid.tensors import compiling
 
 NEAR = 0.5  # up to this far from 1, the sums of both powers are too close to one another for a difference
 HIGHEST = 1e30  # beyond, no row tells an order from infinity

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid import compiling
 from pellucid.readouts.base import Dense, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
-from pellucid.transformed import is_transformed
+from pellucid.tensors import compiling
+from pellucid.tensors.transformed import is_transformed
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem

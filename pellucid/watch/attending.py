@@ -19,7 +19,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from pellucid.language import TraceError
 from pellucid.readouts import Entropy, LogSumExp, MaxScore
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 from pellucid.watch import reading
 from pellucid.watch.call import Call
 from pellucid.watch.contexts import Opened

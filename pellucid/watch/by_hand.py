@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.language import INPUTS, SCORE, constant, load, operation
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 from pellucid.watch.attending import attend, is_attending, name_of, refuse, running_module, was_refused
 from pellucid.watch.call import FORBIDDING, Call, padding_of
 from pellucid.watch.roles import role_of

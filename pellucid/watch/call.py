@@ -13,7 +13,7 @@ from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression
 from pellucid.language.shift import by_position
 from pellucid.problem import Problem, is_autocast
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 from pellucid.watch.mask import MaskRule
 
 FORBIDDING = -9e3  # a mask that is added to the scores forbids where it, or the score with it, is at most this

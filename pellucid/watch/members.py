@@ -14,7 +14,7 @@ from torch._C import _functorch
 from torch.autograd.forward_ad import unpack_dual
 
 from pellucid.language import Expression, walk
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 from pellucid.watch.call import Call
 
 Change = Callable[[Tensor], Tensor]

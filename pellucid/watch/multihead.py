@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
-from pellucid.transformed import is_transformed
+from pellucid.tensors.transformed import is_transformed
 from pellucid.watch.attending import attend, beside, left_to_torch
 from pellucid.watch.call import Call
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pellucid import legible
-from pellucid.chosen import Chosen, positions
 from pellucid.language import Expression
+from pellucid.tensors.chosen import Chosen, positions
 from pellucid.watch.part import Part
 
 Span = slice | list[slice]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pellucid import engines, repeated
+from pellucid import engines
+from pellucid.engines import repeated
 from pellucid.engines.cpu.kernels.linear_row import DTYPES, row_through
 from pellucid.engines.cpu.machine.address import is_plain
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pellucid.nn import KeyValueCache
 from pellucid.observation import Observation
+from pellucid.problem import Result
 from pellucid.readouts import ColumnReadout, Readout
-from pellucid.result import Result
 from pellucid.watch import reading
 from pellucid.watch.beside import Beside
 from pellucid.watch.beyond import summary_readouts

@@ -13,6 +13,7 @@ from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 from torch.nn.functional import scaled_dot_product_attention as torch_sdpa
 
 from pellucid import functional
+from pellucid.arguments import Arguments, describe
 from pellucid.language import TraceError
 from pellucid.readouts import LogSumExp, MaxScore
 from pellucid.watch import flex
@@ -72,42 +73,17 @@ class Capture(StackedMode):
         super().__exit__(*exception)
 
 
-def scaled_dot_product_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
+def scaled_dot_product_attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
     """What torch.nn.functional.scaled_dot_product_attention gives.
 
     Torch's own gives it with dropout and in a forward that may be run again, and for who watches in transforms.
-
-    Args:
-        module: what attends.
-        query: see torch's, as for all that follow.
-        key: see torch's.
-        value: see torch's.
-        attn_mask: see torch's.
-        dropout_p: see torch's.
-        is_causal: see torch's.
-        scale: see torch's.
-        enable_gqa: see torch's.
-
     """
-    asked = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    own = partial(
-        torch_sdpa, *asked[:3], attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale,
-        enable_gqa=enable_gqa,
-    )  # fmt: skip
-    if left_to_torch(module, bool(dropout_p), *asked[:3]):
-        return beside(module, own, partial(_call, *asked))
+    asked = Arguments(*args, **arguments)
+    own = partial(torch_sdpa, *args, **arguments)
+    if left_to_torch(module, bool(asked.dropout_p), *asked[:3]):
+        return beside(module, own, partial(_call, asked))
     try:
-        return _attended(module, *asked)
+        return _attended(module, asked)
     except (TypeError, ValueError, TraceError) as error:
         refuse(module, f"its call is not one that Pellucid computes: {error}")
         return own()
@@ -115,7 +91,7 @@ def scaled_dot_product_attention(
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
     """What pellucid.attention gives."""
-    return _attended(module, *args, **arguments)
+    return _attended(module, Arguments(*args, **arguments))
 
 
 def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: Any) -> Any:
@@ -129,44 +105,27 @@ def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: An
 
     """
     own = partial(functional.observe, *args, readouts=readouts, **arguments)
-    return beside(module, own, partial(_call, *args, **arguments))
+    return beside(module, own, partial(_call, Arguments(*args, **arguments)))
 
 
-def _attended(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
-    call, batch, shaped = _described(*args, **arguments)
+def _attended(module: nn.Module, asked: Arguments) -> Tensor:
+    call, batch, shaped = _described(asked)
     output = attend(module, call).output
     return shaped(output.reshape(*batch, *output.shape[1:]))
 
 
-def _described(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    *,
-    score_mod: Any = None,
-    mask_mod: Any = None,
-    sinks: Tensor | None = None,
-) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
+def _described(asked: Arguments) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
     """The call, its batch dimensions, and what gives its output their shape."""
-    problem, shaped = functional.describe(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, ()
-    )
+    problem, shaped = describe(asked)
     call = of_problem(problem)
-    if attn_mask is not None:
-        _note_padding(call, attn_mask)
+    if asked.attn_mask is not None:
+        _note_padding(call, asked.attn_mask)
     return call, problem.batch, shaped
 
 
-def _call(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any, dropout_p: Any, *others: Any, **arguments: Any
-) -> Call:
+def _call(asked: Arguments) -> Call:
     """A call as it is read: without dropout, which would draw a seed."""
-    return _described(query, key, value, attn_mask, 0.0, *others, **arguments)[0]
+    return _described(asked._replace(dropout_p=0.0))[0]
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:
@@ -217,9 +176,9 @@ def flex_attention(
         mask_mod = _mask_mod(query, key, value, block_mask)
         plain = {"scale": scale, "enable_gqa": enable_gqa, "score_mod": score_mod, "mask_mod": mask_mod}
         if not return_lse and return_aux is None:
-            return _attended(module, query, key, value, **plain)
+            return _attended(module, Arguments(query, key, value, **plain))
         if sessions_of(module):
-            _attended(module, query, key, value, **plain)
+            _attended(module, Arguments(query, key, value, **plain))
         output, seen = functional.observe(query, key, value, **plain, readouts=(LogSumExp(), MaxScore()))
     except (TypeError, ValueError, TraceError) as error:
         refuse(module, f"its call is not one that Pellucid computes: {error}")

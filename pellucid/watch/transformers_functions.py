@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from pellucid import graph
+from pellucid.engines import graph
 from pellucid.watch.attending import attend, beside, left_to_torch, refuse, sessions_of, unseen
 from pellucid.watch.mask import LazyMask, MaskRule
 from pellucid.watch.transformers_call import UnknownArgumentError, call_of, looks_back
@@ -37,7 +37,7 @@ def attention_forward(
     """The library's attention function: output [batch, q_len, heads, value_dim], and what is asked of the weights.
 
     That is an Observation for a model that was set to this function by its name, else what the model's own gives.
-    Where torch.compile looks on, it is the operator of `pellucid.graph`, a part of its graph.
+    Where torch.compile looks on, it is the operator of `pellucid.engines.graph`, a part of its graph.
 
     Args:
         module: what attends.

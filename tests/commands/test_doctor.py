@@ -48,13 +48,13 @@ def test_missing_weights_are_a_finding(pellucid, monkeypatch):
 
 def test_a_failed_self_check_is_a_finding(pellucid, knowing, monkeypatch):
     knowing("1997-03-03")
-    monkeypatch.setattr(command.doctor, "attention", lambda query, key, value, is_causal: value)
+    monkeypatch.setattr(command.machine, "attention", lambda query, key, value, is_causal: value)
     monkeypatch.setenv("PELLUCID_ENGINE", "portable")
     status, out, _ = pellucid("doctor")
     assert status == 0  # the same wrong numbers on both sides
 
     monkeypatch.setattr(
-        command.doctor, "attention", lambda query, key, value, is_causal: value.double() + (value.dtype.itemsize == 4)
+        command.machine, "attention", lambda query, key, value, is_causal: value.double() + (value.dtype.itemsize == 4)
     )
     status, out, _ = pellucid("doctor")
     assert status == 1

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import engines, graph, readouts
-from pellucid.arguments import describe
+from pellucid import engines, readouts
+from pellucid.arguments import Arguments, describe
+from pellucid.engines import graph
 from pellucid.readouts.base import ColumnReadout, Readout, tensors_of
 from tests.readouts.examples import every, exported
 
@@ -36,7 +37,7 @@ def test_made_again_from_its_words(readout: Readout) -> None:
 
 @pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
 def test_an_empty_result_has_its_shapes_and_dtypes(readout: Readout) -> None:
-    problem, _ = describe(X, X, X, readouts=(readout,))
+    problem, _ = describe(Arguments(X, X, X, readouts=(readout,)))
     empty = readout.empty(problem)
     found = pellucid.observe(X, X, X, readouts=[readout])[1][readout.name]
     assert type(empty) is type(found)

@@ -9,9 +9,8 @@ from torch import Tensor
 from pellucid.engines.cpu.call.columns import columns_of
 from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
 from pellucid.engines.cpu.stages.stage import Found
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts.base import Rows
-from pellucid.result import Result
 from pellucid.softmax import Softmax
 
 

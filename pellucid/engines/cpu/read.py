@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from pellucid.arguments import describe
+from pellucid.arguments import Arguments, asked, describe
 from pellucid.engines.cpu.call.columns import for_columns
 from pellucid.engines.cpu.call.plan import kernel_of
 from pellucid.engines.cpu.call.specify import program_of, spec_of
@@ -29,7 +28,6 @@ from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine.target import Target, host
 from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.problem import Problem
-from pellucid.readouts import Readout
 
 NAMES: dict[type[Kernel], str] = {Forward: "forward", OneTile: "one_tile", Decode: "decode"}
 Source = tuple[type[Kernel], Spec, Program]
@@ -61,7 +59,7 @@ def ir_of(
         True
 
     """
-    return str(_module(query, key, value, kernel, target, call))
+    return str(_module(asked(query, key, value, **call), kernel, target))
 
 
 def assembly_of(
@@ -82,13 +80,11 @@ def assembly_of(
         ValueError: see `ir_of`.
 
     """
-    return compiler.assembly(_module(query, key, value, kernel, target, call), target or host())
+    return compiler.assembly(_module(asked(query, key, value, **call), kernel, target), target or host())
 
 
-def _module(
-    query: Tensor, key: Tensor, value: Tensor, kernel: str | None, target: Target | None, call: dict[str, Any]
-) -> ir.Module:
-    problem = _described(query, key, value, **call)
+def _module(call: Arguments, kernel: str | None, target: Target | None) -> ir.Module:
+    problem, _ = describe(call)
     with torch.no_grad():
         if why_not(problem) is not None:
             raise ValueError("query, key, value: this engine has no kernel for this call; the portable engine runs it")
@@ -101,27 +97,6 @@ def _module(
     module.triple = spec.target.triple
     emit(module, chosen, spec, program)
     return module
-
-
-def _described(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    *,
-    score_mod: Callable[..., Any] | None = None,
-    mask_mod: Callable[..., Any] | None = None,
-    sinks: Tensor | None = None,
-    readouts: Sequence[Readout] = (),
-) -> Problem:
-    return describe(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks,
-        tuple(readouts),
-    )[0]  # fmt: skip
 
 
 def _sources(problem: Problem, target: Target) -> dict[str, Source]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pellucid import repeated
+from pellucid.engines import repeated
 from pellucid.engines.cpu.layout import SLOT
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine import threads

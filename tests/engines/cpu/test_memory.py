@@ -11,7 +11,7 @@ import torch
 
 import pellucid
 from pellucid import LogSumExp, Pooled, TopK
-from pellucid.arguments import describe
+from pellucid.arguments import Arguments, describe
 from pellucid.engines.cpu.call.plan import plan_of
 from pellucid.engines.cpu.machine import memory
 
@@ -75,7 +75,7 @@ def test_freed_memory_is_kept_for_the_next_call() -> None:
 def test_a_plan_knows_how_much_it_writes() -> None:
     query, key, value = torch.randn(1, 3, 70, 16), torch.randn(1, 3, 300, 16), torch.randn(1, 3, 300, 20)
     readouts = (LogSumExp(), TopK(4), Pooled(32, 64))
-    problem = describe(query, key, value, None, 0.0, False, None, False, None, None, None, readouts)[0]
+    problem = describe(Arguments(query, key, value, readouts=readouts))[0]
     plan, inputs = plan_of(problem)
     written = plan.run(inputs, (1, 3, 70, 20))
     tensors = [written.output, *written.state.tensors.values(), *plan._pooled().values()]

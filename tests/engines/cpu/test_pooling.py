@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pellucid import engines, masks
-from pellucid.arguments import describe
+from pellucid.arguments import Arguments, describe
 from pellucid.engines.cpu.call import arguments, plan
 from pellucid.engines.cpu.call.plan import Plan, plan_of
 from pellucid.engines.cpu.layout import CHUNK
@@ -22,7 +22,7 @@ from pellucid.engines.cpu.machine.target import host
 from pellucid.engines.cpu.stages import pooled as stage
 from pellucid.readouts import Pooled, PooledMax, Readout, TopK
 from tests.cases import examples
-from tests.engines.cpu.direct import DEFAULTS, observe
+from tests.engines.cpu.direct import observe
 from tests.thorough import thorough
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -84,7 +84,7 @@ def planned(q_len: int, k_len: int, readouts: list[Readout], heads: int = 1, **o
     x, y = (torch.randn(1, 1, 1, options.get("dim", 64)).to(options.get("dtype", torch.float32)) for _ in range(2))
     query, key = x.expand(1, heads, q_len, -1), y.expand(1, heads, k_len, -1)
     with torch.no_grad():
-        return plan_of(describe(query, key, key, **DEFAULTS, readouts=tuple(readouts))[0])[0]
+        return plan_of(describe(Arguments(query, key, key, enable_gqa=True, readouts=tuple(readouts)))[0])[0]
 
 
 @pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.float32, torch.bfloat16]), ids=str)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import pellucid
-from pellucid import engines, masks, repeated
+from pellucid import engines, masks
+from pellucid.engines import repeated
 from pellucid.engines.cpu.call import plan
 from pellucid.engines.cpu.kernels.linear_row import row_through
 from pellucid.engines.cpu.machine import compile as compiler

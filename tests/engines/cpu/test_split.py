@@ -11,10 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import pellucid
 from pellucid import engines
-from pellucid.arguments import describe
+from pellucid.arguments import Arguments, describe
 from pellucid.engines.cpu.call import specify
 from pellucid.engines.cpu.call.plan import plan_of
-from tests.engines.cpu import direct
 from tests.engines.cpu.soft_tiles import needs_tiles
 
 pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
@@ -86,7 +85,7 @@ def test_what_is_split(dtype: torch.dtype) -> None:
 
     def parts(length: int, dim: int) -> int:
         x = torch.zeros(1, 1, length, dim, dtype=dtype)
-        return plan_of(describe(x, x, x, **direct.DEFAULTS, readouts=())[0])[0].spec.parts
+        return plan_of(describe(Arguments(x, x, x))[0])[0].spec.parts
 
     assert parts(300, 64) == DTYPES[dtype]
     assert parts(specify.LEAST_SPLIT[1] - 1, 64) == parts(300, specify.LEAST_SPLIT[0] - 1) == 1

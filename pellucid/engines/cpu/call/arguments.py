@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pellucid import storage
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.expression.bounds import TABLE_BLOCK
 from pellucid.engines.cpu.expression.program import Program, Slot
@@ -25,6 +24,7 @@ from pellucid.engines.cpu.machine.address import address_of, address_of_own
 from pellucid.engines.cpu.stages.stage import Reading
 from pellucid.language import walk
 from pellucid.problem import Problem
+from pellucid.tensors import storage
 
 TASKS_A_THREAD = 4
 WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread

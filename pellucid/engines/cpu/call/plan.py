@@ -26,8 +26,8 @@ from pellucid.engines.cpu.machine import memory
 from pellucid.engines.cpu.stages.stage import Reading, Sizes
 from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.language import SCORE, TRUE
-from pellucid.once import forget_oldest
 from pellucid.problem import Problem
+from pellucid.tensors.once import forget_oldest
 
 MOST_PLANS = 512
 MOST_DECODE_ROWS = 16

@@ -20,7 +20,7 @@ from pellucid.engines.cpu.machine.address import address_of, address_of_own
 from pellucid.engines.cpu.machine.builder import F32, I16, I32, I64, POINTER, Code, Value, bytes_of, vector
 from pellucid.engines.cpu.machine.target import Target, host
 from pellucid.engines.cpu.products.tiles import float_to_bfloat16
-from pellucid.storage import reach
+from pellucid.tensors.storage import reach
 
 ARGUMENTS = ("row", "weight", "bias", "output", "columns", "outputs", "stride", "share")
 DTYPES = {torch.bfloat16: I16, torch.float32: F32}  # and how an element lies in memory

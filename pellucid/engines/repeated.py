@@ -16,48 +16,30 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from pellucid import engines
-from pellucid.once import forget_oldest
+from pellucid.arguments import Arguments
 from pellucid.problem import Problem
 from pellucid.readouts import Readout
+from pellucid.tensors.once import forget_oldest
 
 MOST = 512
 PLAIN = (Tensor, Parameter)
 _known: dict[Hashable, Known] = {}
 
 
-def signature(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-    sinks: Tensor | None,
-    readouts: tuple[Readout, ...] = (),
-) -> Hashable | None:
+def signature(call: Arguments) -> Hashable | None:
     """What calls have in common that can be run alike; None for a call that must be looked at.
 
-    Args:
-        query: see `attention`, as for all but the last.
-        key: see `attention`.
-        value: see `attention`.
-        attn_mask: see `attention`.
-        dropout_p: see `attention`.
-        is_causal: see `attention`.
-        scale: see `attention`.
-        enable_gqa: see `attention`.
-        sinks: see `attention`.
-        readouts: what is to be read; nothing, by `attention`.
-
-    Returns:
-        Of each tensor dtype, shape and strides, and the rest as it is, with the number of threads and the engine.
-
+    Of each tensor dtype, shape and strides, and the rest as it is, with the number of threads and the engine. A call
+    that reads something keeps its problem, so that a mask of an earlier one does not do.
     """
+    query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks, readouts = call
+    if score_mod is not None or mask_mod is not None or (readouts and attn_mask is not None):
+        return None
     if dropout_p.__class__ is not float or dropout_p or is_causal.__class__ is not bool:
         return None
-    if enable_gqa.__class__ is not bool or not (scale is None or scale.__class__ is float) or looked_on():
+    if enable_gqa.__class__ is not bool or not (scale is None or scale.__class__ is float):
+        return None
+    if torch.compiler.is_compiling() or looked_on():
         return None
     gradients = torch.is_grad_enabled()
     try:
@@ -80,41 +62,36 @@ class Known:
     problem: Problem
     shaped: Callable[[Tensor], Tensor]
 
-    def problem_of(
-        self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, readouts: tuple[Readout, ...]
-    ) -> Problem:
-        """The problem that a call with this signature poses, if it has no attn_mask.
-
-        Args:
-            query: see `attention`, as for those that follow.
-            key: see `attention`.
-            value: see `attention`.
-            sinks: see `attention`.
-            readouts: what is to be read.
-
-        Returns:
-            With a heads dimension in query, key and value.
-
-        """
-        query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
-        return replace(self.problem, query=query, key=key, value=value, sinks=sinks, readouts=readouts)
+    def problem_of(self, call: Arguments) -> Problem:
+        """The problem that a call with this signature poses, if it has no attn_mask; with a heads dimension."""
+        query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
+        return replace(self.problem, query=query, key=key, value=value, sinks=call.sinks, readouts=call.readouts)
 
 
-def find(signature: Hashable) -> Known | None:
+def find(signature: Hashable | None) -> Known | None:
     """What is known of calls with this signature."""
-    return _known.get(signature)
+    return None if signature is None else _known.get(signature)
 
 
-def remember(signature: Hashable, problem: Problem, shaped: Callable[[Tensor], Tensor], output: Tensor) -> None:
+def remember(
+    signature: Hashable | None,
+    call: Arguments,
+    problem: Problem,
+    shaped: Callable[[Tensor], Tensor],
+    output: Tensor,
+) -> None:
     """Keep how a call can be run again, if its engine can, and forget the oldest beyond `MOST`.
 
     Args:
-        signature: the call's.
+        signature: the call's; nothing is kept without.
+        call: its arguments; nothing is kept of a query, key and value that differ in their rank.
         problem: what it posed.
         shaped: what gives its results the inputs' rank again.
         output: what it returned.
 
     """
+    if signature is None or not call.query.ndim == call.key.ndim == call.value.ndim:
+        return
     repeat = engines.repeat(problem, tuple(output.shape))
     if repeat is None:
         return

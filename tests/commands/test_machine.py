@@ -3,11 +3,12 @@ import platform
 import pytest
 import torch
 
-from pellucid import __version__, doctor
+from pellucid import __version__
+from pellucid.commands import machine
 
 
 def test_versions_threads_and_engine():
-    report = doctor.report()
+    report = machine.report()
     assert report["pellucid"] == __version__
     assert report["torch"] == torch.__version__
     assert report["python"].startswith(platform.python_version())
@@ -19,20 +20,20 @@ def test_versions_threads_and_engine():
 
 def test_where_kernels_are_kept_or_why_not(monkeypatch, tmp_path):
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "kernels"))
-    assert doctor.report()["kernels kept"] == f"{tmp_path / 'kernels'}, 0 kernels, 0.0 MB"
+    assert machine.report()["kernels kept"] == f"{tmp_path / 'kernels'}, 0 kernels, 0.0 MB"
     monkeypatch.setenv("PELLUCID_CACHE", "kernels")
-    report = doctor.report()["kernels kept"]
+    report = machine.report()["kernels kept"]
     assert report == "not used: PELLUCID_CACHE: an absolute path is needed, got 'kernels'"
 
 
 def test_packages_that_are_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
-    assert doctor.report()["no-such-package"] == "not installed"
+    monkeypatch.setattr(machine, "PACKAGES", ("torch", "no-such-package"))
+    assert machine.report()["no-such-package"] == "not installed"
 
 
 def test_an_engine_that_there_is_not(monkeypatch):
     monkeypatch.setenv("PELLUCID_ENGINE", "nonsense")
-    report = doctor.report()
+    report = machine.report()
     assert "no engine is named 'nonsense'" in report["engine on cpu"]
     assert report["self check"].startswith("FAILED: ValueError: ")
     assert "PELLUCID_ENGINE=nonsense" in report["environment"]
@@ -51,18 +52,18 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp bf16 sve\n\n"
     ],
 )
 def test_processor_features(monkeypatch, content, features):
-    monkeypatch.setattr(doctor.Path, "read_text", lambda *_, **__: content)
-    assert doctor.report()["features"] == features
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: content)
+    assert machine.report()["features"] == features
 
 
 def test_a_processor_nothing_is_known_of(monkeypatch):
     def missing(*_, **__):
         raise FileNotFoundError
 
-    monkeypatch.setattr(doctor.Path, "read_text", missing)
-    monkeypatch.setattr(doctor, "_llvm", lambda: None)
-    monkeypatch.setattr(doctor.platform, "processor", lambda: "")
-    report = doctor.report()
+    monkeypatch.setattr(machine.Path, "read_text", missing)
+    monkeypatch.setattr(machine, "_llvm", lambda: None)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    report = machine.report()
     assert report["features"] == "unknown"
     assert report["processor"] == f"unknown ({platform.machine()})"
 
@@ -71,4 +72,4 @@ def test_features_from_llvm_are_spelled_as_on_linux(monkeypatch):
     binding = pytest.importorskip("llvmlite.binding")
     present = {"avx2": True, "avx512bf16": True, "amx-tile": False, "amx-bf16": True}
     monkeypatch.setattr(binding, "get_host_cpu_features", lambda: present)
-    assert doctor._llvm_features().split() == ["avx2", "avx512_bf16", "amx_bf16"]
+    assert machine._llvm_features().split() == ["avx2", "avx512_bf16", "amx_bf16"]

@@ -17,10 +17,9 @@ from torch import Tensor
 from pellucid import engines, readouts
 from pellucid.engines import portable
 from pellucid.language import Expression, read, write
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.readouts.base import tensors_of
-from pellucid.result import Result
 
 
 def holds(problem: Problem) -> bool:
@@ -92,7 +91,7 @@ def _number(word: str) -> int | float | None:
 # The operators.
 
 
-class Arguments(NamedTuple):
+class Recorded(NamedTuple):
     """What a graph holds of a call, in the order of the operators' schema."""
 
     query: Tensor
@@ -137,7 +136,7 @@ torch.library.define("pellucid::attention_gradients", SCHEMA.format(", Tensor?[]
 @torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
 def _attention(*arguments: Any) -> list[Tensor]:
     """The output; if there are readouts, also lse and each one's tensors, LogSumExp's excepted."""
-    problem = Arguments(*arguments).problem
+    problem = Recorded(*arguments).problem
     with torch.no_grad(), problem.own_precision():
         result = engines.run(problem)
     if not problem.readouts:
@@ -148,7 +147,7 @@ def _attention(*arguments: Any) -> list[Tensor]:
 
 @torch.library.register_fake("pellucid::attention")
 def _attention_shapes(*arguments: Any) -> list[Tensor]:
-    problem = Arguments(*arguments).problem
+    problem = Recorded(*arguments).problem
     output = problem.query.new_empty(*problem.rows, problem.value.shape[-1])
     if not problem.readouts:
         return [output]
@@ -163,7 +162,7 @@ def _attention_shapes(*arguments: Any) -> list[Tensor]:
 def _gradients(*arguments: Any) -> list[Tensor]:
     """The gradients of query, key, value, sinks if any, and captured float tensors, given those of the results."""
     *own, upstream = arguments
-    call = Arguments(*own)
+    call = Recorded(*own)
     call = call._replace(captured=[t.detach().requires_grad_() if t.is_floating_point() else t for t in call.captured])
     problem, rest = call.problem, iter(upstream[2:])
     readings = {}
@@ -179,7 +178,7 @@ def _gradients(*arguments: Any) -> list[Tensor]:
 
 @torch.library.register_fake("pellucid::attention_gradients")
 def _gradients_shapes(*arguments: Any) -> list[Tensor]:
-    call = Arguments(*arguments[:-1])
+    call = Recorded(*arguments[:-1])
     sinks = [] if call.sinks is None else [call.sinks]
     tensors = [call.query, call.key, call.value, *sinks, *(t for t in call.captured if t.is_floating_point())]
     return [tensor.new_empty(tensor.shape) for tensor in tensors]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import pellucid
-from pellucid import repeated
-from pellucid.engines import using
+from pellucid.engines import repeated, using
 from pellucid.engines.cpu.call import plan
 from tests.cases import Call, dense, normal
 
