@@ -62,7 +62,9 @@ def everything() -> list[Tensor]:
         pellucid.LogSumExp(), pellucid.Entropy(), pellucid.TopK(3), pellucid.Received(), pellucid.Pooled(3, 5),
         pellucid.PooledMax(5, 3), pellucid.readouts.mean_distance(),
     ]  # fmt: skip
-    found = []
+    beside = [pellucid.Renyi(2), pellucid.At(torch.tensor([[0, 3]], device="cpu"))]
+    _, seen = pellucid.observe(query, key, value, is_causal=True, readouts=beside)
+    found = [seen.renyi, seen.at]
     for _ in range(2):  # the second time the short way
         output, seen = pellucid.observe(query, key, value, is_causal=True, readouts=read)
         found += [output, seen.lse, seen.entropy, *seen.topk, seen.received, seen.pooled, seen.pooled_max]

@@ -27,7 +27,7 @@ def function_from(function: Callable[..., Any] | None, start: int) -> Callable[.
 
 
 def readouts_from(readouts: Sequence[Readout] | None, start: int) -> Sequence[Readout] | None:
-    """`readouts` of a call whose first query stands at position `start`."""
+    """`readouts` of a call of a sequence, whose first query stands at position `start`."""
     if readouts is None:
         return None
     return [r.renumbered(lambda function: by_index(function, start, 0, torch.device("cpu"))) for r in readouts]

@@ -162,7 +162,7 @@ class SelfAttention(HeadedAttention):
                 query,
                 key,
                 value,
-                observe=readouts_from(observe, start),
+                observe=observe if cache is None else readouts_from(observe, start),
                 attn_mask=attn_mask,
                 score_mod=function_from(score_mod, start),
                 **self._masking(mask_mod, start, x.shape[-2]),

@@ -110,7 +110,7 @@ class At(RowReadout):
         keys = self._keys
         if is_transformed(keys.value):
             raise ValueError("keys: At must look at them, and torch.func looks through them; give them as they are")
-        if not problem.q_len or not keys.value.numel():
+        if not torch.Size(problem.rows).numel() or not self.columns:
             return
         row = evaluate(keys.args[-2], inputs=problem.place(), dtype=problem.dtype)[0].max()
         if row >= keys.value.shape[-2]:

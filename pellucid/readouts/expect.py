@@ -47,7 +47,8 @@ class Expect(RowReadout):
 
     def renumbered(self, change: Callable[[Expression], Expression]) -> Expect:
         """The mean of the changed function."""
-        return self.again((), iter((change(self.expression),)), self.name)
+        changed = change(self.expression)
+        return self if changed is self.expression else self.again((), iter((changed,)), self.name)
 
     @property
     def expressions(self) -> tuple[Expression, ...]:

@@ -250,10 +250,20 @@ def _reading(name: str, entry: Json, layer: Layer, tensors: _Known) -> Any:
     needed = () if _known(f"reading/{name}") else _MADE_OF.get(name, fields)
     if fields != needed or (name == "topk" and entry["kind"] != "top keys"):
         raise ValueError(f"readings.{legible.name(name)} must be of {', '.join(needed) or 'one tensor'}")
+    if name in layer.over_heads:
+        _check_over_heads(name, tensors[f"reading/{name}"], layer)
     if not fields:
         return tensors[f"reading/{name}"]
     found = [tensors[f"reading/{name}/{field}"] for field in fields]
     return _top_keys(name, found, layer) if entry["kind"] == "top keys" else namedtuple(entry["type"], fields)(*found)
+
+
+def _check_over_heads(name: str, tensor: Tensor, layer: Layer) -> None:
+    """Raise ValueError unless a reading is of all heads together."""
+    if _known(f"reading/{name}"):
+        raise ValueError(f"over_heads: {legible.name(name)} is of each head")
+    wanted = [layer.batch, layer.q_len, *[None] * (tensor.ndim - 2)]
+    _check_shape(f"reading/{name}", tensor, wanted, _FLOAT if tensor.dtype.is_floating_point else _INT)
 
 
 def _top_keys(name: str, found: list[Tensor], layer: Layer) -> TopKeys:

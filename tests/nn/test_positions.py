@@ -24,7 +24,7 @@ def test_from_the_start_everything_stays_what_it_was():
     chosen = [readouts.mean_distance()]
     assert function_from(place, 0) is place
     assert function_from(None, 7) is None
-    assert readouts_from(chosen, 0) is chosen
+    assert readouts_from(chosen, 0) == chosen
     assert readouts_from(None, 7) is None
 
 

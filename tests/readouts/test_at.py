@@ -155,6 +155,8 @@ def test_steps_of_a_module_with_a_cache() -> None:
         layer(x, observe=[readout])
     readout = At((torch.arange(7)[:, None] - torch.arange(3)).clamp(min=-1))
     whole = layer(x, observe=[readout])[1].at
+    with pytest.raises(ValueError, match=r"^keys: At takes \[2, 3, 4, n\], or 1 .*, got \[7, 3\]"):
+        layer(x[:, :4], observe=[readout])
     cache = pellucid.nn.KeyValueCache()
     parts = [layer(x[:, part], cache=cache, observe=[readout])[1].at for part in (slice(4), slice(4, 5), slice(5, 7))]
     torch.testing.assert_close(torch.cat(parts, -2), whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pellucid.readouts import ColumnReadout, Readout
 from pellucid.readouts.base import tensors_of
 from pellucid.watch.beams import Path, _through
 from pellucid.watch.going_back import taken_back
+from pellucid.watch.layer_file import write_layer
 from pellucid.watch.recent import Recent
 from tests.cases import normal, running
 from tests.readouts.examples import EXAMPLES, each, exported
@@ -273,10 +275,18 @@ def test_a_record_on_disk(example: Example, tmp_path: Any) -> None:
         found, expected = opened[name].readings[readout.name], layer.readings[readout.name]
         assert_same(found, expected, torch.float32)
         assert opened[name].over_heads == layer.over_heads == ([] if readout.per_head else [readout.name])
+        if readout.name == "at" and not readout.per_head:
+            assert_a_wrong_size_is_seen(layer, readout.name, tmp_path)
         cut = taken_back(opened[name], 9, Recent(), {readout.name: readout} if readout.name in layer.sums else {})
         assert cut.q_len == 9
     assert opened.readouts == record.readouts == [record.readouts[0]]
     assert record.readouts[0].split(" ")[0] == readout.name
+
+
+def assert_a_wrong_size_is_seen(layer: Any, name: str, folder: Any) -> None:
+    wrong = replace(layer, readings=layer.readings | {name: layer.readings[name][:, :5]})
+    with pytest.raises(ValueError, match=rf"reading/{name}: a tensor is \[2, 5, 4\] where"):
+        write_layer(folder, "wrong.safetensors", wrong)
 
 
 @each

@@ -91,6 +91,8 @@ def reading(**values):
         (layer(k_len=1 << 27, batch=2), "reading/received: a tensor is .* where the manifest says"),
         (layer(head_numbers=[0]), "head_numbers must be of 3 heads, got 1"),
         (layer(kv_heads=2), "kv_heads 2 must divide heads 3"),
+        (layer(over_heads=["entropy"]), "over_heads: entropy is of each head"),
+        (layer(over_heads="at"), "over_heads must be a list"),
         (layer(scale=1e999), "Infinity is no number of JSON"),
         (layer(has_sink=False), "has_sink and the sinks of a part do not fit"),
         (layer(padding={"queries": False, "keys": True}), "padding.queries is False, which is not what the file says"),
