@@ -2,11 +2,17 @@
 
 from pellucid import engines, masks, nn, readouts, scores
 from pellucid._version import __version__
+from pellucid.accelerating.replacing import accelerate, everywhere, restore
+from pellucid.capture.run.progress import Progress
+from pellucid.capture.sources.transformers.models import register
+from pellucid.capture.watching import watch
 from pellucid.functional import attention, observe
 from pellucid.language import TraceError
 from pellucid.observation import Observation
 from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, TopK
-from pellucid.watch import Layer, Record, accelerate, everywhere, open_record, restore, watch
+from pellucid.record.disk.store import open_record
+from pellucid.record.readable import token_texts
+from pellucid.record.record import Layer, Missed, Padding, Record
 
 __all__ = [
     "Entropy",
@@ -14,9 +20,12 @@ __all__ = [
     "Layer",
     "LogSumExp",
     "MaxScore",
+    "Missed",
     "Observation",
+    "Padding",
     "Pooled",
     "PooledMax",
+    "Progress",
     "Received",
     "Record",
     "TopK",
@@ -31,7 +40,9 @@ __all__ = [
     "observe",
     "open_record",
     "readouts",
+    "register",
     "restore",
     "scores",
+    "token_texts",
     "watch",
 ]

@@ -24,7 +24,9 @@ LAYERS = (
     ("observation", "repeated", "graph"),
     ("functional",),
     ("nn",),
-    ("watch",),
+    ("record",),
+    ("capture",),
+    ("accelerating",),
     ("viewer", "demo"),
     ("doctor",),
     ("commands",),
@@ -36,13 +38,11 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress", "watch.summary"),
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "capture.run.progress", "record.studies.summary"),
     "huggingface_hub": ("commands.models",),  # comes with transformers
     "transformers": (
-        "watch.growing_cache",
-        "watch.transformers_functions",
-        "watch.transformers_models",
-        "watch.transformers_origin",
+        "accelerating.growing_cache",
+        "capture.sources.transformers",
         "commands.models",
     ),
     "safetensors": ("demo.weights",),
@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "babel": ("demo.cldr",),
     "numpy": ("viewer.picture", "viewer.record_picture", "engines.cpu"),
     "llvmlite": ("engines.cpu", "doctor"),
-    "pyarrow": ("watch.export",),
+    "pyarrow": ("record.export",),
 }
 OPTIONAL = (
     "babel",

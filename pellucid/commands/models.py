@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.commands.errors import InputError
-from pellucid.watch.readable import token_texts
+from pellucid.record.readable import token_texts
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set

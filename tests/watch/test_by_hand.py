@@ -256,7 +256,7 @@ def test_other_softmaxes_are_not_taken_for_it(apply: Any, context: Any) -> None:
 
 
 def test_nothing_is_held_once_the_watch_is_over() -> None:
-    from pellucid.watch.torch_functions import BY_HAND
+    from pellucid.capture.sources.torch_functions import BY_HAND
 
     model, x = Other(classifier).eval(), torch.randn(2, LENGTH, WIDTH)
     held = []

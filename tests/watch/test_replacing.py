@@ -19,9 +19,8 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 import pellucid
-from pellucid import engines, repeated
-from pellucid.watch import restore
-from pellucid.watch.transformers_call import UnknownArgumentError
+from pellucid import engines, repeated, restore
+from pellucid.capture.sources.transformers.call import UnknownArgumentError
 from tests.watch import models
 
 

@@ -1,0 +1,1 @@
+"""What calls of attention come from, a file each."""
