@@ -10,9 +10,10 @@ from pellucid.functional import attention, observe
 from pellucid.language import TraceError
 from pellucid.observation import Observation
 from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, TopK
-from pellucid.record.disk.store import open_record
+from pellucid.record.layer import Layer, Missed, Padding
 from pellucid.record.readable import token_texts
-from pellucid.record.record import Layer, Missed, Padding, Record
+from pellucid.record.record import Record
+from pellucid.record.stored import open_record
 
 __all__ = [
     "Entropy",

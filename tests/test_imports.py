@@ -122,6 +122,14 @@ def test_imports_run_downward(module: str) -> None:
             assert RANK[layer_of(imported)] < RANK[own], f"{module} imports {imported}, which is not below it"
 
 
+def test_no_circle_of_imports() -> None:
+    """Whatever a module imports, and what that imports, never comes back to it."""
+    left = {module: set(own_imports(module)) & MODULES.keys() - {"pellucid"} for module in MODULES}
+    while free := [module for module, imported in left.items() if not imported]:
+        left = {module: imported.difference(free) for module, imported in left.items() if module not in free}
+    assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
 def test_the_reference_knows_no_engine() -> None:
     reached, found = ["reference"], set()
     while reached:

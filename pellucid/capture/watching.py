@@ -26,11 +26,12 @@ from pellucid.capture.sources.torch_functions import Capture
 from pellucid.capture.sources.transformers import models as transformers_models
 from pellucid.readouts import Readout
 from pellucid.record.disk.told import told
-from pellucid.record.record import Layer, OnLayer, Record, Span
+from pellucid.record.layer import Layer, OnLayer, Span
+from pellucid.record.record import Record
 from pellucid.record.studies.beyond import summary_readouts
 
 if TYPE_CHECKING:
-    from pellucid.record.disk.store import RecordWriter
+    from pellucid.record.disk.writer import RecordWriter
 
 
 @contextmanager
@@ -181,7 +182,7 @@ def _listener(progress: bool | Listener, stack: ExitStack) -> Listener | None:
 
 
 def _writer(out: str | Path | RecordWriter, resume: bool, session: Session, stack: ExitStack) -> RecordWriter:
-    from pellucid.record.disk.store import RecordWriter, writing
+    from pellucid.record.disk.writer import RecordWriter, writing
 
     if isinstance(out, RecordWriter):
         return out

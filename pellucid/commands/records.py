@@ -12,8 +12,8 @@ from typing import Any
 
 from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
-from pellucid.record.disk.manifest import NAME
-from pellucid.record.disk.store import RecordError, StoredRecord, open_record
+from pellucid.record.disk.manifest import NAME, RecordError
+from pellucid.record.stored import StoredRecord, open_record
 from pellucid.viewer.record_page import RecordView, record_page
 
 ENDING = ".attn"

@@ -22,8 +22,10 @@ from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.vocabulary import START, encode_target
-from pellucid.record.disk.store import RecordError, RecordWriter
-from pellucid.record.record import Record, Span
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.layer import Span
+from pellucid.record.record import Record
 
 LARGEST_TEXT = 1 << 26  # bytes
 KEPT_UP_TO = 4096  # tokens: longer texts keep query and key only if asked

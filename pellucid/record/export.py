@@ -19,7 +19,8 @@ from pellucid.record.studies.summary import COLUMNS, HeadSummary
 if TYPE_CHECKING:
     from os import PathLike
 
-    from pellucid.record.record import Layer, Record
+    from pellucid.record.layer import Layer
+    from pellucid.record.record import Record
 
 MOST_ON_A_PAGE = 5_000_000  # weights that BertViz writes into a page, at some 23 bytes each
 _ROWS_AT_ONCE = 1 << 20

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from pellucid import legible
 from pellucid.legible import one_line
-from pellucid.record.record import Layer, Record
+from pellucid.record.layer import Layer
+from pellucid.record.record import Record
 from pellucid.record.studies.segments import names_of, segment_mass
 from pellucid.record.studies.summary import HeadSummary, Summary
 from pellucid.viewer.attention_map import AttentionMap

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pellucid.commands.console import _Console
-from pellucid.record.disk.store import open_record
-from pellucid.record.record import Missed
+from pellucid.record.layer import Missed
+from pellucid.record.stored import open_record
 from pellucid.viewer.record_picture import draw
 from tests.watch.observed import observed_layer, observed_record
 

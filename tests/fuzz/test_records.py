@@ -21,8 +21,10 @@ from rich.console import Console
 
 from pellucid.readouts import Pooled, PooledMax, TopK
 from pellucid.record.disk import manifest as manifests
-from pellucid.record.disk.store import RecordError, RecordWriter, open_record
+from pellucid.record.disk.manifest import RecordError
 from pellucid.record.disk.tensor_file import checksum_of
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.stored import open_record
 from pellucid.viewer.record_page import RecordView, record_page
 from tests.fuzz.budget import fuzzed
 from tests.watch.observed import observed_layer, observed_record

@@ -8,8 +8,9 @@ import torch
 
 import pellucid
 from pellucid.problem import Problem
+from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
-from pellucid.record.record import Layer, Padding, Record
+from pellucid.record.record import Record
 from pellucid.record.studies.repeats import repeats
 from pellucid.record.studies.summary import summary_readouts
 

@@ -151,7 +151,7 @@ def test_all_heads_of_the_later_layers_if_none_are_named(record):
 
 def test_no_weights_are_stored(whisper, record, monkeypatch):
     """One head and one stretch of keys at a time."""
-    from pellucid.record.record import Layer
+    from pellucid.record.layer import Layer
 
     sizes, weights = [], Layer.weights
     monkeypatch.setattr(Layer, "weights", lambda self, **o: sizes.append(w := weights(self, **o)) or w)

@@ -8,7 +8,7 @@ import torch
 
 from pellucid.readouts import TopK
 from pellucid.record import export
-from pellucid.record.record import Layer
+from pellucid.record.layer import Layer
 from tests.watch.observed import observed_layer, observed_record
 
 TOKENS = [[f"a{i}" for i in range(23)], [f"b{i}" for i in range(23)]]

@@ -5,7 +5,7 @@ import torch
 
 from pellucid import token_texts
 from pellucid.readouts import TopK
-from pellucid.record.disk.store import open_record
+from pellucid.record.stored import open_record
 from pellucid.record.studies.align import Alignment
 from tests.watch.observed import observed_layer, observed_record
 

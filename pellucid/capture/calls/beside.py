@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid import reference
 from pellucid.capture.calls.call import Call
 from pellucid.engines import rounded
-from pellucid.record.record import Layer
+from pellucid.record.layer import Layer
 from pellucid.record.studies.allowed import Allowed, Field
 from pellucid.record.studies.repeats import Repeats, repeats
 from pellucid.softmax import finite

@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.capture.calls.keeping import before
 from pellucid.capture.run.recent import Recent
 from pellucid.readouts.base import ColumnReadout
-from pellucid.record.record import Layer, Padding
+from pellucid.record.layer import Layer, Padding
 
 
 def taken_back(layer: Layer, end: int, recent: Recent, sums: Mapping[str, ColumnReadout]) -> Layer:

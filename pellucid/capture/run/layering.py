@@ -11,7 +11,7 @@ from pellucid.capture.calls import reading
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.keeping import extended
 from pellucid.readouts import Readout
-from pellucid.record.record import Layer, Padding
+from pellucid.record.layer import Layer, Padding
 
 
 class Place(NamedTuple):

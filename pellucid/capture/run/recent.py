@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.keeping import forbidden, part_of
+from pellucid.record.layer import Layer
 from pellucid.record.part import Part
-from pellucid.record.record import Layer
 from pellucid.softmax import finite
 
 ROWS = 64  # queries held at most: more candidates than anybody proposes at once

@@ -29,7 +29,9 @@ from pellucid.capture.run.tokens import TokenIds
 from pellucid.nn import KeyValueCache
 from pellucid.observation import Observation
 from pellucid.readouts import ColumnReadout, Readout
-from pellucid.record.record import Layer, Missed, OnLayer, Record
+from pellucid.record.layer import Layer, Missed, OnLayer
+from pellucid.record.record import Record
+from pellucid.record.studies import sums
 from pellucid.record.studies.beyond import summary_readouts
 from pellucid.record.studies.segments import segment_readouts
 from pellucid.result import Result
@@ -347,7 +349,7 @@ class Session:
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
         missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
-        layer.readings |= reading.of_parts(layer, missing)
+        layer.readings |= sums.of_parts(layer, missing)
         layer.sums = [name for name in layer.readings if name in self._sums]
         if "received" in layer.readings:
             self._lost.discard(layer.name)

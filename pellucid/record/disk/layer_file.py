@@ -20,8 +20,8 @@ from pellucid.record.disk import schema
 from pellucid.record.disk.expression_json import Captured, from_json, to_json
 from pellucid.record.disk.manifest import Json, RecordError
 from pellucid.record.disk.tensor_file import TensorFile, described_tensors, read_tensors, write_tensors
+from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
-from pellucid.record.record import Layer, Padding
 from pellucid.record.studies.allowed import Allowed
 from pellucid.record.studies.repeats import Repeats
 

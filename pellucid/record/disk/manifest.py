@@ -23,9 +23,11 @@ from pellucid._version import __version__
 from pellucid.record.disk import schema, strict_json
 from pellucid.record.disk.atomic import write_atomically
 from pellucid.record.disk.plain_file import open_plain, size_of
+from pellucid.record.layer import Missed
 
 if TYPE_CHECKING:
-    from pellucid.record.record import Record, Span
+    from pellucid.record.layer import Span
+    from pellucid.record.record import Record
 
 NAME = "manifest.json"
 FORMAT = "pellucid record"
@@ -114,8 +116,6 @@ def header(record: Record) -> Json:
 
 def fill(record: Record, manifest: Json) -> None:
     """Give a record what its manifest says of the whole run."""
-    from pellucid.record.record import Missed
-
     record.model = manifest["model"]
     record.tokens, record.source_tokens = manifest["tokens"], manifest["source_tokens"]
     ids = manifest["token_ids"]

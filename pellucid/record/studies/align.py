@@ -18,7 +18,8 @@ from pellucid import legible
 from pellucid.record.studies.warping import warp
 
 if TYPE_CHECKING:
-    from pellucid.record.record import Layer, Record
+    from pellucid.record.layer import Layer
+    from pellucid.record.record import Record
 
 FILTER_WIDTH = 7  # keys, Whisper's median filter
 _CHUNK = 512  # keys at a time

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pellucid.language import INPUTS, TRUE, Expression, Interval, bounds, evaluate, operation, walk
-from pellucid.record.record import Layer
+from pellucid.record.layer import Layer
 
 _CAUSAL = operation("ge", INPUTS["q"], INPUTS["k"])
 SMALLEST = 256  # queries and keys of a tile that is evaluated

@@ -7,20 +7,22 @@ says for each token of what it returns in which place it was predicted: there is
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid.capture.calls import reading
 from pellucid.language import INPUTS, Expression, constant, load, operation
 from pellucid.language.shift import of_sequences
 from pellucid.readouts import Received
+from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
-from pellucid.record.record import Layer, Padding, Record
+from pellucid.record.studies import sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pellucid.record.record import Record
 
 _SUMS = ("received", "pooled", "pooled_max")  # over queries, and so over all beams that had the place
 
@@ -60,18 +62,17 @@ class Path:
         return self.places.gather(1, rows[:, None])[:, 0].clamp_min(0)
 
 
-def of_beams(record: Record, generated: Any, *, prompt: int | None = None) -> Record:
-    """The record of the sequences that a beam search has returned, a sequence of the batch each.
+class Followed(NamedTuple):
+    """What a beam search has returned of a record."""
 
-    Args:
-        record: the run, of one generation.
-        generated: what `generate(num_beams=..., return_dict_in_generate=True)` gave.
-        prompt: positions before the first generated token; where None, as many as `sequences` has before it. To be
-            given where the prompt was not one of tokens (`inputs_embeds`).
+    layers: list[Layer]
+    tokens: list[list[str]] | None
+    source_tokens: list[list[str]] | None
+    token_ids: Tensor | None  # int64 [sequences, rows]
 
-    Returns:
-        A Record in memory. A sequence that ended before others has padding after its end. What keys received is
-        computed where query and key were kept, else it is left out, and so are maps over bins of queries.
+
+def followed(record: Record, generated: Any, prompt: int | None) -> Followed:
+    """The layers and tokens of the sequences that a search has returned; `Record.of_beams` says more.
 
     Raises:
         ValueError: `generated` does not say which beams were taken, or the record is not of this generation.
@@ -90,15 +91,10 @@ def of_beams(record: Record, generated: Any, *, prompt: int | None = None) -> Re
     if int(beams.max()) >= batch:
         raise ValueError(f"generated: it is of {int(beams.max()) + 1} beams or more, the record of {batch} sequences")
     layers = [_followed(layer, beams, prompt, batch) for layer in record.values()]
-    followed = Record(record.model, {layer.name: layer for layer in layers}, segments=record.segments)
-    own = beams[:, 0]
-    followed.tokens, followed.source_tokens = (
-        _of_sequences(tokens, own, batch) for tokens in (record.tokens, record.source_tokens)
+    tokens, source_tokens = (
+        _of_sequences(tokens, beams[:, 0], batch) for tokens in (record.tokens, record.source_tokens)
     )
-    followed.token_ids = sequences[:, :-1] if known == prompt else None
-    followed.readouts, followed.notes = record.readouts, record.notes
-    followed.missed, followed.complete = record.missed, record.complete
-    return followed
+    return Followed(layers, tokens, source_tokens, sequences[:, :-1] if known == prompt else None)
 
 
 def _of_sequences(values: Sequence[Any] | None, beams: Tensor, batch: int) -> Any:
@@ -133,7 +129,7 @@ def _through(layer: Layer, path: Path) -> Layer:
         parts=[_part(part, layer, path, k_len) for part in layer.parts if part.start < path.start + path.rows],
     )
     if "received" in layer.readings:
-        followed.readings |= reading.of_parts(followed, [Received()])
+        followed.readings |= sums.of_parts(followed, [Received()])
     return followed
 
 

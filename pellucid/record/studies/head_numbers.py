@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.record.record import Layer
+from pellucid.record.layer import Layer
 from pellucid.record.studies.allowed import Allowed, allowed_of
 from pellucid.record.studies.beyond import NEAR, PREFIX
 from pellucid.record.studies.repeats import Repeats

@@ -17,7 +17,8 @@ from pellucid import legible
 from pellucid.readouts import Expect
 
 if TYPE_CHECKING:
-    from pellucid.record.record import Layer, Record, Span
+    from pellucid.record.layer import Layer, Span
+    from pellucid.record.record import Record
 
 PREFIX = "segment "
 SOURCE = "source."

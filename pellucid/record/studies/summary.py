@@ -16,7 +16,8 @@ from pellucid.record.studies.head_numbers import HeadNumbers, Pair
 from pellucid.record.studies.kinds import Rest, kind, kind_beyond_sink
 
 if TYPE_CHECKING:
-    from pellucid.record.record import Layer, Record
+    from pellucid.record.layer import Layer
+    from pellucid.record.record import Record
 
 __all__ = ["PAIRED", "HeadSummary", "Summary", "summary", "summary_readouts"]
 

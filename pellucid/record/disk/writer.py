@@ -1,7 +1,7 @@
-"""Records on disk: a folder `name.attn/` with a manifest and a file a layer, written while the model runs.
+"""Writes records: a folder `name.attn/` with a manifest and a file a layer, while the model runs.
 
 A layer's file comes first, whole or not at all, then the manifest that names it: whenever writing ends, by a full disk,
-Ctrl-C or a power cut, the folder is a record of the layers so far. `open_record` reads it as it is used.
+Ctrl-C or a power cut, the folder is a record of the layers so far. `record/stored.py` reads it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from uuid import uuid4
 from pellucid import legible
 from pellucid.record.disk import manifest as manifests
 from pellucid.record.disk.atomic import UNFINISHED
-from pellucid.record.disk.layer_file import check_layer, read_layer, write_layer
+from pellucid.record.disk.faults import fault_of, opened
+from pellucid.record.disk.layer_file import write_layer
 from pellucid.record.disk.lock import FolderLock, LockedError
 from pellucid.record.disk.manifest import Json, RecordError, described, layer_entries
-from pellucid.record.disk.tensor_file import checksum_of
-from pellucid.record.record import Layer, Missed, Record
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["RecordError", "RecordWriter", "StoredRecord", "open_record", "save", "writing"]
+    from pellucid.record.layer import Layer
+    from pellucid.record.record import Record
 
 Keeps = Callable[[str], bool]
 
@@ -50,45 +50,11 @@ def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) 
         RecordError: it cannot be written; the layers that were are a record that can be opened.
 
     """
-    if isinstance(record, StoredRecord) and record.path.resolve() == Path(path).resolve():
-        raise RecordError(f"{path}: is the record itself; save it under another name")
     with RecordWriter(path, record, overwrite=overwrite) as writer:
         for layer in record.values():
             writer.add(layer)
         writer.finish(record)
     return writer.folder
-
-
-def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
-    """A record from its folder. Layers are mapped into memory when they are asked for, and read as they are used.
-
-    Every field of the manifest and the header of every layer's file are checked before anything is made of them. Only
-    plain files of the folder are read, and nothing in them is run.
-
-    Args:
-        path: the folder.
-        verify: whether every byte is compared with the checksums; else only the files' sizes are checked.
-        skip_damaged: whether damaged layers are left out, and listed in `missed`, rather than refused.
-
-    Returns:
-        A Record; `complete` says whether it was written to its end.
-
-    Raises:
-        RecordError: there is none, it is damaged, or it was written by a newer version.
-
-    """
-    folder = Path(path)
-    manifest = manifests.read(folder)
-    faults = [(entry, _fault(folder, entry, manifest.get("run"), verify)) for entry in manifest["layers"]]
-    damaged = [(entry, fault) for entry, fault in faults if fault is not None]
-    if damaged and not skip_damaged:
-        raise RecordError(f"{_damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others")
-    if verify:
-        manifests.verify(folder, manifest)
-    record = StoredRecord(folder, manifest)
-    for entry, fault in damaged:
-        record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {_reason(fault)}"))
-    return record
 
 
 @contextmanager
@@ -201,7 +167,7 @@ class RecordWriter:
             self._write_manifest()
         elif difference := self._difference(layer, entries[layer.name]):
             raise RecordError(f"{self.folder}: {_OTHER_RUN}: {difference}; overwrite it, or name another")
-        return self._read(layer_entries(self._manifest)[layer.name])
+        return opened(self.folder, layer_entries(self._manifest)[layer.name], self._manifest.get("run"))
 
     def finish(self, record: Record) -> None:
         """Write what is known of the run at its end.
@@ -240,12 +206,6 @@ class RecordWriter:
         if not self._has_right:
             of = "another process" if self._lock is not None else "nobody any more: it was closed"
             raise RecordError(f"{self.folder}: this writer is of {of}; make one with resume=True")
-
-    def _read(self, entry: Json) -> Layer:
-        try:
-            return read_layer(self.folder, entry, self._manifest.get("run"))
-        except (ValueError, OSError) as error:
-            raise _damaged(self.folder, entry, error) from error
 
     def _difference(self, layer: Layer, entry: Json) -> str | None:
         """What tells a layer from the one of its name that was written before, if anything."""
@@ -291,54 +251,6 @@ class RecordWriter:
         count = len([entry for entry in self._manifest["layers"] if (self.folder / entry["file"]).is_file()])
         kept = f"; the record of the {count} layers before it can be opened" if count else ""
         return RecordError(f"{self.folder}: {described(error)} while writing {what}{kept}")
-
-
-class StoredRecord(Record):
-    """A record on disk. Its layers are opened when they are asked for.
-
-    Attributes:
-        path: the folder.
-
-    """
-
-    def __init__(self, folder: Path, manifest: Json) -> None:
-        super().__init__()
-        manifests.fill(self, manifest)
-        self.path = folder
-        self._entries = layer_entries(manifest)
-        self._run: str | None = manifest.get("run")
-        self.written_by: dict[str, str] = manifest.get("written_by", {})
-
-    def leave_out(self, name: str, reason: str) -> None:
-        """Count a layer among those that were missed."""
-        del self._entries[name]
-        self.missed.append(Missed(name, reason))
-
-    @property
-    def layers(self) -> list[str]:
-        """The names of the layers, in the order of their first call."""
-        return list(self._entries | self._layers)
-
-    def __getitem__(self, name: str | int) -> Layer:
-        """The layer called `name`, or with that number. Raises KeyError or IndexError as Record, or RecordError."""
-        key = name
-        if isinstance(name, int) and -len(self) <= name < len(self):
-            key = self.layers[name]
-        if key in self._entries and key not in self._layers:
-            self._layers[str(key)] = self._opened(self._entries[str(key)])
-        return super().__getitem__(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def _opened(self, entry: Json) -> Layer:
-        try:
-            return read_layer(self.path, entry, self._run)
-        except (ValueError, OSError) as error:
-            raise _damaged(self.path, entry, error) from error
 
 
 def _fresh(record: Record) -> Json:
@@ -419,23 +331,4 @@ def _remove_leftovers(folder: Path, kept: list[str]) -> None:
 
 
 def _is_whole(folder: Path, entry: Json, run: str | None) -> bool:
-    return entry.get("complete", True) is True and _fault(folder, entry, run, verify=True) is None
-
-
-def _fault(folder: Path, entry: Json, run: str | None, verify: bool) -> Exception | None:
-    """What is wrong with a layer's file, or with what the manifest says of it, if anything."""
-    try:
-        check_layer(folder, entry, run)
-        if verify and checksum_of(folder / entry["file"]) != entry["crc32"]:
-            return ValueError("its checksum is another")
-    except (ValueError, OSError) as error:
-        return error
-    return None
-
-
-def _damaged(folder: Path, entry: Json, fault: Exception) -> RecordError:
-    return RecordError(f"{folder}: {entry['file']}, layer {legible.name(entry['name'])}, is damaged: {_reason(fault)}")
-
-
-def _reason(fault: Exception) -> str:
-    return described(fault) if isinstance(fault, OSError) else str(fault)
+    return entry.get("complete", True) is True and fault_of(folder, entry, run, verify=True) is None
