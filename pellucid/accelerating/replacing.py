@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copyreg
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import nn
@@ -19,15 +17,13 @@ from pellucid.accelerating.kept_memory import kept
 from pellucid.accelerating.parts import leave_parts, take_parts
 from pellucid.capture.attending import SWAPPED
 from pellucid.capture.called import own_class, set_class, subclass
-from pellucid.capture.sources.flex import flex_captured, replace_flex
-from pellucid.capture.sources.torch_functions import Capture
-from pellucid.capture.sources.transformers import models as transformers_models
-from pellucid.capture.sources.transformers.origin import OWN_NAMES, SETTING
+from pellucid.capture.capturing import Capture
+from pellucid.capture.sources import SOURCES, Source
+from pellucid.capture.sources.base import Context
+from pellucid.capture.sources.transformers.models import is_transformers
 
 Model = TypeVar("Model", bound=nn.Module)
-Context = Callable[[Any], Any]  # what is entered while a model is called, made of the model
 _lock = threading.RLock()
-_flex: WeakKeyDictionary[nn.Module, Callable[[], Any]] = WeakKeyDictionary()  # what sets flex_attention back
 ACCELERATED = "_pellucid_accelerated"  # in the model's own dictionary, so that its copies know it too
 
 
@@ -59,11 +55,9 @@ def accelerate(model: Model) -> Model:
     with _lock:
         if ACCELERATED not in vars(model):
             take_parts(model)
-            if transformers_models.is_transformers(model):
-                _take_transformers(model)
-            else:
-                _flex[model] = finalize(model, replace_flex(model))  # called, or when the model leaves memory
-                _call_inside(model, kept, _captured)
+            _call_inside(model, kept, *_taken(model))
+            if is_transformers(model):
+                model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
             vars(model)[ACCELERATED] = True
     return model
 
@@ -72,29 +66,27 @@ def restore(model: Model) -> Model:
     """The same model, attending by its own means again as before `accelerate`; also a copy of an accelerated one."""
     with _lock:
         if vars(model).pop(ACCELERATED, False):
-            if (release := _flex.pop(model, None)) is not None:
-                release()
-            if transformers_models.is_transformers(model):
-                _leave_transformers(model)
+            for source in SOURCES:
+                source.leave(model)
+            _let_cache_be_copied(model)
             _call_as_before(model)
             leave_parts(model)
     return model
 
 
-def _take_transformers(model: nn.Module) -> None:
-    transformers_models.register()
-    before = transformers_models.replace_settings(model)
-    transformers_models.note_settings(model, before)
-    transformers_models.settle(model)
-    model.register_forward_pre_hook(_let_cache_grow, with_kwargs=True)
-    by_name = any(getattr(config, SETTING) not in OWN_NAMES for config, _ in before)
-    contexts = (kept, transformers_models.standing_in) if by_name else (kept,)
-    _call_inside(model, *contexts)
+def _taken(model: nn.Module) -> tuple[Context, ...]:
+    """What calls of a model are to be inside of, once its sources are put into it."""
+    sources = _sources_of(model)
+    contexts = tuple(context for source in sources for context in source.take(model))
+    return (*contexts, _captured) if any(source.handlers for source in sources) else contexts
 
 
-def _leave_transformers(model: nn.Module) -> None:
-    transformers_models.set_back(model)
-    transformers_models.settle(model)
+def _sources_of(model: nn.Module) -> tuple[Source, ...]:
+    return next(((source,) for source in SOURCES if source.has_whole(model)), SOURCES)
+
+
+def _let_cache_be_copied(model: nn.Module) -> None:
+    """Remove the hook of `_let_cache_grow`."""
     hooks = model._forward_pre_hooks
     for number in [number for number, hook in hooks.items() if hook is _let_cache_grow]:
         del hooks[number]
@@ -143,8 +135,8 @@ def _calling_inside(before: type[nn.Module], contexts: tuple[Context, ...]) -> t
 
 
 def _made(before: type[nn.Module], contexts: tuple[Context, ...]) -> nn.Module:
-    if "transformers" in sys.modules:  # in another process its configurations name what nobody has registered there
-        transformers_models.register()
+    for source in SOURCES:
+        source.arrive()
     kind = _calling_inside(before, contexts)
     return kind.__new__(kind)
 
@@ -171,8 +163,7 @@ def everywhere() -> Iterator[None]:
 
     """
     with ExitStack() as stack:
-        if "transformers" in sys.modules:
-            stack.enter_context(transformers_models.standing_in(None, "sdpa"))
-        stack.enter_context(flex_captured(None))
+        for source in SOURCES:
+            stack.enter_context(source.everywhere())
         stack.enter_context(_captured(None))
         yield

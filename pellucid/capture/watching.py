@@ -15,15 +15,14 @@ from pellucid import legible
 from pellucid.arguments import check_names
 from pellucid.capture.attending import apart, watching
 from pellucid.capture.called import led
+from pellucid.capture.capturing import Capture
 from pellucid.capture.contexts import Counted
 from pellucid.capture.run.choice import Chosen
 from pellucid.capture.run.modules import Modules
 from pellucid.capture.run.progress import Bar, Listener
 from pellucid.capture.run.session import Session
 from pellucid.capture.run.tokens import TokenIds, word_embeddings
-from pellucid.capture.sources.flex import flex_captured
-from pellucid.capture.sources.torch_functions import Capture
-from pellucid.capture.sources.transformers import models as transformers_models
+from pellucid.capture.sources import SOURCES
 from pellucid.readouts import Readout
 from pellucid.record.disk.told import told
 from pellucid.record.layer import Layer, OnLayer, Span
@@ -209,9 +208,8 @@ def _captured(model: nn.Module, session: Session) -> Iterator[None]:
         stack.enter_context(watching(session))
         stack.callback(session.caches.release)
         stack.enter_context(led([*session.modules.followed(), *session.tokens.tables]))
-        if transformers_models.is_transformers(model):
-            stack.enter_context(transformers_models.installed(model))
-        stack.enter_context(flex_captured(model))
+        for source in SOURCES:
+            stack.enter_context(source.watched(model))
         yield
 
 

@@ -1,1 +1,16 @@
-"""What calls of attention come from, a file each."""
+"""What calls of attention come from, a file each. A new one is a file here, and a line in SOURCES."""
+
+from pellucid.capture.sources.base import Source
+from pellucid.capture.sources.by_hand import BY_HAND
+from pellucid.capture.sources.flex import FLEX
+from pellucid.capture.sources.multihead import MULTI_HEAD
+from pellucid.capture.sources.torch_functions import TORCH
+from pellucid.capture.sources.transformers.source import TRANSFORMERS
+
+SOURCES: tuple[Source, ...] = (
+    TRANSFORMERS,
+    TORCH,
+    MULTI_HEAD,
+    FLEX,
+    BY_HAND,
+)

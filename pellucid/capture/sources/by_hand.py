@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pellucid.capture.attending import attend, is_attending, name_of, refuse, running_module, was_refused
 from pellucid.capture.calls.call import FORBIDDING, Call, padding_of
 from pellucid.capture.calls.roles import role_of
+from pellucid.capture.sources.base import Source
 from pellucid.language import INPUTS, SCORE, constant, load, operation
 from pellucid.transformed import is_transformed
 
@@ -43,15 +44,7 @@ class ByHand(threading.local):
         self._weights = WeakTensorKeyDictionary()  # what each softmax gave, as long as somebody has it: its _Softmax
 
     def saw(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Look at a call of a function of torch, which has given `result`.
-
-        Args:
-            function: torch's.
-            args: what it was called with.
-            kwargs: the same, by name.
-            result: what it gave, which is left alone.
-
-        """
+        """Look at a call of a function of torch, which has given `result`: see `Follower`."""
         if is_attending():
             return
         first = args[0] if args else kwargs.get("input")
@@ -217,3 +210,5 @@ _PRODUCTS: dict[Function, Callable[..., _Product]] = {
     Tensor.baddbmm: _of_baddbmm,
     torch.einsum: _of_einsum,
 }
+
+BY_HAND = Source(follower=ByHand())  # one for all modes of a thread: each of them is told of the same calls

@@ -1,76 +1,86 @@
-"""FlexAttention where models call it: the function has no override of its own, so its name is replaced in their files.
-
-What stands in its place can be seen by a TorchFunctionMode, and is torch's function where no mode looks.
-"""
+"""FlexAttention, in the files of models that call it."""
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial, wraps
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.attention import flex_attention as torch_flex
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.nn.attention.flex_attention import AuxOutput, noop_mask
 
-_TORCHS = torch_flex.flex_attention
-_lock = threading.RLock()  # a model that leaves memory may release its names while others are replaced
-_replaced: list[tuple[dict[str, Any], str, Any]] = []  # names of a file, the name, and what it was
-_users = 0  # of the names replaced
-
-
-def flex_attention(original: Callable[..., Any], *tensors: Tensor, **arguments: Any) -> Any:
-    """What torch's flex_attention gives; `original` is that, compiled or not."""
-    if has_torch_function(tensors):
-        return handle_torch_function(flex_attention, tensors, original, *tensors, **arguments)
-    return original(*tensors, **arguments)
+from pellucid import functional
+from pellucid.capture.attending import refuse, sessions_of
+from pellucid.capture.sources.described import attended
+from pellucid.capture.sources.opaque import Opaque
+from pellucid.language import TraceError
+from pellucid.readouts import LogSumExp, MaxScore
 
 
-@contextmanager
-def flex_captured(model: nn.Module | None) -> Iterator[None]:
-    """Let modes see the calls of flex_attention in the files of a model, or in all that are loaded if None."""
-    release = replace_flex(model)
+def flex_attention(
+    module: nn.Module,
+    original: Callable[..., Any],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Any = None,
+    block_mask: Any = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+    kernel_options: Any = None,
+    *,
+    return_aux: Any = None,
+) -> Any:
+    """What torch's flex_attention gives.
+
+    Args:
+        module: what attends.
+        original: torch's own function, which is called for what Pellucid does not compute.
+        query: see torch's, as for all that follow; [batch, heads, q_len, head_dim] is what is computed.
+        key: see torch's.
+        value: see torch's.
+        score_mod: see torch's.
+        block_mask: see torch's; one whose function says all of it is computed.
+        scale: see torch's.
+        enable_gqa: see torch's.
+        return_lse: see torch's.
+        kernel_options: see torch's; only handed on to `original`.
+        return_aux: see torch's.
+
+    Raises:
+        Exception: whatever `original` raises of a call that Pellucid does not compute.
+
+    """
     try:
-        yield
-    finally:
-        release()
+        if return_lse and return_aux is not None:
+            raise ValueError("return_lse and return_aux are one too many")
+        mask_mod = _mask_mod(query, key, value, block_mask)
+        plain = {"scale": scale, "enable_gqa": enable_gqa, "score_mod": score_mod, "mask_mod": mask_mod}
+        if not return_lse and return_aux is None:
+            return attended(module, query, key, value, **plain)
+        if sessions_of(module):
+            attended(module, query, key, value, **plain)
+        output, seen = functional.observe(query, key, value, **plain, readouts=(LogSumExp(), MaxScore()))
+    except (TypeError, ValueError, TraceError) as error:
+        refuse(module, f"its call is not one that Pellucid computes: {error}")
+        given = (query, key, value, score_mod, block_mask, scale, enable_gqa, return_lse, kernel_options)
+        return original(*given, return_aux=return_aux)
+    if return_lse:
+        return output, seen.lse
+    return output, AuxOutput(**{name: seen[name] for name in AuxOutput._fields if getattr(return_aux, name)})
 
 
-def replace_flex(model: nn.Module | None) -> Callable[[], None]:
-    """The same from now on, until what is returned is called: names are as before once all have called theirs."""
-    global _users
-    with _lock:
-        _users += 1
-        for names in _files(model):
-            for name, value in list(names.items()):
-                if _is_torchs(value):
-                    _replaced.append((names, name, value))
-                    names[name] = wraps(_TORCHS)(partial(flex_attention, value))
-    return _release
+def _mask_mod(query: Tensor, key: Tensor, value: Tensor, block_mask: Any) -> Any:
+    """The function that says all of a block mask; ValueError where torch says more, or says no."""
+    if not query.ndim == key.ndim == value.ndim == 4 or not query.shape[0] == key.shape[0] == value.shape[0]:
+        raise ValueError("query, key and value are not of four dimensions and one batch")
+    if block_mask is None:
+        return None
+    if tuple(block_mask.shape[-2:]) != (query.shape[-2], key.shape[-2]):
+        raise ValueError(f"block_mask is one of {block_mask.shape[-2:]} queries and keys")
+    if block_mask.mask_mod is noop_mask and block_mask.sparsity() > 0:
+        raise ValueError("block_mask masks whole blocks, which no function says")
+    return block_mask.mask_mod
 
 
-def _release() -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        while not _users and _replaced:
-            names, name, value = _replaced.pop()
-            names[name] = value
-
-
-def _files(model: nn.Module | None) -> list[dict[str, Any]]:
-    """The names of a model's files and of torch's own, or of all files but this one."""
-    own = {type(part).__module__ for part in model.modules()} if model is not None else set(sys.modules) - {__name__}
-    files = [sys.modules.get(name) for name in own | {torch_flex.__name__}]
-    return [vars(file) for file in files if hasattr(file, "__dict__")]
-
-
-def _is_torchs(value: Any) -> bool:
-    """Whether a value is torch's flex_attention, or that compiled: asked so that no code of the value's own is run."""
-    if type(value) is not FunctionType:
-        return False
-    return value is _TORCHS or vars(value).get("_torchdynamo_orig_callable") is _TORCHS
+FLEX = Opaque("torch.nn.attention.flex_attention", "flex_attention", flex_attention)

@@ -12,6 +12,7 @@ from torch.nn.functional import multi_head_attention_forward as torch_multi_head
 
 from pellucid.capture.attending import attend, beside, left_to_torch
 from pellucid.capture.calls.call import Call
+from pellucid.capture.sources.base import Source
 from pellucid.language import INPUTS, SCORE, TRUE, Expression, constant, load, operation
 from pellucid.transformed import is_transformed
 
@@ -177,3 +178,6 @@ def _padding(mask: Tensor | None, k_len: int) -> Tensor | None:
     padded = mask if mask.dtype == torch.bool else mask == -torch.inf
     known = is_transformed(padded) or bool(padded.any())
     return functional.pad(padded, (0, k_len - padded.shape[1])) if known else None
+
+
+MULTI_HEAD = Source({torch_multi_head: multi_head_attention_forward})
