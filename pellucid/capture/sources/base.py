@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +12,7 @@ Handlers = Mapping[Callable[..., Any], Callable[..., Any]]
 Context = Callable[[Any], AbstractContextManager[object]]  # made of a model, and entered while that is called
 
 
-class Follower(Protocol):
+class Follower:
     """Who looks at every function of torch that a watched model calls, after it ran."""
 
     def saw(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

@@ -21,7 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pellucid.capture.attending import attend, is_attending, name_of, refuse, running_module, was_refused
 from pellucid.capture.calls.call import FORBIDDING, Call, padding_of
 from pellucid.capture.calls.roles import role_of
-from pellucid.capture.sources.base import Source
+from pellucid.capture.sources.base import Follower, Source
 from pellucid.language import INPUTS, SCORE, constant, load, operation
 from pellucid.transformed import is_transformed
 
@@ -36,7 +36,7 @@ class _Softmax:
     scores: Tensor  # [batch, heads, q_len, k_len], what it was taken of
 
 
-class ByHand(threading.local):
+class ByHand(threading.local, Follower):
     """Follows scores and their softmax, in each thread by itself, to the products that make them attention."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ByHand(threading.local):
         self._weights = WeakTensorKeyDictionary()  # what each softmax gave, as long as somebody has it: its _Softmax
 
     def saw(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Look at a call of a function of torch, which has given `result`: see `Follower`."""
+        """Look at a call of a function of torch that a model calls, after it ran."""
         if is_attending():
             return
         first = args[0] if args else kwargs.get("input")

@@ -74,7 +74,18 @@ def _described(
 def call_of(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Any, dropout_p: Any, *others: Any, **arguments: Any
 ) -> Call:
-    """A call as it is read: without dropout, which would draw a seed."""
+    """A call as it is read: without dropout, which would draw a seed.
+
+    Args:
+        query: see pellucid.attention, as for all that follow.
+        key: see pellucid.attention.
+        value: see pellucid.attention.
+        attn_mask: see pellucid.attention.
+        dropout_p: not looked at.
+        *others: see pellucid.attention.
+        **arguments: see pellucid.attention.
+
+    """
     return _described(query, key, value, attn_mask, 0.0, *others, **arguments)[0]
 
 

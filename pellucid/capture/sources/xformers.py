@@ -44,9 +44,7 @@ def memory_efficient_attention(
     """
     own = partial(original, query, key, value, attn_bias, p, scale, **_given(op=op, output_dtype=output_dtype))
     try:
-        if output_dtype is not None:
-            raise ValueError("output_dtype is asked for")
-        _check_sizes(query, key, value)
+        _check(query, key, value, output_dtype)
         bias = _added(attn_bias, query, key)
     except ValueError as error:
         return left_alone(module, own, error)
@@ -67,12 +65,14 @@ def _heads_first(tensor: Tensor) -> Tensor:
     return (tensor.unsqueeze(2) if tensor.ndim == 3 else tensor).transpose(1, 2)
 
 
-def _check_sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
+def _check(query: Tensor, key: Tensor, value: Tensor, output_dtype: Any) -> None:
     """Raise ValueError for what xFormers refuses, or has another layout for."""
     if not query.ndim == key.ndim == value.ndim or query.ndim not in (3, 4):
         raise ValueError("query, key and value are not of three or four dimensions")
     if not query.shape[0] == key.shape[0] == value.shape[0]:
         raise ValueError("query, key and value are not of one batch")
+    if output_dtype is not None:
+        raise ValueError("output_dtype is asked for")
 
 
 def _added(attn_bias: Any, query: Tensor, key: Tensor) -> Tensor | None:
