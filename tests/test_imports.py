@@ -23,8 +23,7 @@ LAYERS = (
     ("engines",),
     ("observation", "repeated", "graph"),
     ("functional",),
-    ("nn",),
-    ("record",),
+    ("nn", "record"),
     ("capture",),
     ("accelerating",),
     ("viewer", "demo"),
@@ -171,6 +170,13 @@ def test_every_public_name_is_there_and_sorted() -> None:
 
     assert sorted(pellucid.__all__) == sorted(set(pellucid.__all__))
     assert all(hasattr(pellucid, name) for name in pellucid.__all__)
+
+
+def test_no_public_name_hides_a_module() -> None:
+    import pellucid
+
+    named = [name for name in pellucid.__all__ if name in MODULES]
+    assert all(getattr(pellucid, name) is sys.modules[f"pellucid.{name}"] for name in named)
 
 
 def test_import_without_the_optional_packages() -> None:

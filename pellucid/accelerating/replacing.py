@@ -32,10 +32,11 @@ def accelerate(model: Model) -> Model:
 
     A model of transformers gets the implementation "pellucid", but the weights that it had if they are asked for, and a
     DynamicCache that it is given grows in place instead of being copied at each step. Any other model has its calls of
-    scaled_dot_product_attention, nn.MultiheadAttention and flex_attention led to Pellucid while its forward runs. In
-    both a single row of bfloat16 or float32, as a step of a generation is, goes through each nn.Linear at the speed at
-    which memory is read, and a forward without gradients keeps the memory that it frees, up to 128 MB a tensor, until
-    it ends, where the C library is glibc. The numbers stay the same up to rounding. Doing it twice changes nothing.
+    scaled_dot_product_attention, nn.MultiheadAttention, flex_attention and xFormers' memory_efficient_attention led to
+    Pellucid while its forward runs. In both a single row of bfloat16 or float32, as a step of a generation is, goes
+    through each nn.Linear at the speed at which memory is read, and a forward without gradients keeps the memory that
+    it frees, up to 128 MB a tensor, until it ends, where the C library is glibc. The numbers stay the same up to
+    rounding. Doing it twice changes nothing.
 
     Args:
         model: any module.
@@ -152,8 +153,8 @@ def _call_as_before(model: nn.Module) -> None:
 def everywhere() -> Iterator[None]:
     """Let Pellucid compute all softmax attention inside the `with`, of whatever model or function.
 
-    Every call of scaled_dot_product_attention, nn.MultiheadAttention and flex_attention in this thread, and the "sdpa"
-    of transformers in this context.
+    Every call of scaled_dot_product_attention, nn.MultiheadAttention, flex_attention and xFormers'
+    memory_efficient_attention in this thread, and the "sdpa" of transformers in this context.
 
     Example:
         >>> import torch, pellucid

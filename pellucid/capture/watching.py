@@ -55,8 +55,9 @@ def watch(
     The model computes what it always does, with Pellucid's operator where that is the same, and is as before when the
     `with` is left, whatever leaves it. Other threads and tasks are not seen, unless they run in a copy of this context
     (`contextvars`). Softmax attention is seen in models of transformers, in whatever calls flex_attention,
-    scaled_dot_product_attention, nn.MultiheadAttention or pellucid.attention, in pellucid.nn, and where a model writes
-    its products and softmax itself. Models that torch.compile has compiled run as they are written meanwhile.
+    scaled_dot_product_attention, nn.MultiheadAttention, xFormers' memory_efficient_attention or pellucid.attention, in
+    pellucid.nn, and where a model writes its products and softmax itself. Models that torch.compile has compiled run as
+    they are written meanwhile.
 
     Args:
         model: any module.

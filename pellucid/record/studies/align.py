@@ -61,7 +61,7 @@ class Alignment:
     def words(self) -> list[Word]:
         """The tokens joined to words: one that begins with a space, or with a tokenizer's sign for it, begins a word.
 
-        Tokens that are texts (`pellucid.record.readable.token_texts`) make words as they read in any script.
+        Tokens that are texts (`pellucid.token_texts`) make words as they read in any script.
         """
         found: list[Word] = []
         for token, start, stop in zip(self.tokens, self.starts.tolist(), self.stops.tolist(), strict=True):
