@@ -192,6 +192,16 @@ def test_what_else_it_may_be_asked_is_the_librarys(how: str, options: dict[str, 
         assert model(*tensors).equal(expected)
 
 
+def test_precision_is_the_librarys(computed: list[Any]) -> None:
+    """Autocast does not reach into it."""
+    tensors = qkv()
+    with torch.autocast("cpu", torch.bfloat16), pellucid.everywhere():
+        Attention()(*tensors)
+        assert not computed
+        Attention()(*(tensor.bfloat16() for tensor in tensors))
+    assert len(computed) == 1
+
+
 @pytest.mark.parametrize(("options", "reason"), NOT_COMPUTED)
 def test_what_else_it_may_be_asked_is_listed(options: dict[str, Any], reason: str) -> None:
     model, tensors = Two(**options), qkv()

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.capture.sources.described import led, left_alone
 from pellucid.capture.sources.opaque import Opaque
+from pellucid.problem import is_autocast
 
 _CAUSAL = "LowerTriangularMask"  # of xformers.ops.fmha.attn_bias; aligned as is_causal is, at the first query and key
 
@@ -42,7 +44,7 @@ def memory_efficient_attention(
         output_dtype: see xFormers'; only None is computed.
 
     """
-    own = partial(original, query, key, value, attn_bias, p, scale, **_given(op=op, output_dtype=output_dtype))
+    own = partial(original, query, key, value, attn_bias, p, **_given(scale=scale, op=op, output_dtype=output_dtype))
     try:
         _check(query, key, value, output_dtype)
         bias = _added(attn_bias, query, key)
@@ -73,6 +75,9 @@ def _check(query: Tensor, key: Tensor, value: Tensor, output_dtype: Any) -> None
         raise ValueError("query, key and value are not of one batch")
     if output_dtype is not None:
         raise ValueError("output_dtype is asked for")
+    kind = query.device.type
+    if is_autocast(kind) and query.dtype != torch.get_autocast_dtype(kind):
+        raise ValueError(f"autocast would make its query of {query.dtype} another")
 
 
 def _added(attn_bias: Any, query: Tensor, key: Tensor) -> Tensor | None:
