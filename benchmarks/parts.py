@@ -72,8 +72,9 @@ def clocked(model: Any, clock: Clock) -> Iterator[None]:
     from transformers.cache_utils import DynamicLayer
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from pellucid.watch import register, row_linear
-    from pellucid.watch.growing_cache import _growing
+    from pellucid import register
+    from pellucid.accelerating import row_linear
+    from pellucid.accelerating.growing_cache import _growing
 
     register()
     registry: dict[str, Any] = ALL_ATTENTION_FUNCTIONS._global_mapping

@@ -3,20 +3,25 @@
 A name is imported when it is first asked for, and torch with it: `pellucid --help` waits for neither.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pellucid._version import __version__
 
 if TYPE_CHECKING:
     from pellucid import engines, masks, nn, readouts, scores
+    from pellucid.accelerating.replacing import accelerate, everywhere, restore
+    from pellucid.capture.run.progress import Progress
+    from pellucid.capture.sources.transformers.models import register
+    from pellucid.capture.watching import watch
     from pellucid.functional import attention, observe
     from pellucid.language import TraceError
     from pellucid.observation import Observation
     from pellucid.readouts import At, Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, Renyi, TopK
-    from pellucid.watch import Layer, Record, accelerate, everywhere, open_record, restore, watch
+    from pellucid.record.layer import Layer, Missed, Padding
+    from pellucid.record.readable import token_texts
+    from pellucid.record.record import Record
+    from pellucid.record.stored import open_record
 
 __all__ = [
     "At",
@@ -25,9 +30,12 @@ __all__ = [
     "Layer",
     "LogSumExp",
     "MaxScore",
+    "Missed",
     "Observation",
+    "Padding",
     "Pooled",
     "PooledMax",
+    "Progress",
     "Received",
     "Record",
     "Renyi",
@@ -43,29 +51,29 @@ __all__ = [
     "observe",
     "open_record",
     "readouts",
+    "register",
     "restore",
     "scores",
+    "token_texts",
     "watch",
 ]
 
 _NAMES_OF = {
+    "accelerating.replacing": ("accelerate", "everywhere", "restore"),
+    "capture.run.progress": ("Progress",),
+    "capture.sources.transformers.models": ("register",),
+    "capture.watching": ("watch",),
     "functional": ("attention", "observe"),
     "language": ("TraceError",),
     "observation": ("Observation",),
     "readouts": (
-        "At",
-        "Entropy",
-        "Expect",
-        "LogSumExp",
-        "MaxScore",
-        "Pooled",
-        "PooledMax",
-        "Received",
-        "Renyi",
-        "TopK",
+        "At", "Entropy", "Expect", "LogSumExp", "MaxScore", "Pooled", "PooledMax", "Received", "Renyi", "TopK",
     ),
-    "watch": ("Layer", "Record", "accelerate", "everywhere", "open_record", "restore", "watch"),
-}
+    "record.layer": ("Layer", "Missed", "Padding"),
+    "record.readable": ("token_texts",),
+    "record.record": ("Record",),
+    "record.stored": ("open_record",),
+}  # fmt: skip
 _HOME_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 if not TYPE_CHECKING:  # else every name would be one of ours
@@ -81,12 +89,3 @@ if not TYPE_CHECKING:  # else every name would be one of ours
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Face(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "watch" or not isinstance(value, ModuleType):  # as long as a folder has a function's name
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Face

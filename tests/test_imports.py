@@ -25,8 +25,9 @@ LAYERS = (
     ("engines",),
     ("observation",),
     ("functional",),
-    ("nn",),
-    ("watch",),
+    ("nn", "record"),
+    ("capture",),
+    ("accelerating",),
     ("viewer", "demo"),
     ("commands",),
     ("cli",),
@@ -37,13 +38,11 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "watch.progress", "watch.summary"),
+    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "capture.run.progress", "record.studies.summary"),
     "huggingface_hub": ("commands.models",),  # comes with transformers
     "transformers": (
-        "watch.growing_cache",
-        "watch.transformers_functions",
-        "watch.transformers_models",
-        "watch.transformers_origin",
+        "accelerating.growing_cache",
+        "capture.sources.transformers",
         "commands.models",
     ),
     "safetensors": ("demo.model.weights",),
@@ -51,7 +50,7 @@ THIRD_PARTY = {
     "babel": ("demo.data.cldr",),
     "numpy": ("viewer.pictures", "engines.cpu"),
     "llvmlite": ("engines.cpu", "commands.machine"),
-    "pyarrow": ("watch.export",),
+    "pyarrow": ("record.export",),
 }
 OPTIONAL = (
     "babel",
@@ -121,6 +120,14 @@ def test_imports_run_downward(module: str) -> None:
             assert RANK[own] > OPEN_TO_THE_FACE, f"{module} imports the face, which is above it"
         elif layer_of(imported) != own:
             assert RANK[layer_of(imported)] < RANK[own], f"{module} imports {imported}, which is not below it"
+
+
+def test_no_circle_of_imports() -> None:
+    """Whatever a module imports, and what that imports, never comes back to it."""
+    left = {module: set(own_imports(module)) & MODULES.keys() - {"pellucid"} for module in MODULES}
+    while free := [module for module, imported in left.items() if not imported]:
+        left = {module: imported.difference(free) for module, imported in left.items() if module not in free}
+    assert not left, f"in a circle, or above one: {sorted(left)}"
 
 
 def test_the_reference_knows_no_engine() -> None:
@@ -193,6 +200,13 @@ for module in {sorted(MODULES)!r}:
         sys.exit(module)
 """
     run_python(code, timeout=600)
+
+
+def test_no_public_name_hides_a_module() -> None:
+    import pellucid
+
+    named = [name for name in pellucid.__all__ if name in MODULES]
+    assert all(getattr(pellucid, name) is sys.modules[f"pellucid.{name}"] for name in named)
 
 
 def test_import_without_the_optional_packages() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.commands.errors import InputError
-from pellucid.watch.readable import token_texts
+from pellucid.record.readable import token_texts
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")  # what a decoder begins with, whichever is set
@@ -29,7 +29,7 @@ _NAMED = 3  # of the parameters that a folder lacks
 
 
 @dataclass(frozen=True)
-class Given:
+class ModelInputs:
     """What a model is called with, and the tokens of it."""
 
     inputs: dict[str, Tensor]
@@ -55,7 +55,7 @@ class TextModel:
     def _config(self) -> Any:
         return self.model.config
 
-    def given(self, text: str, target: str | None, *, truncate: bool) -> Given:
+    def given(self, text: str, target: str | None, *, truncate: bool) -> ModelInputs:
         """The model's inputs for a text, and for an encoder-decoder the text that it writes.
 
         Raises:
@@ -65,15 +65,15 @@ class TextModel:
         with _as_input_errors(f"--model {self.name}: its tokenizer fails on the text: "):
             return self._given(text, target, truncate)
 
-    def _given(self, text: str, target: str | None, truncate: bool) -> Given:
+    def _given(self, text: str, target: str | None, truncate: bool) -> ModelInputs:
         ids = self._encoded("--text", text, truncate)
         self._check_known(ids, "encoder")
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
-            return Given(inputs, self._tokens(ids))
+            return ModelInputs(inputs, self._tokens(ids))
         written = self._shifted(self._encoded("--target", target, truncate))
         self._check_known(written, "decoder")
-        return Given(inputs | {"decoder_input_ids": written}, self._tokens(written), self._tokens(ids))
+        return ModelInputs(inputs | {"decoder_input_ids": written}, self._tokens(written), self._tokens(ids))
 
     def _encoded(self, option: str, text: str, truncate: bool) -> Tensor:
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]

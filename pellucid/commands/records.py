@@ -12,9 +12,9 @@ from typing import Any
 
 from pellucid.commands.console import console, tell
 from pellucid.commands.errors import InputError, about
+from pellucid.record.disk.manifest import NAME, RecordError
+from pellucid.record.stored import StoredRecord, open_record
 from pellucid.viewer.terminal.record_page import RecordView, record_page
-from pellucid.watch.manifest import NAME
-from pellucid.watch.store import RecordError, StoredRecord, open_record
 
 ENDING = ".attn"
 MOST_VERIFIED = 1 << 28  # bytes: what is compared with its checksums in a moment

@@ -27,7 +27,7 @@ from pellucid.viewer.terminal.page import page
 class _View:
     """One date that was read, and what of it is looked at."""
 
-    given: texts.Given
+    given: texts.GivenText
     reading: Reading
     selection: Selection
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if shown == len(given) else 1
 
 
-def _given(options: argparse.Namespace) -> list[texts.Given]:
+def _given(options: argparse.Namespace) -> list[texts.GivenText]:
     if options.file is not None:
         return texts.from_file(options.file)
     if options.text and options.text != ["-"]:
@@ -57,7 +57,7 @@ def _given(options: argparse.Namespace) -> list[texts.Given]:
     return texts.from_standard_input()
 
 
-def _views(given: list[texts.Given], options: argparse.Namespace) -> Iterator[_View]:
+def _views(given: list[texts.GivenText], options: argparse.Namespace) -> Iterator[_View]:
     """Read one date after the other; what is wrong with one goes to standard error."""
     reader = embedded_reader()
     for one in given:
@@ -98,7 +98,7 @@ def _print_documents(views: Iterable[_View], *, as_list: bool) -> int:
     return count
 
 
-def _picture(path: Path, given: list[texts.Given]) -> ModuleType:
+def _picture(path: Path, given: list[texts.GivenText]) -> ModuleType:
     """The module that draws, once it is known that it can draw this.
 
     Raises:

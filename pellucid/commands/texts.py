@@ -13,7 +13,7 @@ LARGEST = 1 << 20  # bytes: some fifty thousand dates
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenText:
     """One text, and where it stood if that was a line of a file or of standard input."""
 
     text: str
@@ -26,12 +26,12 @@ class Given:
         return "" if self.line is None else f"{self.source}, line {self.line}: "
 
 
-def from_words(words: Sequence[str]) -> list[Given]:
+def from_words(words: Sequence[str]) -> list[GivenText]:
     """The words of the command line as one text, so that a date may go without quotes."""
-    return [Given(" ".join(words))]
+    return [GivenText(" ".join(words))]
 
 
-def from_file(path: str) -> list[Given]:
+def from_file(path: str) -> list[GivenText]:
     """The lines of a UTF-8 file that are not blank.
 
     Raises:
@@ -42,7 +42,7 @@ def from_file(path: str) -> list[Given]:
         return _lines(file.read(LARGEST + 1), source)
 
 
-def from_standard_input() -> list[Given]:
+def from_standard_input() -> list[GivenText]:
     """The lines of standard input, as `from_file` reads those of a file.
 
     Raises:
@@ -54,7 +54,7 @@ def from_standard_input() -> list[Given]:
         return _lines(sys.stdin.buffer.read(LARGEST + 1), source)
 
 
-def _lines(content: bytes, source: str) -> list[Given]:
+def _lines(content: bytes, source: str) -> list[GivenText]:
     if len(content) > LARGEST:
         raise ValueError(f"is larger than {LARGEST >> 20} MiB; give fewer dates at a time")
     try:
@@ -63,7 +63,7 @@ def _lines(content: bytes, source: str) -> list[Given]:
         byte = f"byte 0x{content[error.start]:02x} at position {error.start}"
         raise ValueError(f"is no UTF-8 text ({byte}); save it as UTF-8") from error
     lines = enumerate(io.StringIO(text, newline=None), start=1)
-    given = [Given(line.rstrip("\n"), source, number) for number, line in lines if line.strip()]
+    given = [GivenText(line.rstrip("\n"), source, number) for number, line in lines if line.strip()]
     if not given:
         raise ValueError("holds no date; write one on each line")
     return given

@@ -15,15 +15,17 @@ import torch
 from torch import nn
 
 import pellucid
+from pellucid.capture.run.choice import Chosen
+from pellucid.capture.run.modules import Modules
+from pellucid.capture.run.progress import in_words
 from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.vocabulary import START, encode_target
-from pellucid.watch.choice import Chosen
-from pellucid.watch.modules import Modules
-from pellucid.watch.progress import in_words
-from pellucid.watch.record import Record, Span
-from pellucid.watch.store import RecordError, RecordWriter
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.layer import Span
+from pellucid.record.record import Record
 
 LARGEST_TEXT = 1 << 26  # bytes
 KEPT_UP_TO = 4096  # tokens: longer texts keep query and key only if asked

@@ -17,7 +17,7 @@ NEEDED = (readouts.LogSumExp(), readouts.Entropy(), readouts.mass_on_first(), re
 
 
 @dataclass(frozen=True)
-class HeadSummary:
+class HeadMeans:
     """Means over the queries of one head; of all heads where `head` is None."""
 
     head: int | None
@@ -40,11 +40,11 @@ def by_query(observation: Observation) -> Mapping[str, Tensor]:
     }
 
 
-def summarize(observation: Observation) -> list[HeadSummary]:
-    """One summary a head, then the one of all heads."""
+def summarize(observation: Observation) -> list[HeadMeans]:
+    """The means of each head, then those of all heads."""
     means = [values.mean(-1).tolist() for values in by_query(observation).values()]  # 3 × [heads]
-    every_head = [HeadSummary(head, *numbers) for head, numbers in enumerate(zip(*means, strict=True))]
-    return [*every_head, HeadSummary(None, *(sum(numbers) / len(numbers) for numbers in means))]
+    every_head = [HeadMeans(head, *numbers) for head, numbers in enumerate(zip(*means, strict=True))]
+    return [*every_head, HeadMeans(None, *(sum(numbers) / len(numbers) for numbers in means))]
 
 
 def head_table(selection: Selection) -> Table:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.watch.record import Layer, Record
+from pellucid.record.layer import Layer
+from pellucid.record.record import Record
 
 FOR_A_MAP = "watch with keep=True or more=[pellucid.Pooled(64, 64)]"  # what a record without maps lacks
 _CHUNK = 1 << 24  # weights computed at once

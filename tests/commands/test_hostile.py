@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pellucid.commands.console import _Console
+from pellucid.record.layer import Missed
+from pellucid.record.stored import open_record
 from pellucid.viewer.pictures.record_picture import draw
-from pellucid.watch.record import Missed
-from pellucid.watch.store import open_record
 from tests.watch.observed import observed_layer, observed_record
 
 EVIL = "\x1b[31m[red]$x$\x07\u202e\x9b2J\r\n\u2028" + "long" * 50

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pellucid import open_record
-from pellucid.watch.store import RecordWriter
+from pellucid.record.disk.writer import RecordWriter
 
 transformers = pytest.importorskip("transformers")
 

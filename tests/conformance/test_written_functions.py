@@ -15,7 +15,7 @@ import pellucid
 from pellucid.language import read, trace, write
 from pellucid.language.evaluate import TORCH
 from pellucid.language.expression import RANK
-from pellucid.watch.expression_json import Captured, from_json, results_of, to_json
+from pellucid.record.disk.expression_json import Captured, from_json, results_of, to_json
 from tests.cases import DIFFERENTIABLE, ENGINES, Call, assert_close, dense, largest, normal, running, tolerance
 
 BATCH, HEADS, Q_LEN, K_LEN, DIM = 2, 3, 13, 17, 5

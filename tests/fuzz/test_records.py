@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pellucid.readouts import Pooled, PooledMax, TopK
+from pellucid.record.disk import manifest as manifests
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.tensor_file import checksum_of
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.stored import open_record
 from pellucid.viewer.terminal.record_page import RecordView, record_page
-from pellucid.watch import manifest as manifests
-from pellucid.watch.store import RecordError, RecordWriter, open_record
-from pellucid.watch.tensor_file import checksum_of
 from tests.fuzz.budget import fuzzed
 from tests.watch.observed import observed_layer, observed_record
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 import pellucid
 from pellucid import nn
+from pellucid.capture.run.going_back import taken_back
+from pellucid.capture.run.recent import Recent
 from pellucid.readouts import ColumnReadout, Readout
 from pellucid.readouts.base import tensors_of
-from pellucid.watch.beams import Path, _through
-from pellucid.watch.going_back import taken_back
-from pellucid.watch.layer_file import write_layer
-from pellucid.watch.recent import Recent
+from pellucid.record.disk.layer_file import write_layer
+from pellucid.record.studies.beams import Path, _through
 from tests.cases import normal, running
 from tests.readouts.examples import EXAMPLES, each, exported
 from tests.watch import caches, models

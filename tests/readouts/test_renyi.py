@@ -14,7 +14,7 @@ from torch import Tensor
 import pellucid
 from pellucid.engines import portable, using
 from pellucid.readouts import Entropy, Renyi
-from pellucid.watch.told import told
+from pellucid.record.disk.told import told
 from tests.cases import examples, normal
 from tests.readouts.rows import finished, matrices, renyi, sinks, tile
 

@@ -8,10 +8,11 @@ import torch
 
 import pellucid
 from pellucid.problem import Problem
-from pellucid.watch.part import Part
-from pellucid.watch.record import Layer, Padding, Record
-from pellucid.watch.repeats import repeats
-from pellucid.watch.summary import summary_readouts
+from pellucid.record.layer import Layer, Padding
+from pellucid.record.part import Part
+from pellucid.record.record import Record
+from pellucid.record.studies.repeats import repeats
+from pellucid.record.studies.summary import summary_readouts
 
 
 def observed_layer(

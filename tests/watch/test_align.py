@@ -8,9 +8,9 @@ import torch
 import pellucid
 from pellucid import demo
 from pellucid.demo.model.vocabulary import START, encode_target
-from pellucid.watch import align as aligning
-from pellucid.watch.align import Alignment, align
-from pellucid.watch.warping import warp
+from pellucid.record.studies import align as aligning
+from pellucid.record.studies.align import Alignment, align
+from pellucid.record.studies.warping import warp
 from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 
@@ -151,7 +151,7 @@ def test_all_heads_of_the_later_layers_if_none_are_named(record):
 
 def test_no_weights_are_stored(whisper, record, monkeypatch):
     """One head and one stretch of keys at a time."""
-    from pellucid.watch.record import Layer
+    from pellucid.record.layer import Layer
 
     sizes, weights = [], Layer.weights
     monkeypatch.setattr(Layer, "weights", lambda self, **o: sizes.append(w := weights(self, **o)) or w)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pellucid.language import trace
-from pellucid.watch import allowed
-from pellucid.watch.allowed import Field
+from pellucid.record.studies import allowed
+from pellucid.record.studies.allowed import Field
 
 DOCUMENTS = torch.randint(0, 3, (2, 67), generator=torch.Generator().manual_seed(1)).sort(-1).values
 MASKS = {

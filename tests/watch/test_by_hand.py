@@ -256,14 +256,14 @@ def test_other_softmaxes_are_not_taken_for_it(apply: Any, context: Any) -> None:
 
 
 def test_nothing_is_held_once_the_watch_is_over() -> None:
-    from pellucid.watch.torch_functions import BY_HAND
+    from pellucid.capture.sources.by_hand import BY_HAND
 
     model, x = Other(classifier).eval(), torch.randn(2, LENGTH, WIDTH)
     held = []
-    hook = model.register_forward_hook(lambda *_: held.append((x @ x.mT, len(BY_HAND._scores))))
+    hook = model.register_forward_hook(lambda *_: held.append((x @ x.mT, len(BY_HAND.follower._scores))))
     with pellucid.watch(model):
         model(x)
     hook.remove()
     assert held[0][1]
-    assert not BY_HAND._scores
-    assert not BY_HAND._weights
+    assert not BY_HAND.follower._scores
+    assert not BY_HAND.follower._weights

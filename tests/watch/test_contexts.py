@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 
 import pellucid
-from pellucid.watch import restore
-from pellucid.watch.contexts import Counted, Opened
+from pellucid import restore
+from pellucid.capture.contexts import Counted, Opened
 from tests.watch import models
 
 WIDTH = 12

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import pellucid
-from pellucid.watch import restore
+from pellucid import restore
 from tests.watch import models
 
 

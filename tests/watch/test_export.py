@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pellucid.readouts import TopK
-from pellucid.watch import export
-from pellucid.watch.record import Layer
+from pellucid.record import export
+from pellucid.record.layer import Layer
 from tests.watch.observed import observed_layer, observed_record
 
 TOKENS = [[f"a{i}" for i in range(23)], [f"b{i}" for i in range(23)]]

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import pellucid
-from pellucid.watch.growing_cache import grow_in_place
+from pellucid.accelerating.growing_cache import grow_in_place
 from tests.watch import caches, models
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from pellucid.readouts import Pooled, TopK
-from pellucid.watch import manifest as manifests
-from pellucid.watch.store import RecordError, RecordWriter, open_record
-from pellucid.watch.tensor_file import checksum_of
+from pellucid.record.disk import manifest as manifests
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.tensor_file import checksum_of
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.stored import open_record
 from tests.watch.observed import observed_layer, observed_record
 
 IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))

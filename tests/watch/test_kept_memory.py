@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import pellucid
-from pellucid.watch import kept_memory
+from pellucid.accelerating import kept_memory
 
 SIZE = 40 << 20  # bytes: more than glibc keeps by itself
 KEPT, USUAL = list(kept_memory.KEEPING.items()), list(kept_memory.USUAL.items())
@@ -19,7 +19,7 @@ KEPT, USUAL = list(kept_memory.KEEPING.items()), list(kept_memory.USUAL.items())
 # Prints how many pages a forward of twenty large tensors had cleared, and what the process grew by.
 FORWARD = f"""
 import ctypes, resource, sys, torch, pellucid
-from pellucid.watch import kept_memory
+from pellucid.accelerating import kept_memory
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: all pages are small, and counted one by one
 

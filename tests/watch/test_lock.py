@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import pellucid
-from pellucid.watch.store import RecordError, RecordWriter, open_record
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.stored import open_record
 from tests.watch.observed import observed_layer, observed_record
 
 pytest.importorskip("fcntl")
@@ -70,7 +72,7 @@ def test_what_a_killed_process_wrote_can_be_resumed_at_once(record, tmp_path):
     folder = tmp_path / "run.attn"
     code = f"""
 import time
-from pellucid.watch.store import RecordWriter
+from pellucid.record.disk.writer import RecordWriter
 from tests.watch.observed import observed_layer, observed_record
 record = observed_record(observed_layer("first"), observed_layer("second", kept=False))
 writer = RecordWriter({str(folder)!r}, record)

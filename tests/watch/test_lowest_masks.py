@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.watch import open_record
+from pellucid import open_record
 from tests.watch import models
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import masking_utils
 
+from pellucid.capture.calls.mask import LazyMask, MaskRule
+from pellucid.capture.sources.transformers.functions import mask_function
 from pellucid.language import TRUE, evaluate
-from pellucid.watch.mask import LazyMask, MaskRule
-from pellucid.watch.transformers_functions import mask_function
 
 PADDING = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]])
 WINDOW = masking_utils.sliding_window_causal_mask_function(3)

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.watch import register, restore
+from pellucid import register, restore
 from tests.watch import models
 
 TOLERANCE = 1e-5

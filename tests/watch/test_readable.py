@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from pellucid import token_texts
 from pellucid.readouts import TopK
-from pellucid.watch import token_texts
-from pellucid.watch.align import Alignment
-from pellucid.watch.store import open_record
+from pellucid.record.stored import open_record
+from pellucid.record.studies.align import Alignment
 from tests.watch.observed import observed_layer, observed_record
 
 tokenizers = pytest.importorskip("tokenizers")

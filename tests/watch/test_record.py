@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.watch import Layer, Missed, Record
+from pellucid import Layer, Missed, Record
 from tests.watch import models
 
 

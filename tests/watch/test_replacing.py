@@ -19,10 +19,9 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
 import pellucid
-from pellucid import engines
+from pellucid import engines, restore
+from pellucid.capture.sources.transformers.call import UnknownArgumentError
 from pellucid.engines import repeated
-from pellucid.watch import restore
-from pellucid.watch.transformers_call import UnknownArgumentError
 from tests.watch import models
 
 

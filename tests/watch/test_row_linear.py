@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import engines
-from pellucid.watch import restore, row_linear
+from pellucid import engines, restore
+from pellucid.accelerating import row_linear
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pellucid.watch import segments
-from pellucid.watch.segments import segment_mass, segment_readouts
+from pellucid.record.studies import segments
+from pellucid.record.studies.segments import segment_mass, segment_readouts
 from tests.watch.observed import observed_layer, observed_record
 
 SPANS = {

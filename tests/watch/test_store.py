@@ -16,11 +16,13 @@ import torch
 from safetensors import safe_open
 
 import pellucid
+from pellucid.capture.run.session import Session
 from pellucid.readouts import Entropy, Expect, Pooled, Received, TopK
-from pellucid.watch.record import Missed
-from pellucid.watch.session import Session
-from pellucid.watch.store import RecordError, RecordWriter, open_record
-from pellucid.watch.told import told
+from pellucid.record.disk.manifest import RecordError
+from pellucid.record.disk.told import told
+from pellucid.record.disk.writer import RecordWriter
+from pellucid.record.layer import Missed
+from pellucid.record.stored import open_record
 from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
 
@@ -132,7 +134,7 @@ def test_layers_are_mapped_not_read(tmp_path):
     folder = observed_record(layer).save(tmp_path / "run.attn")
     code = f"""
 import pellucid, torch
-from pellucid.watch.store import open_record
+from pellucid.record.stored import open_record
 resident = lambda: int(open("/proc/self/statm").read().split()[1]) * {resource.getpagesize()}
 record = open_record({str(folder)!r})
 record[0].lse.sum()
@@ -331,7 +333,7 @@ def test_a_process_that_is_killed(tmp_path):
 import os, signal
 from tests.watch import models
 from tests.watch.observed import observed_layer, observed_record
-from pellucid.watch.store import RecordWriter
+from pellucid.record.disk.writer import RecordWriter
 record = observed_record(observed_layer("first"), observed_layer("second"))
 writer = RecordWriter({str(tmp_path / "run.attn")!r}, record)
 writer.add(record["first"])

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import pellucid
-from pellucid.watch.beyond import NEAR, summary_readouts
-from pellucid.watch.kinds import Rest, kind, kind_beyond_sink
-from pellucid.watch.summary import COLUMNS, PAIRED, summary
+from pellucid.record.studies.beyond import NEAR, summary_readouts
+from pellucid.record.studies.kinds import Rest, kind, kind_beyond_sink
+from pellucid.record.studies.summary import COLUMNS, PAIRED, summary
 from tests.watch import models
 from tests.watch.observed import double, made_layer, observed_again, observed_layer, observed_record
 

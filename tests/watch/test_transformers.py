@@ -10,8 +10,7 @@ import transformers
 from torch import Tensor
 
 import pellucid
-from pellucid import Record
-from pellucid.watch import register
+from pellucid import Record, register
 from tests.watch import models
 
 TOLERANCE = 1e-5

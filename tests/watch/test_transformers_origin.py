@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import masking_utils
 
 import pellucid
-from pellucid.watch import register
-from pellucid.watch.mask import LazyMask
-from pellucid.watch.transformers_functions import mask_function
-from pellucid.watch.transformers_names import is_alike, questions
-from pellucid.watch.transformers_origin import FOR_EAGER, NAME, SETTING, origin_of
+from pellucid import register
+from pellucid.capture.calls.mask import LazyMask
+from pellucid.capture.sources.transformers.functions import mask_function
+from pellucid.capture.sources.transformers.names import is_alike, questions
+from pellucid.capture.sources.transformers.origin import FOR_EAGER, NAME, SETTING, origin_of
 from tests.watch import caches, models
 
 TOLERANCE = 1e-5
@@ -138,7 +138,7 @@ def test_an_encoder_set_to_pellucid_by_name_does_not_become_causal() -> None:
 
 
 def test_a_module_of_an_unknown_kind_that_says_nothing_is_not_guessed_to_be_causal() -> None:
-    from pellucid.watch.transformers_functions import attention_forward
+    from pellucid.capture.sources.transformers.functions import attention_forward
 
     query = torch.randn(2, 3, 5, 7)
     with pytest.raises(ValueError, match="no mask, and nothing that says whether it is causal"):
@@ -243,7 +243,7 @@ def test_what_is_written_over_a_mask_stays_in_it() -> None:
 
 
 def pellucid_attention() -> Callable[[Tensor, Tensor], Tensor]:
-    from pellucid.watch.transformers_functions import attention_forward
+    from pellucid.capture.sources.transformers.functions import attention_forward
 
     return lambda query, mask: attention_forward(nn.Identity(), query, query, query, mask)[0]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pellucid
-from pellucid.watch import restore
+from pellucid import restore
 
 DROPPED = 0.3
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid import readouts
-from pellucid.watch import Progress
+from pellucid import Progress, readouts
 from tests.watch import models
 
 

@@ -17,12 +17,12 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from pellucid.legible import one_line
+from pellucid.record.record import Record
+from pellucid.record.studies.summary import HeadSummary, Summary
 from pellucid.viewer.labels import cut_middle, shorten
 from pellucid.viewer.pictures.fonts import Lettering
 from pellucid.viewer.pictures.picture import PLAIN, check_path, save_figure
 from pellucid.viewer.record_map import FOR_A_MAP, all_maps
-from pellucid.watch.record import Record
-from pellucid.watch.summary import HeadSummary, Summary
 
 __all__ = ["check_path", "draw", "save"]
 

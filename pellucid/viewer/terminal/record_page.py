@@ -15,13 +15,14 @@ from rich.text import Text
 
 from pellucid import legible
 from pellucid.legible import one_line
+from pellucid.record.layer import Layer
+from pellucid.record.record import Record
+from pellucid.record.studies.segments import names_of, segment_mass
+from pellucid.record.studies.summary import HeadSummary, Summary
 from pellucid.viewer.labels import cut_middle, fit, shorten
 from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
 from pellucid.viewer.terminal.attention_map import AttentionMap
 from pellucid.viewer.terminal.shades import viridis
-from pellucid.watch.record import Layer, Record
-from pellucid.watch.segments import names_of, segment_mass
-from pellucid.watch.summary import HeadSummary, Summary
 
 LETTERS = {
     "sink": "S", "previous token": "P", "induction": "I", "duplicate": "D", "local": "L", "focused": "F",

@@ -15,8 +15,8 @@ import pellucid
 from pellucid import engines
 from pellucid.engines.cpu.kernels.linear_row import row_through
 from pellucid.engines.cpu.machine.address import AddressError, address_of, address_of_own, is_plain
+from pellucid.record.disk.tensor_file import read_tensors, write_tensors
 from pellucid.tensors.storage import reach
-from pellucid.watch.tensor_file import read_tensors, write_tensors
 from tests.cases import largest
 
 X = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))

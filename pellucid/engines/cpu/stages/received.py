@@ -52,7 +52,15 @@ class ReceivedStage(Stage):
         return columns.code.spread(counts, columns.lanes)
 
     def add(self, columns: Columns, of_row: Value, place: Value, weight: Value) -> None:
-        """Add a vector of weights to the tile's sums."""
+        """Add a vector of weights to the tile's sums.
+
+        Args:
+            columns: the kernel being written.
+            of_row: whether the query counts.
+            place: the vector's first key, counted from the tile's.
+            weight: the weights.
+
+        """
         code, sums = columns.code, columns.scratch["received"]
         total = code.load(sums, columns.type, place)
         code.store(sums, total + code.select(of_row, weight, 0.0), place)

@@ -174,7 +174,15 @@ class Stage:
         """What `add` must know of a query."""
 
     def add(self, columns: Columns, of_row: Any, place: Value, weight: Value) -> None:
-        """A vector of a query's final weights; `place` is its first key, counted from the tile's."""
+        """A vector of a query's final weights.
+
+        Args:
+            columns: the kernel being written.
+            of_row: what `of_row` gave for the query.
+            place: the vector's first key, counted from the tile's: a 64-bit integer of the kernel.
+            weight: the weights.
+
+        """
 
     def end_tile(self, columns: Columns, block: Block) -> None:
         """All rows of a block went through the tile."""

@@ -1,0 +1,75 @@
+"""The readouts of one call of a watched model: fitted to the call, free of padding, and joined to earlier calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.capture.calls.call import Call
+from pellucid.language.shift import by_index
+from pellucid.readouts import ColumnReadout, LogSumExp, Readout
+from pellucid.readouts.base import tensors_of
+from pellucid.record.studies.sums import run, without_rows
+
+Readings = dict[str, Any]
+
+
+def read(call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None) -> tuple[Tensor, Readings]:
+    """The call's output, and what its readouts found, in positions of the sequence.
+
+    Args:
+        call: what is asked for.
+        readouts: what to read, as the user gave it.
+        start: position of the first query.
+        padded: which queries are padding, bool [batch, q_len], or None.
+
+    Returns:
+        The output [batch, heads, q_len, value_dim], and the readings without gradient, padding as NaN.
+
+    """
+    fitted = tuple(_fitted(readout, call, start) for readout in readouts) or (LogSumExp(),)
+    columns = tuple(r for r in fitted if isinstance(r, ColumnReadout)) if padded is not None else ()
+    rows = tuple(r for r in fitted if r not in columns) or (LogSumExp(),)
+    result = run(replace(call.problem, readouts=rows))
+    readings = result.readings
+    if padded is not None and columns:
+        readings |= run(replace(without_rows(call.problem, padded), readouts=columns)).readings
+    own = {readout.name: _of_sequence(readout, readings[readout.name], call, padded) for readout in fitted}
+    return result.output, {"lse": result.lse.detach()} | own
+
+
+def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | None) -> Any:
+    """A call's reading without gradient, in positions of its sequence, padding blank."""
+    reading = readout.map(reading, Tensor.detach)
+    if call.k_start:
+        reading = readout.in_positions(reading, call.k_start)
+    if padded is not None:
+        reading = readout.without_padding(reading, padded)
+    if call.padded_keys is None:
+        return reading
+    return readout.without_padded_keys(reading, torch.nn.functional.pad(call.padded_keys, (call.k_start, 0)))
+
+
+def _fitted(readout: Readout, call: Call, start: int) -> Readout:
+    """The readout as it fits this call's length and counts its indices."""
+    if start or call.k_start:
+        readout = readout.renumbered(lambda function: by_index(function, start, call.k_start, call.query.device))
+    return readout.for_keys(call.k_len)
+
+
+def of_heads(readings: Readings, lookup: dict[str, Readout], heads: Tensor) -> Readings:
+    """The readings of some heads."""
+    return {
+        name: lookup[name].of_heads(reading, heads) if name in lookup else reading[:, heads]
+        for name, reading in readings.items()
+    }
+
+
+def size(readings: Readings) -> int:
+    """Bytes that readings take."""
+    tensors = [tensor for reading in readings.values() for tensor in tensors_of(reading)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

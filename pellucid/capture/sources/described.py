@@ -1,0 +1,61 @@
+"""Calls by the arguments of scaled_dot_product_attention and of pellucid.attention, made into a Call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from pellucid.arguments import Arguments, describe
+from pellucid.capture.attending import attend, beside, left_to_torch, refuse, unseen
+from pellucid.capture.calls.call import Call, of_problem, padding_of
+from pellucid.language import TraceError
+
+
+def led(module: nn.Module, own: Callable[[], Tensor], asked: Arguments) -> Tensor:
+    """What a library's function gives that is asked as scaled_dot_product_attention is.
+
+    The library's own gives it with dropout, in a forward that may be run again, for who watches in transforms, and
+    where Pellucid does not compute the call, which is then listed as missed.
+    """
+    if left_to_torch(module, bool(asked.dropout_p), *asked[:3]):
+        return beside(module, own, partial(call_of, asked))
+    try:
+        return attended(module, asked)
+    except (TypeError, ValueError, TraceError) as error:
+        return left_alone(module, own, error)
+
+
+def left_alone(module: nn.Module, own: Callable[[], Tensor], error: Exception) -> Tensor:
+    """What a library's function gives for a call that Pellucid does not compute; the module is listed as missed."""
+    refuse(module, f"its call is not one that Pellucid computes: {error}")
+    return unseen(own)
+
+
+def attended(module: nn.Module, asked: Arguments) -> Tensor:
+    """The output of a module's call by the arguments of pellucid.attention, in their shape."""
+    call, batch, shaped = _described(asked)
+    output = attend(module, call).output
+    return shaped(output.reshape(*batch, *output.shape[1:]))
+
+
+def call_of(asked: Arguments) -> Call:
+    """A call as it is read: without dropout, which would draw a seed."""
+    return _described(asked._replace(dropout_p=0.0))[0]
+
+
+def _described(asked: Arguments) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
+    """The call, its batch dimensions, and what gives its output their shape."""
+    problem, shaped = describe(asked)
+    call = of_problem(problem)
+    if asked.attn_mask is not None:
+        _note_padding(call, asked.attn_mask)
+    return call, problem.batch, shaped
+
+
+def _note_padding(call: Call, attn_mask: Tensor) -> None:
+    """Take the keys that no query may look at as padding, and in self-attention the queries at their places too."""
+    call.padded_keys = padding_of(attn_mask, call.batch)
+    if call.padded_keys is not None and call.q_len == call.k_len:
+        call.padded_queries = call.padded_keys

@@ -1,0 +1,131 @@
+"""The Record of a watched run: its layers by name, and what can be made of them.
+
+How it is filled is capture's work. What it can be asked for stands in modules below, which know it by its type alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pellucid import legible
+from pellucid.record import export
+from pellucid.record.disk import writer
+from pellucid.record.layer import Layer, Missed, Span
+from pellucid.record.studies import align as alignment
+from pellucid.record.studies import beams, segments
+from pellucid.record.studies import summary as summaries
+
+
+class Record(Mapping[str, Layer]):
+    """The layers of one watched run, by name and in the order of their first call; also by number.
+
+    Args:
+        layers: those that it has from the beginning, by name. The others are the attributes of their names.
+
+    Attributes:
+        model: what was watched, the class and if known the checkpoint's name.
+        tokens: the tokens of each sequence, if given: a list for each of the batch. Of the queries' sequence.
+        source_tokens: the same of the sequence that cross-attention looks at.
+        token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
+        segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
+        readouts: what was asked to be read, in words.
+        notes: what else is to be known of the run, in sentences.
+        missed: the attention modules that ran and were not observed, each with the reason.
+        planned_bytes: the memory that readings and what is kept will take, computed at the first call.
+        complete: whether the `with` was left without an exception.
+
+    """
+
+    def __init__(
+        self,
+        model: str = "",
+        layers: Mapping[str, Layer] | None = None,
+        *,
+        tokens: list[list[str]] | None = None,
+        source_tokens: list[list[str]] | None = None,
+        segments: Mapping[str, Span] | None = None,
+    ) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.source_tokens = source_tokens
+        self.token_ids: Tensor | None = None
+        self.segments: dict[str, Span] = dict(segments or {})
+        self.readouts: list[str] = []
+        self.notes: list[str] = []
+        self.missed: list[Missed] = []
+        self.planned_bytes = 0
+        self.complete = True
+        self._layers: dict[str, Layer] = dict(layers or {})
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in the order of their first call."""
+        return list(self._layers)
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer into the record, in the place of one of its name."""
+        self._layers[layer.name] = layer
+
+    def __getitem__(self, name: str | int) -> Layer:
+        """The layer called `name`, or with that number. Raises KeyError, naming what is there, or IndexError."""
+        if isinstance(name, int):
+            try:
+                return self._layers[self.layers[name]]
+            except IndexError:
+                raise IndexError(f"layer {name}: the record has {len(self)}") from None
+        if name not in self._layers:
+            raise KeyError(self._unknown(name))
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        missed = f", {len(self.missed)} missed" if self.missed else ""
+        return f"Record({legible.name(self.model)}, {len(self)} layers{missed})"
+
+    def _unknown(self, name: str) -> str:
+        missed = next((missed for missed in self.missed if missed.name == name), None)
+        if missed is not None:
+            return legible.message(f"{name!r} was not observed: {missed.reason}")
+        few = self.layers if len(self) <= 8 else [*self.layers[:4], "...", *self.layers[-3:]]
+        known = ", ".join(map(legible.name, few)) or "none"
+        return f"{legible.quoted(name)} is no layer of the record, which has {known}"
+
+    # Each takes the record first, and says what else it takes and gives.
+    summary = summaries.summary
+    segment_mass = segments.segment_mass
+    align = alignment.align
+    save = writer.save
+    to_parquet = export.to_parquet
+    to_headvis = export.to_headvis
+    to_bertviz = export.to_bertviz
+
+    def of_beams(self, generated: Any, *, prompt: int | None = None) -> Record:
+        """The record of the sequences that a beam search has returned, a sequence of the batch each.
+
+        Args:
+            generated: what `generate(num_beams=..., return_dict_in_generate=True)` gave.
+            prompt: positions before the first generated token; where None, as many as `sequences` has before it. To be
+                given where the prompt was not one of tokens (`inputs_embeds`).
+
+        Returns:
+            A Record in memory. A sequence that ended before others has padding after its end. What keys received is
+            computed where query and key were kept, else it is left out, and so are maps over bins of queries.
+
+        Raises:
+            ValueError: `generated` does not say which beams were taken, or the record is not of this generation.
+
+        """
+        found = beams.followed(self, generated, prompt)
+        record = Record(self.model, {layer.name: layer for layer in found.layers}, segments=self.segments)
+        record.tokens, record.source_tokens, record.token_ids = found.tokens, found.source_tokens, found.token_ids
+        record.readouts, record.notes = self.readouts, self.notes
+        record.missed, record.complete = self.missed, self.complete
+        return record

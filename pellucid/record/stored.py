@@ -1,0 +1,99 @@
+"""A record on disk, read as it is used: `open_record`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pellucid import legible
+from pellucid.record.disk import faults
+from pellucid.record.disk import manifest as manifests
+from pellucid.record.disk.manifest import Json, RecordError, layer_entries
+from pellucid.record.layer import Layer, Missed
+from pellucid.record.record import Record
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
+    """A record from its folder. Layers are mapped into memory when they are asked for, and read as they are used.
+
+    Every field of the manifest and the header of every layer's file are checked before anything is made of them. Only
+    plain files of the folder are read, and nothing in them is run.
+
+    Args:
+        path: the folder.
+        verify: whether every byte is compared with the checksums; else only the files' sizes are checked.
+        skip_damaged: whether damaged layers are left out, and listed in `missed`, rather than refused.
+
+    Returns:
+        A Record; `complete` says whether it was written to its end.
+
+    Raises:
+        RecordError: there is none, it is damaged, or it was written by a newer version.
+
+    """
+    folder = Path(path)
+    manifest = manifests.read(folder)
+    found = [(entry, faults.fault_of(folder, entry, manifest.get("run"), verify)) for entry in manifest["layers"]]
+    damaged = [(entry, fault) for entry, fault in found if fault is not None]
+    if damaged and not skip_damaged:
+        raise RecordError(
+            f"{faults.damaged(folder, *damaged[0])}; open_record(path, skip_damaged=True) opens the others"
+        )
+    if verify:
+        manifests.verify(folder, manifest)
+    record = StoredRecord(folder, manifest)
+    for entry, fault in damaged:
+        record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {faults.reason(fault)}"))
+    return record
+
+
+class StoredRecord(Record):
+    """A record on disk. Its layers are opened when they are asked for.
+
+    Attributes:
+        path: the folder.
+
+    """
+
+    def __init__(self, folder: Path, manifest: Json) -> None:
+        super().__init__()
+        manifests.fill(self, manifest)
+        self.path = folder
+        self._entries = layer_entries(manifest)
+        self._run: str | None = manifest.get("run")
+        self.written_by: dict[str, str] = manifest.get("written_by", {})
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Count a layer among those that were missed."""
+        del self._entries[name]
+        self.missed.append(Missed(name, reason))
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers, in the order of their first call."""
+        return list(self._entries | self._layers)
+
+    def __getitem__(self, name: str | int) -> Layer:
+        """The layer called `name`, or with that number. Raises KeyError or IndexError as Record, or RecordError."""
+        key = name
+        if isinstance(name, int) and -len(self) <= name < len(self):
+            key = self.layers[name]
+        if key in self._entries and key not in self._layers:
+            self._layers[str(key)] = faults.opened(self.path, self._entries[str(key)], self._run)
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the record to another folder, as any record. Raises RecordError."""
+        if self.path.resolve() == Path(path).resolve():
+            raise RecordError(f"{path}: is the record itself; save it under another name")
+        return super().save(path, overwrite=overwrite)
