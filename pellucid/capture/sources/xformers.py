@@ -52,9 +52,8 @@ def memory_efficient_attention(
     except ValueError as error:
         return left_alone(module, own, error)
     causal = type(attn_bias).__name__ == _CAUSAL
-    asked = Arguments(
-        *map(_heads_first, (query, key, value)), attn_mask=bias, dropout_p=p, is_causal=causal, scale=scale
-    )
+    first = (_heads_first(query), _heads_first(key), _heads_first(value))
+    asked = Arguments(*first, attn_mask=bias, dropout_p=p, is_causal=causal, scale=scale)
     output = led(module, lambda: _heads_first(own()), asked)
     output = output.transpose(1, 2).contiguous()
     return output.squeeze(2) if query.ndim == 3 else output
