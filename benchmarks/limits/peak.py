@@ -9,7 +9,7 @@ from llvmlite import ir
 from benchmarks.limits.kernel import LINE, function, least_seconds, runner
 from pellucid.engines.cpu.machine.builder import F32, F64, I32, I64, Code, Value, vector
 from pellucid.engines.cpu.machine.target import Target, host
-from pellucid.engines.cpu.products.pairs import DOT
+from pellucid.engines.cpu.products.dots import DOT
 
 STEPS = 4_000_000
 TRIES = 5

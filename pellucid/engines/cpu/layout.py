@@ -24,7 +24,7 @@ KEPT = 1 << 20  # bytes at most that a task keeps of its queries' output and rea
 DECODE_RANGES = 8  # of a head's keys at most
 DECODE_TASKS = 8  # of decode at least, if there are so many ranges
 PACKED = 512 << 10  # bytes of keys and values packed at a time: half of a usual second-level cache
-PACKED_PARTS = ("keys", "values", "queries", "weights", "split_keys")
+PACKED_NAMES = ("keys", "values", "queries", "weights", "split_keys")
 
 # The arguments of every kernel, by their place in the array; those of its stages follow. Strides count elements.
 TENSORS = ("query", "key", "value", "output")
@@ -33,7 +33,7 @@ ARGUMENTS = [
     "heads", "inner_batch", "q_len", "k_len", "chunk", "chunks", "scale",
     *(f"{tensor}{suffix}" for tensor in TENSORS for suffix in ("", "_batch", "_inner", "_head", "_row")),
     "key_group", "value_group", "sinks", "state", "rows", "state_rows", "keys_a_range", "chunks_a_range", "lse",
-    "parts", "ranges", "ranges_a_task",
+    "kept", "ranges", "ranges_a_task",
     *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out among tasks
     "query_index", "key_index", "head_index",
 ]  # fmt: skip
@@ -58,9 +58,9 @@ class Spec:
     shared_out: bool = False  # of decode: whether a head's keys are read in several tasks
     partial: bool = False  # whether the output is kept in the precision of the computation
     stages: tuple[Stage, ...] = ()  # the readouts
-    pairs: bool = False  # whether products are of pairs of bfloat16, by the processor's own dot product
-    tiles: bool = False  # whether pairs are multiplied on matrix tiles
-    parts: int = 1  # of bfloat16 that a number is split into for them
+    dots: bool = False  # whether two bfloat16 lie in a word, multiplied by the processor's own dot product
+    matrix: bool = False  # whether words are multiplied on matrix tiles
+    split: int = 1  # numbers of bfloat16 that one is split into for them
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -114,19 +114,19 @@ class Spec:
         return -(-self.value_dim // self.lanes) * self.lanes
 
     @property
-    def pair(self) -> int:
+    def per_word(self) -> int:
         """Elements in one packed word."""
-        return 2 if self.pairs else 1
+        return 2 if self.dots else 1
 
     @property
     def block(self) -> int:
         """Queries that go through the keys together: a multiple of every register tile's rows."""
-        return 32 if self.tiles else 48
+        return 32 if self.matrix else 48
 
     @property
     def strip(self) -> int:
         """How many of a block go together through a tile of which they look at different parts: a multiple as well."""
-        return 32 if self.tiles else 16 if self.target.registers >= 32 else 24
+        return 32 if self.matrix else 16 if self.target.registers >= 32 else 24
 
     @property
     def chunk(self) -> int:
@@ -138,17 +138,17 @@ class Spec:
     @property
     def words(self) -> int:
         """Words of a key or query, each as large as a number."""
-        return -(-self.head_dim // self.pair)
+        return -(-self.head_dim // self.per_word)
 
     @property
     def key_words(self) -> int:
         """Words of a packed key or query: matrix tiles want whole vectors, filled up with zeros."""
-        return -(-self.words // self.lanes) * self.lanes if self.tiles else self.words
+        return -(-self.words // self.lanes) * self.lanes if self.matrix else self.words
 
     @property
     def packed_keys(self) -> int:
         """Keys packed at a time: whole tiles."""
-        per_key = (self.head_dim + self.value_width) * self.size * self.parts // self.pair
+        per_key = (self.head_dim + self.value_width) * self.size * self.split // self.per_word
         return max(KEYS, PACKED // per_key // KEYS * KEYS)
 
     @property
@@ -157,7 +157,7 @@ class Spec:
         return KEYS + self.lanes
 
     @property
-    def pair_stride(self) -> int:
+    def word_stride(self) -> int:
         """Words from one row of a tile of paired weights to the next."""
         return KEYS // 2 + self.lanes
 
@@ -166,14 +166,14 @@ class Spec:
         """The names of what is kept for each row beside the output, the softmax's two first."""
         return ["maximum", "total", *(name for stage in self.stages for name in stage.sums)]
 
-    def part_size(self, name: str) -> int:
+    def packed_size(self, name: str) -> int:
         """Words of one part of what is packed."""
         return {
             "keys": self.packed_keys * self.key_words,
-            "values": self.packed_keys * self.value_width // self.pair,
+            "values": self.packed_keys * self.value_width // self.per_word,
             "queries": self.block * (self.key_words + self.lanes),
-            "weights": self.block * self.pair_stride if self.pairs else 0,
-            "split_keys": self.lanes * self.key_words if self.parts > 1 else 0,  # before they are transposed
+            "weights": self.block * self.word_stride if self.dots else 0,
+            "split_keys": self.lanes * self.key_words if self.split > 1 else 0,  # before they are transposed
         }[name]
 
     @cached_property
@@ -181,16 +181,16 @@ class Spec:
         """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
         rows = self.chunk + self.block
         parts = {
-            **{name: self.part_size(name) * self.parts for name in PACKED_PARTS},
+            **{name: self.packed_size(name) * self.split for name in PACKED_NAMES},
             "tile": self.block * self.tile_stride,
             "partials": self.block * self.lanes * (len(self.accumulators) - 1),
             "correction": self.block,
             "shift": self.block,
-            "factor": self.block if self.pairs else 0,
+            "factor": self.block if self.dots else 0,
             "drift": self.block if any(stage.relative for stage in self.stages) else 0,
             "output": rows * self.value_width,
-            "product": 4 * self.lanes**2 if self.parts > 1 else 0,
-            "largest": 1 + 2 * (self.packed_keys // KEYS) if self.parts > 1 else 0,
+            "product": 4 * self.lanes**2 if self.split > 1 else 0,
+            "largest": 1 + 2 * (self.packed_keys // KEYS) if self.split > 1 else 0,
         } | dict.fromkeys(self.accumulators, rows)
         for stage in self.stages:
             parts |= stage.scratch(self, rows)

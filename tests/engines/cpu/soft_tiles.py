@@ -21,7 +21,7 @@ from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine.builder import BF16, F32, I8, I32, POINTER, Code, Value, vector
 from pellucid.engines.cpu.machine.target import Target, host
 from pellucid.engines.cpu.products.amx import SIDE
-from pellucid.engines.cpu.products.pairs import ROUND_TWO
+from pellucid.engines.cpu.products.dots import ROUND_TWO
 from pellucid.engines.cpu.products.tiles import float_to_bfloat16
 from tests.engines.cpu.emulated import compiling_for
 

@@ -172,8 +172,8 @@ def test_numbers_that_are_not_finite(call: dict[str, Any], bad: float, dtype: to
 @pytest.mark.parametrize("q_len", [1, 3])
 def test_few_queries_over_many_keys(q_len: int) -> None:
     """Which without these readouts would be decode, with ranges of keys of their own."""
-    assert planned(q_len, 5003, [TopK(3)]).parts
-    assert not planned(q_len, 5003, [TopK(3), Pooled(2, 50)]).parts
+    assert planned(q_len, 5003, [TopK(3)]).kept
+    assert not planned(q_len, 5003, [TopK(3), Pooled(2, 50)]).kept
     check(inputs(1, 1, q_len, 5003, torch.float32), {}, 2, 50)
     check(inputs(8, 2, q_len, 1103, torch.bfloat16), {}, 1, 1103)
 

@@ -14,7 +14,7 @@ from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine.builder import F32, POINTER, Code
 from pellucid.engines.cpu.machine.target import host
-from pellucid.engines.cpu.products.amx import SIDE, Tiles
+from pellucid.engines.cpu.products.amx import SIDE, Matrix
 from tests.engines.cpu.soft_tiles import SoftCode, needs_tiles, with_tiles
 
 pytestmark = needs_tiles
@@ -25,12 +25,12 @@ Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
 def written(kind: type[Code]) -> Multiply:
     """What gives sums + left @ right."""
     target = host() if kind is Code else with_tiles(host())
-    spec = Spec(target, "bfloat16", 2 * SIDE, SIDE, vectors=2, pairs=True, tiles=True)
+    spec = Spec(target, "bfloat16", 2 * SIDE, SIDE, vectors=2, dots=True, matrix=True)
 
     def emit(module: ir.Module) -> None:
         code = kind(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * 3), "multiply"))
         left, right, sums = code.arguments
-        products = Tiles(code, spec, {}, code.constant(F32, 1.0))
+        products = Matrix(code, spec, {}, code.constant(F32, 1.0))
         products.begin()
         products.add_product(left, STRIDE, right, sums, 1)
         products.end()

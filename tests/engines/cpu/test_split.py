@@ -85,7 +85,7 @@ def test_what_is_split(dtype: torch.dtype) -> None:
 
     def parts(length: int, dim: int) -> int:
         x = torch.zeros(1, 1, length, dim, dtype=dtype)
-        return plan_of(describe(Arguments(x, x, x))[0])[0].spec.parts
+        return plan_of(describe(Arguments(x, x, x))[0])[0].spec.split
 
     assert parts(300, 64) == DTYPES[dtype]
     assert parts(specify.LEAST_SPLIT[1] - 1, 64) == parts(300, specify.LEAST_SPLIT[0] - 1) == 1

@@ -17,7 +17,7 @@ from torch import Tensor
 from pellucid.engines.cpu.call.arguments import Prepared, captured_by, group_of, in_place, prepare, sinks_in
 from pellucid.engines.cpu.call.specify import magnitude, program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
-from pellucid.engines.cpu.kernels.decode import Decode, part_of_state
+from pellucid.engines.cpu.kernels.decode import Decode, kept_of_state
 from pellucid.engines.cpu.kernels.forward import Forward
 from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.kernels.one_tile import OneTile, is_one_tile
@@ -62,7 +62,7 @@ class Plan:
     dtype: torch.dtype  # of the result
     number: torch.dtype  # of the computation
     batch: tuple[int, ...]
-    parts: int  # numbers that are kept of ranges of keys until they are merged
+    kept: int  # numbers that are kept of ranges of keys until they are merged
     readings: tuple[Reading, ...]
     in_place: bool  # whether query, key and value can be read where they lie
 
@@ -80,8 +80,8 @@ class Plan:
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
         output = memory.empty(shape, self.dtype)
         own, written = {"output": output}, _NOTHING
-        if self.parts:
-            own["parts"] = torch.empty(self.parts, dtype=self.number, device="cpu")
+        if self.kept:
+            own["kept"] = torch.empty(self.kept, dtype=self.number, device="cpu")
         if self.readings:
             written = self._written()
             own |= written
@@ -144,11 +144,11 @@ def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...]) -> 
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
     kernel, spec, own = kernel_of(problem, spec_of(problem, program))
-    parts = own["pairs"] * own["ranges"] * sum(part_of_state(spec).values()) if spec.shared_out else 0
+    kept = own["pairs"] * own["ranges"] * sum(kept_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, readings, own, torch.empty(shape, device="meta"))
     dtypes = (problem.query.dtype, problem.dtype)
-    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, parts, readings, untouched)
+    return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, kept, readings, untouched)
 
 
 def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
@@ -177,7 +177,7 @@ def for_decode(problem: Problem, spec: Spec) -> tuple[Spec, dict[str, int]]:
     together = -(-ranges // -(-DECODE_TASKS // pairs))  # in a task: what it asks for at the end of one is the next
     arguments = {"pairs": pairs, "tasks": pairs * -(-ranges // together), "keys_a_range": keys}
     arguments |= {"ranges": ranges, "ranges_a_task": together}
-    tiles = spec.tiles and spec.parts == 1  # what would be split is faster by vectors
-    dots = tiles or (spec.pairs and spec.parts == 1 and spec.target.dot_pays_in_decode)
-    spec = replace(spec, group=group, queries=problem.q_len, pairs=dots, tiles=tiles, parts=1, whole=False)
+    matrix = spec.matrix and spec.split == 1  # what would be split is faster by vectors
+    dots = matrix or (spec.dots and spec.split == 1 and spec.target.dot_pays_in_decode)
+    spec = replace(spec, group=group, queries=problem.q_len, dots=dots, matrix=matrix, split=1, whole=False)
     return replace(spec, shared_out=ranges > 1), arguments

@@ -17,7 +17,7 @@ from pellucid.problem import Problem
 MOST_TABULATED = 1 << 22
 FEW_READ = 1 << 14  # numbers of a captured tensor that take no time to read,
 PLACES_A_READ = 16  # as those do of which each serves so many places of the matrix
-PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}  # bfloat16 numbers that hold one between them
+SPLIT = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}  # bfloat16 numbers that hold one between them
 LEAST_SPLIT = (32, 80, 80)  # head_dim, queries and keys
 
 
@@ -37,9 +37,9 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
     target = target or host()
     size = 8 if problem.dtype == torch.float64 else 4
     vectors = min(target.tile_vectors, -(-problem.k_len // target.lanes(size)))
-    parts = _parts(problem) if target.bf16_tiles else 0
-    tiles = parts > 0
-    vectors += vectors % 2 if tiles else 0
+    split = _split(problem) if target.bf16_tiles else 0
+    matrix = split > 0
+    vectors += vectors % 2 if matrix else 0
     return Spec(
         target=target,
         dtype=dtype_name(problem.query),
@@ -51,18 +51,18 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         sinks=problem.sinks is not None,
         rows_out=bool(problem.readouts),
         integer_bits=32 if _fits_32_bits(problem, program) else 64,
-        pairs=tiles or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
-        tiles=tiles,
-        parts=parts if tiles else 1,
+        dots=matrix or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
+        matrix=matrix,
+        split=split if matrix else 1,
         stages=stages_of(readings_of(problem)),
     )
 
 
-def _parts(problem: Problem) -> int:
+def _split(problem: Problem) -> int:
     """How many numbers of bfloat16 stand for one on matrix tiles; 0 where those are no faster."""
-    parts = PARTS.get(problem.query.dtype, 0)
+    split = SPLIT.get(problem.query.dtype, 0)
     shape = (problem.query.shape[-1], problem.q_len, problem.k_len)
-    return parts if parts == 1 or all(own >= least for own, least in zip(shape, LEAST_SPLIT, strict=True)) else 0
+    return split if split == 1 or all(own >= least for own, least in zip(shape, LEAST_SPLIT, strict=True)) else 0
 
 
 def _slots(problem: Problem) -> dict[int, Slot]:

@@ -21,12 +21,12 @@ class Columns(Kernel):
         """Without the values."""
         return Sweep(self, packs_values=False)
 
-    def perform(self, pair: Value, part: Value) -> None:
+    def perform(self, pair: Value, share: Value) -> None:
         """All chunks of one range of queries."""
         per_range = self.argument("chunks_a_range")
-        first = part * per_range
+        first = share * per_range
         stop = self.code.minimum(first + per_range, self.argument("chunks"))
-        self.range = part * self.argument("pairs") + pair
+        self.range = share * self.argument("pairs") + pair
         self.code.loop(first, stop, lambda chunk: self.sweep.through(self.task(pair, chunk), self.tile))
 
     def of_range(self, name: str) -> Value:

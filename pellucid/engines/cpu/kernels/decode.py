@@ -82,10 +82,10 @@ class Decode(Forward):
 
     def __init__(self, code: Code, spec: Spec, program: Program) -> None:
         super().__init__(code, spec, program)
-        products = in_place.Tiles if spec.tiles else in_place.Dots if spec.pairs else in_place.Rows
+        products = in_place.Matrix if spec.matrix else in_place.Dots if spec.dots else in_place.Rows
         self.products_in_place = products(self)
 
-    def perform(self, pair: Value, part: Value) -> None:
+    def perform(self, pair: Value, share: Value) -> None:
         """Some ranges of the keys of one key head; `pair` counts batches and key heads."""
         code, spec = self.code, self.spec
         key_heads = self.argument("heads") / spec.group
@@ -101,14 +101,14 @@ class Decode(Forward):
 
         def one(number: Value) -> None:
             keys = number * size, code.minimum((number + 1) * size, self.k_len)
-            place = partial(self.place_of_part, key_pair, number)
+            place = partial(self.place_of_kept, key_pair, number)
             self.attend(task, partial(self.sweep.through_range, *keys), lambda _: self.keep(place()))
 
-        stop = code.minimum((part + 1) * together, ranges)
-        code.loop(part * together, stop, one)
-        with code.when(self.ranges_done(key_pair, stop - part * together) == ranges):
+        stop = code.minimum((share + 1) * together, ranges)
+        code.loop(share * together, stop, one)
+        with code.when(self.ranges_done(key_pair, stop - share * together) == ranges):
             self.start(task)
-            code.loop(0, ranges, lambda number: self.merge(self.place_of_part(key_pair, number)))
+            code.loop(0, ranges, lambda number: self.merge(self.place_of_kept(key_pair, number)))
             self.finish(task)
 
     def beside_weights(self, block: Block) -> Beside | None:
@@ -118,7 +118,7 @@ class Decode(Forward):
         def fetch(row: Value, rows: int, column: Value, columns: int) -> None:
             products.fetch_values(block.values, (row * KEYS + column) / columns)
 
-        return None if self.spec.tiles else fetch
+        return None if self.spec.matrix else fetch
 
     def accumulate(self, block: Block) -> None:
         """output = output * correction + weights @ value, the values read in place."""
@@ -140,20 +140,19 @@ class Decode(Forward):
 
     # What a range of keys came to, kept until all ranges are there.
 
-    def place_of_part(self, key_pair: Value, part: Value) -> dict[str, Value]:
+    def place_of_kept(self, key_pair: Value, number: Value) -> dict[str, Value]:
         """Where each array of a range's state is kept."""
-        size = sum(part_of_state(self.spec).values())
-        number = key_pair * self.argument("ranges") + part
-        places, place = {}, number * size
-        for name, numbers in part_of_state(self.spec).items():
-            places[name] = self.code.at(self.pointer("parts"), place, self.number)
+        size = sum(kept_of_state(self.spec).values())
+        places, place = {}, (key_pair * self.argument("ranges") + number) * size
+        for name, numbers in kept_of_state(self.spec).items():
+            places[name] = self.code.at(self.pointer("kept"), place, self.number)
             place = place + numbers
         return places
 
     def keep(self, kept: dict[str, Value]) -> None:
         """Copy the state from the scratch memory."""
         code = self.code
-        for name, numbers in part_of_state(self.spec).items():
+        for name, numbers in kept_of_state(self.spec).items():
 
             def vector(i: Value, name: str = name) -> None:
                 code.store(kept[name], code.load(self.scratch[name], self.type, i), i)
@@ -173,7 +172,7 @@ class Decode(Forward):
         self.code.loop(0, rows, lambda row: self._merge_states(kept, row), step=self.lanes)
         self.code.loop(0, rows, lambda row: self._merge_output(kept, row))
         for stage in self.spec.stages:
-            if stage.part(self.spec, 0):
+            if stage.kept(self.spec, 0):
                 self.code.loop(0, rows, lambda row, stage=stage: stage.merge(self, kept, row))
 
     def _merge_states(self, kept: dict[str, Value], row: Value) -> None:
@@ -206,10 +205,10 @@ class Decode(Forward):
             code.store(state["output"], code.fma(own, mine, other * its), place)
 
 
-def part_of_state(spec: Spec) -> dict[str, int]:
+def kept_of_state(spec: Spec) -> dict[str, int]:
     """Numbers of each array of the rows' state over a range of keys, whole vectors; keys of scores among them."""
     rows = spec.group * spec.queries
     states = dict.fromkeys(spec.accumulators, -(-rows // spec.lanes) * spec.lanes) | {"output": rows * spec.value_width}
     for stage in spec.stages:
-        states |= stage.part(spec, rows)
+        states |= stage.kept(spec, rows)
     return states

@@ -31,10 +31,10 @@ class Forward(Kernel):
             self.unscaled = code.maximum(self.factor, SMALLEST)
         self.softmax = OnlineSoftmax(self)
 
-    def perform(self, pair: Value, part: Value) -> None:
+    def perform(self, pair: Value, share: Value) -> None:
         """The chunks of a range of queries; the last come first, for under a causal mask they are the longest."""
         size = self.argument("chunks_a_range")
-        first = (self.argument("tasks") / self.argument("pairs") - 1 - part) * size
+        first = (self.argument("tasks") / self.argument("pairs") - 1 - share) * size
         stop = self.code.minimum(first + size, self.argument("chunks"))
         self.code.loop(first, stop, lambda chunk: self.attend(self.task(pair, chunk), self.sweep.through, self.finish))
 

@@ -19,8 +19,8 @@ from pellucid.engines.cpu.kernels.block import Block, Task
 from pellucid.engines.cpu.kernels.sweep import Sweep
 from pellucid.engines.cpu.layout import SLOT, Spec
 from pellucid.engines.cpu.machine.builder import F64, I64, POINTER, Code, Value, vector
-from pellucid.engines.cpu.products.amx import Tiles
-from pellucid.engines.cpu.products.pairs import Pairs
+from pellucid.engines.cpu.products.amx import Matrix
+from pellucid.engines.cpu.products.dots import Dots
 from pellucid.engines.cpu.products.split import Split
 from pellucid.engines.cpu.products.tiles import Products
 from pellucid.language import SCORE, TRUE, Expression
@@ -57,9 +57,9 @@ class Kernel(ABC):
 
     def products_type(self) -> type[Products]:
         """How this kernel multiplies."""
-        if self.spec.tiles:
-            return Split if self.spec.parts > 1 else Tiles
-        return Pairs if self.spec.pairs else Products
+        if self.spec.matrix:
+            return Split if self.spec.split > 1 else Matrix
+        return Dots if self.spec.dots else Products
 
     def sweep_of(self) -> Sweep:
         """How this kernel goes through queries and keys."""
@@ -105,8 +105,8 @@ class Kernel(ABC):
         emit.ret_void()
 
     @abstractmethod
-    def perform(self, pair: Value, part: Value) -> None:
-        """Do one task: a part of the work of one batch and head."""
+    def perform(self, pair: Value, share: Value) -> None:
+        """Do one task: a share of the work of one batch and head."""
 
     def task(self, pair: Value, chunk: Value) -> Task:
         """A chunk of the queries of one batch and head."""

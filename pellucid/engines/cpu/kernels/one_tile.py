@@ -19,7 +19,7 @@ from pellucid.problem import Problem
 def is_one_tile(problem: Problem, spec: Spec) -> bool:
     """Whether a call is of short heads, whose elements are what is computed with and fill whole vectors."""
     short = 0 < problem.k_len <= KEYS and problem.q_len <= KEYS
-    return short and not spec.pairs and spec.dtype in ("float32", "float64") and spec.value_dim % spec.lanes == 0
+    return short and not spec.dots and spec.dtype in ("float32", "float64") and spec.value_dim % spec.lanes == 0
 
 
 class Unpacked(Products):

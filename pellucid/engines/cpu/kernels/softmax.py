@@ -143,7 +143,7 @@ class OnlineSoftmax:
     def _store(self, row: Value, scores: Value, weights: list[Value], j: Value) -> None:
         """Put a panel of a row's weights, from the j-th key on, where the products want them, and where stages do."""
         self.forward.products.store_weights(row, weights, j)
-        if self.spec.pairs and any(stage.reads_weights for stage in self.stages):  # pairs lie elsewhere, and rounded
+        if self.spec.dots and any(stage.reads_weights for stage in self.stages):  # pairs lie elsewhere, and rounded
             for v, weight in enumerate(weights):
                 self.code.store(scores, weight, j + v * self.lanes)
 

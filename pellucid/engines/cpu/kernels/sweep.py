@@ -84,7 +84,7 @@ class Sweep:
 
     def packed(self, name: str, first_key: Value, key: Value) -> Value:
         """Where a tile's packed keys or values begin."""
-        tile = (key - first_key) / self.spec.pair if name == "values" else key - first_key
+        tile = (key - first_key) / self.spec.per_word if name == "values" else key - first_key
         width = self.spec.key_words if name == "keys" else self.spec.value_width
         return self.code.at(self.kernel.scratch[name], tile * width, self.kernel.number)
 

@@ -22,13 +22,13 @@ class Weights(Kernel):
         """Over what is chosen."""
         return ChosenSweep(self)
 
-    def perform(self, pair: Value, part: Value) -> None:
+    def perform(self, pair: Value, share: Value) -> None:
         """A chunk of the queries of one head, beside a range of the keys."""
         code, chunks, chunk = self.code, self.argument("chunks"), self.argument("chunk")
         task = self.task(pair, code.i64(0))  # from the head's first query and key on: rows are gathered from there
-        task.first = (part - (part / chunks) * chunks) * chunk
+        task.first = (share - (share / chunks) * chunks) * chunk
         task.rows = code.minimum(chunk, self.q_len - task.first)
-        first = (part / chunks) * self.argument("keys_a_range")
+        first = (share / chunks) * self.argument("keys_a_range")
         stop = code.minimum(first + self.argument("keys_a_range"), self.k_len)
         self.sweep.through_range(task, first, stop, self.tile, self._write_nothing)
 

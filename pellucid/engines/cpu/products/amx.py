@@ -1,6 +1,6 @@
 """The two products on the processor's matrix tiles (Intel AMX), sixteen times as fast as its dot product of pairs.
 
-A tile register holds 16 rows of 64 bytes. Operands lie in memory just as `Pairs` packs them: a word is a pair of
+A tile register holds 16 rows of 64 bytes. Operands lie in memory just as `Dots` packs them: a word is a pair of
 bfloat16, and one instruction multiplies 16 rows of 16 words with 16 words of 16 columns into 16 x 16 float32.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from pellucid.engines.cpu.machine.builder import I8, Value, vector
-from pellucid.engines.cpu.products.pairs import Pairs
+from pellucid.engines.cpu.products.dots import Dots
 from pellucid.engines.cpu.products.tiles import Beside
 
 SIDE = 16  # rows of a tile, and words in one of its rows
@@ -32,7 +32,7 @@ class Operand:
     name: str
 
 
-class Tiles(Pairs):
+class Matrix(Dots):
     """Products on matrix tiles, 32 rows by 32 columns at a time."""
 
     unroll = SIDE
@@ -105,7 +105,7 @@ class Tiles(Pairs):
 
     def _multiply(self, words: Value, left: Operand, right: Operand, width: int) -> None:
         """Add left @ right to the sums, over the words of a row of `left`, which are the rows of `right`."""
-        factors = FACTORS[self.spec.parts]
+        factors = FACTORS[self.spec.split]
 
         def step(word: Value) -> None:
             before: tuple[int | None, int | None] = (None, None)
@@ -124,7 +124,7 @@ class Tiles(Pairs):
         self.code.loop(0, words, step, step=SIDE)
 
     def _load_part(self, register: int, operand: Operand, place: Value, part: int) -> None:
-        where = self.code.at(operand.first, place + part * self.spec.part_size(operand.name), self.spec.number)
+        where = self.code.at(operand.first, place + part * self.spec.packed_size(operand.name), self.spec.number)
         self._tile("tileloadd64", register, where, operand.stride)
 
     def store_product(self, left: Value, right: Value, target: Value) -> None:

@@ -28,7 +28,7 @@ HALVES = [
 ORDER = [16 * half + four + i for four in range(0, 16, 4) for half in (0, 1) for i in range(4)]
 
 
-class Part(NamedTuple):
+class Stripe(NamedTuple):
     """Some columns of some values."""
 
     values: Value
@@ -46,7 +46,7 @@ class Rows:
         self.scratch, self.lanes, self.type = kernel.scratch, kernel.lanes, kernel.type
         self.key_row, self.value_row = kernel.argument("key_row"), kernel.argument("value_row")
         self.rows = self.spec.group * self.spec.queries
-        self.elements = self.lanes * self.spec.pair  # of a key or value in a vector
+        self.elements = self.lanes * self.spec.per_word  # of a key or value in a vector
         self.columns = tiles.columns(self.spec.value_dim, self.elements)
 
     @property
@@ -97,7 +97,7 @@ class Rows:
             later = [self._place_of_later(key + i, self.key_row, spec.head_dim) for i in range(at_once)]
 
             def some_columns(begin: Value, count: int, *flat: Value) -> list[Value]:
-                sums, words, columns = list(flat), begin / spec.pair, tiles.columns(count, self.elements)
+                sums, words, columns = list(flat), begin / spec.per_word, tiles.columns(count, self.elements)
                 factors = [
                     [
                         code.load(query, self.products.word, words + (place + c * self.lanes))
@@ -159,43 +159,43 @@ class Rows:
 
     def weigh_some(self, values: Value, key: Value, count: Value) -> None:
         """Add a few values, weighted, to the sums."""
-        sums = self.spec.target.registers // (2 * self.spec.pair)  # as many vectors each as a word has elements
+        sums = self.spec.target.registers // (2 * self.spec.per_word)  # as many vectors each as a word has elements
         at_once = min(len(self.columns), sums)  # whole rows, as memory is read fastest in its order
         rows_at_once = min(ROWS_AT_ONCE, sums // at_once, self.rows)
         stop = self.code.minimum(key + KEYS_AT_ONCE, count)
 
         def some_columns(begin: Value, count: int) -> None:
-            part = Part(values, key, stop, begin, tiles.columns(count, self.elements))
+            stripe = Stripe(values, key, stop, begin, tiles.columns(count, self.elements))
             whole = self.rows // rows_at_once * rows_at_once
-            self._weigh_part(part, self.code.i64(0), rows_at_once, first=True)
-            others = partial(self._weigh_part, part, rows=rows_at_once)
+            self._weigh_stripe(stripe, self.code.i64(0), rows_at_once, first=True)
+            others = partial(self._weigh_stripe, stripe, rows=rows_at_once)
             self.code.loop(rows_at_once, whole, others, step=rows_at_once)
             if whole < self.rows:
-                self._weigh_part(part, self.code.i64(whole), self.rows - whole)
+                self._weigh_stripe(stripe, self.code.i64(whole), self.rows - whole)
 
         tiles.in_steps(self.code, self.spec.value_dim, at_once * self.elements, some_columns)
 
-    def _weigh_part(self, part: Part, row: Value, rows: int, first: bool = False) -> None:
+    def _weigh_stripe(self, stripe: Stripe, row: Value, rows: int, first: bool = False) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
-            sums, own = list(flat), key * self.value_row + part.begin
-            later = self._place_of_later(key, self.value_row, spec.value_dim) + part.begin
+            sums, own = list(flat), key * self.value_row + stripe.begin
+            later = self._place_of_later(key, self.value_row, spec.value_dim) + stripe.begin
             places = (key + (row + r) * spec.tile_stride for r in range(rows))
             weights = [code.spread(code.load(self.scratch["tile"], spec.number, at), self.lanes) for at in places]
-            for v, (start, length) in enumerate(part.columns):
+            for v, (start, length) in enumerate(stripe.columns):
                 valid = tiles.first_lanes(code, self.lanes, length)
-                value = tiles.load_numbers(code, spec, part.values, own + start, self.lanes, valid)
+                value = tiles.load_numbers(code, spec, stripe.values, own + start, self.lanes, valid)
                 if first:
-                    self._fetch(part.values, later, start)
+                    self._fetch(stripe.values, later, start)
                 for r, weight in enumerate(weights):
-                    place = r * len(part.columns) + v
+                    place = r * len(stripe.columns) + v
                     sums[place] = code.fma(weight, value, sums[place])
             return sums
 
-        firsts = [(row + r) * spec.value_width + part.begin for r in range(rows)]
-        places = [place + start for place in firsts for start, _ in part.columns]
-        sums = code.loop(part.first, part.stop, step, [code.load(kept, self.type, place) for place in places])
+        firsts = [(row + r) * spec.value_width + stripe.begin for r in range(rows)]
+        places = [place + start for place in firsts for start, _ in stripe.columns]
+        sums = code.loop(stripe.first, stripe.stop, step, [code.load(kept, self.type, place) for place in places])
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
@@ -269,52 +269,54 @@ class Dots(Rows):
             vectors += (self.code.shuffle(lower, upper, ORDER[i : i + self.lanes]) for i in (0, self.lanes))
         return vectors[: self.spec.value_width // self.lanes]
 
-    def _weigh_part(self, part: Part, row: Value, rows: int, first: bool = False) -> None:
+    def _weigh_stripe(self, stripe: Stripe, row: Value, rows: int, first: bool = False) -> None:
         code, spec, kept = self.code, self.spec, self.scratch["values"]
 
         def step(key: Value, *flat: Value) -> list[Value]:
             sums, two = list(flat), (key, key + 1)
-            lasting = code.spread(two[1] < part.stop, amx.DEPTH)
-            own = [k * self.value_row + part.begin for k in two]
-            later = [self._place_of_later(k, self.value_row, spec.value_dim) + part.begin for k in two]
+            lasting = code.spread(two[1] < stripe.stop, amx.DEPTH)
+            own = [k * self.value_row + stripe.begin for k in two]
+            later = [self._place_of_later(k, self.value_row, spec.value_dim) + stripe.begin for k in two]
             weights = []
             for r in range(rows):
                 of_row, _ = self.products.weights(row + r)
                 weights.append(code.spread(code.load(of_row, I32, key / 2), self.lanes))
-            for c, (start, length) in enumerate(part.columns):
+            for c, (start, length) in enumerate(stripe.columns):
                 valid = tiles.first_lanes(code, amx.DEPTH, length)
-                one = self._pairs(part.values, own[0] + start, valid)
-                other = self._pairs(part.values, own[1] + start, lasting if valid is None else lasting & valid)
+                one = self._pairs(stripe.values, own[0] + start, valid)
+                other = self._pairs(stripe.values, own[1] + start, lasting if valid is None else lasting & valid)
                 if first:
                     for row_ahead in later:
-                        self._fetch(part.values, row_ahead, start)
+                        self._fetch(stripe.values, row_ahead, start)
                 for half in (0, 1):
                     words = code.shuffle(one, other, HALVES[half]).bits(self.products.word)
                     for r, weight in enumerate(weights):
-                        place = (r * len(part.columns) + c) * 2 + half
+                        place = (r * len(stripe.columns) + c) * 2 + half
                         sums[place] = self.products.multiply_add(weight, words, sums[place])
             return sums
 
         width, halves = len(self.columns) * amx.DEPTH, (0, self.lanes)
-        firsts = [(row + r) * width + part.begin for r in range(rows)]
-        places = [place + (start + half) for place in firsts for start, _ in part.columns for half in halves]
-        sums = code.loop(part.first, part.stop, step, [code.load(kept, self.type, place) for place in places], step=2)
+        firsts = [(row + r) * width + stripe.begin for r in range(rows)]
+        places = [place + (start + half) for place in firsts for start, _ in stripe.columns for half in halves]
+        sums = code.loop(
+            stripe.first, stripe.stop, step, [code.load(kept, self.type, place) for place in places], step=2
+        )
         for place, sum_ in zip(places, sums, strict=True):
             code.store(kept, sum_, place)
 
 
-class Tiles(Dots):
+class Matrix(Dots):
     """Products on matrix tiles, of pairs of bfloat16, for all rows at once. What is multiplied is copied before.
 
     Keys could be multiplied where they lie, if head_dim is a multiple of 32, but that is no faster. Rows of the tiles
     beyond the queries hold anything, and so do rows of the products, which nobody reads.
     """
 
-    products: amx.Tiles
+    products: amx.Matrix
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
-        assert isinstance(kernel.products, amx.Tiles)
+        assert isinstance(kernel.products, amx.Matrix)
         self.products = kernel.products
 
     def pack_queries(self, query: Value) -> None:

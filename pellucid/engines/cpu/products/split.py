@@ -3,7 +3,7 @@
 A bfloat16 has 8 significant bits: float32's 24 are the sum of three, float16's 11 of two (Henry, Tang and Heinecke
 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations"). A product of two
 sums is the sum of the products of their parts. Of nine those three are left out that are smaller than a rounding error.
-A part lies in memory as `Pairs` packs bfloat16, one part after another, with a difference that saves instructions: the
+A part lies in memory as `Dots` packs bfloat16, one part after another, with a difference that saves instructions: the
 numbers of a word are not neighbours but 16 apart.
 
 Where there are infinite numbers, or all are so small that their parts vanish, the numbers themselves are multiplied,
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import F32, I1, I32, Value, vector
-from pellucid.engines.cpu.products.amx import DEPTH, SIDE, Operand, Tiles
+from pellucid.engines.cpu.products.amx import DEPTH, SIDE, Matrix, Operand
 from pellucid.engines.cpu.products.tiles import Beside, first_lanes, in_steps, load_numbers, transposed, zero_rows
 
 HALF, UPPER, MAGNITUDE = 0x8000, -0x10000, 0x7FFFFFFF  # bits of a float32, of which the upper half is a bfloat16
@@ -25,7 +25,7 @@ TOO_LARGE = 0x7F7F8000  # is infinite if rounded to bfloat16
 TOO_SMALL = 0x12800000  # 2 ** -90: what is 2 ** 36 times smaller than that is 0 in the products
 
 
-class Split(Tiles):
+class Split(Matrix):
     """Products on matrix tiles of numbers that are sums of bfloat16."""
 
     # Numbers and their parts. A part is the upper half of 32 bits, whatever the lower half is.
@@ -37,7 +37,7 @@ class Split(Tiles):
         what is left cut off, which is less exact by a bit and saves instructions.
         """
         code, found, rest = self.code, [], numbers
-        for _ in range(self.spec.parts - 1):
+        for _ in range(self.spec.split - 1):
             bits = rest.bits(vector(I32, rest.lanes))
             if any_number:
                 bits = bits + code.select((bits & MAGNITUDE) < TOO_LARGE, code.constant(bits.type, HALF), 0)
@@ -55,7 +55,7 @@ class Split(Tiles):
             high: one for the upper halves.
             target: an address in scratch memory, among the first parts.
             place: words from there.
-            name: which of PACKED_PARTS it is, which says how far a number's parts lie from one another.
+            name: which of PACKED_NAMES it is, which says how far a number's parts lie from one another.
             any_number: see `parts`.
 
         """
@@ -63,7 +63,7 @@ class Split(Tiles):
         both = (self.parts(numbers, any_number=any_number) for numbers in (low, high))
         for part, (one, other) in enumerate(zip(*both, strict=True)):
             lower = Value(code, code.ir.lshr(one.raw, code.constant(one.type, 16).raw))
-            code.store(target, lower | (other & UPPER), place + part * self.spec.part_size(name))
+            code.store(target, lower | (other & UPPER), place + part * self.spec.packed_size(name))
 
     def numbers(self, source: Value, place: Value, name: str, lanes: int) -> tuple[Value, Value]:
         """The numbers of a vector of words, low and high, put together again.
@@ -71,7 +71,7 @@ class Split(Tiles):
         Args:
             source: an address in scratch memory, among the first parts.
             place: words from there.
-            name: which of PACKED_PARTS it is, which says how far a number's parts lie from one another.
+            name: which of PACKED_NAMES it is, which says how far a number's parts lie from one another.
             lanes: how many words.
 
         Returns:
@@ -79,8 +79,8 @@ class Split(Tiles):
 
         """
         words = [
-            self.code.load(source, vector(I32, lanes), place + part * self.spec.part_size(name))
-            for part in reversed(range(self.spec.parts))
+            self.code.load(source, vector(I32, lanes), place + part * self.spec.packed_size(name))
+            for part in reversed(range(self.spec.split))
         ]
         low, high = (
             [bits.bits(vector(F32, lanes)) for bits in half]
@@ -103,8 +103,8 @@ class Split(Tiles):
             return [self._split_row(source, i * stride, always, target, place, "queries", so_far, scales)]
 
         largest = code.loop(0, rows, row, [self._nothing()])
-        for part in range(spec.parts):
-            own = code.at(target, part * spec.part_size("queries"), spec.number)
+        for part in range(spec.split):
+            own = code.at(target, part * spec.packed_size("queries"), spec.number)
             zero_rows(code, spec, own, rows, code.i64(spec.block), spec.key_words)
         self._keep_largest("queries", target, largest)
 
@@ -130,11 +130,11 @@ class Split(Tiles):
         code, spec = self.code, self.spec
 
         def block(word: Value) -> None:
-            code.loop(0, spec.parts, lambda part: of_part(word, part))
+            code.loop(0, spec.split, lambda part: of_part(word, part))
 
         def of_part(word: Value, part: Value) -> None:
-            source = code.at(self.scratch["split_keys"], word + part * spec.part_size("split_keys"), I32)
-            target = code.at(column, word * spec.panel + part * spec.part_size("keys"), I32)
+            source = code.at(self.scratch["split_keys"], word + part * spec.packed_size("split_keys"), I32)
+            target = code.at(column, word * spec.panel + part * spec.packed_size("keys"), I32)
             rows = [code.load(source, vector(I32, SIDE), i * spec.key_words) for i in range(SIDE)]
             for i, turned in enumerate(transposed(code, rows)):
                 code.store(target, turned, i * spec.panel)
@@ -210,7 +210,7 @@ class Split(Tiles):
         if name == "queries":
             return self.code.i64(0)
         tiles = self.spec.packed_keys // KEYS
-        size = self.spec.part_size(name) // tiles * self.spec.size
+        size = self.spec.packed_size(name) // tiles * self.spec.size
         return self.code.distance(self.scratch[name], packed) / size + (1 if name == "keys" else 1 + tiles)
 
     def _splits(self, name: str, packed: Value) -> Value:
@@ -238,7 +238,7 @@ class Split(Tiles):
 
     def store_weights(self, row: Value, weights: Sequence[Value], place: Value) -> None:
         """Keep some vectors of weights for `weigh`, split."""
-        first = row * self.spec.pair_stride + (place >> 1)
+        first = row * self.spec.word_stride + (place >> 1)
         for v in range(0, len(weights), 2):
             low, high = weights[v : v + 2]
             self.store_words(low, high, self.scratch["weights"], first + v // 2 * SIDE, "weights", any_number=False)

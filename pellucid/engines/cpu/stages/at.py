@@ -84,7 +84,7 @@ class AtStage(Stage):
 
         code.loop(0, self.columns, one)
 
-    def part(self, spec: Spec, rows: int) -> dict[str, int]:
+    def kept(self, spec: Spec, rows: int) -> dict[str, int]:
         """The scores."""
         return {SCORES: rows * self.width(spec)}
 

@@ -158,7 +158,7 @@ class Stage:
 
     # Where a head's keys are shared out, and ranges of them merged.
 
-    def part(self, spec: Spec, rows: int) -> dict[str, int]:
+    def kept(self, spec: Spec, rows: int) -> dict[str, int]:
         """The parts of the scratch memory that are kept of a range of keys beside its sums, in numbers."""
         return {}
 

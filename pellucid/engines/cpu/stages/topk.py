@@ -146,7 +146,7 @@ class TopKStage(Stage):
 
         code.loop(0, self.k, top)
 
-    def part(self, spec: Spec, rows: int) -> dict[str, int]:
+    def kept(self, spec: Spec, rows: int) -> dict[str, int]:
         """The lists."""
         return dict.fromkeys(LISTS, rows * self.width(spec))
 

@@ -92,7 +92,7 @@ class Products:
     def _transpose(self, source: Value, stride: Value, column: Value) -> None:
         """One vector's worth of keys, all of head_dim: blocks of lanes x lanes turned in registers."""
         code, lanes, panel = self.code, self.spec.lanes, self.spec.panel
-        whole = self.spec.head_dim // self.spec.pair // lanes * lanes
+        whole = self.spec.head_dim // self.spec.per_word // lanes * lanes
 
         def block(word: Value) -> None:
             rows = [self.load_words(source, stride * i, word) for i in range(lanes)]

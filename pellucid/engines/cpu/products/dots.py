@@ -16,7 +16,7 @@ DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
 ROUND_TWO = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"  # the second operand's lanes come first
 
 
-class Pairs(Products):
+class Dots(Products):
     """Products whose words are pairs of bfloat16."""
 
     def __init__(self, code: Code, spec: Spec, scratch: dict[str, Value], scale: Value) -> None:
@@ -38,7 +38,7 @@ class Pairs(Products):
                     continue
                 bits = code.masked_load(source, type_, valid, i * stride + start) ^ sign
                 # An odd last element's partner is 0, and so are the words that fill up a vector.
-                kept = None if spec.tiles else first_lanes(code, lanes, length + length % 2)
+                kept = None if spec.matrix else first_lanes(code, lanes, length + length % 2)
                 if kept is None:
                     code.store(target, bits, i * width + start)
                 else:
@@ -104,12 +104,12 @@ class Pairs(Products):
             else:
                 rounded_weights = Value(code, code.ir.fptrunc(some[0].raw, vector(BF16, lanes)))
             bits = rounded_weights.bits(vector(I16, lanes * len(some)))
-            code.store(self.scratch["weights"], bits, row * (2 * self.spec.pair_stride) + place + v * lanes)
+            code.store(self.scratch["weights"], bits, row * (2 * self.spec.word_stride) + place + v * lanes)
 
     def weights(self, row: Value) -> tuple[Value, int]:
         """Where a row's weights begin, and how far it is to the next row's, in words."""
-        place = row * self.spec.pair_stride
-        return self.code.at(self.scratch["weights"], place, self.spec.number), self.spec.pair_stride
+        place = row * self.spec.word_stride
+        return self.code.at(self.scratch["weights"], place, self.spec.number), self.spec.word_stride
 
     def weight_words(self, count: Value) -> Value:
         """Words of a row of `count` weights, as many as `weigh` reads."""
