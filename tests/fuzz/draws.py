@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,6 +165,9 @@ def mask_mods(
     return None, (), "no mask_mod"
 
 
+ORDERS = (0.0, 0.25, 0.5, 0.75, 0.999, 1.0, 1.001, 1.4, 1.5, 2.0, 7.0, 100.0, math.inf)
+
+
 @st.composite
 def _readouts(draw: st.DrawFn, k_len: int) -> tuple[readouts.Readout, ...]:
     every: list[readouts.Readout] = [
@@ -171,4 +175,7 @@ def _readouts(draw: st.DrawFn, k_len: int) -> tuple[readouts.Readout, ...]:
     ]  # fmt: skip
     if k_len:
         every.append(readouts.TopK(draw(st.integers(1, min(k_len, 20)))))
+        keys = draw(st.lists(st.integers(0, k_len - 1), min_size=1, max_size=20))
+        every.append(readouts.At(torch.tensor([keys])))
+    every.append(readouts.Renyi(draw(st.sampled_from(ORDERS))))
     return tuple(readout for readout in every if draw(st.booleans()))

@@ -7,6 +7,7 @@ makes about six calls an example.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,30 @@ def judge_readouts(drawn: Drawn, seen: Any, of: Bounds) -> None:
         assert bool(((received - weights.sum(-2)).abs() <= allowed).all()), "received"
     if "topk" in seen:
         judge_topk(seen["topk"], of)
+    named = {readout.name: readout for readout in drawn.readouts}
+    if "renyi" in named:
+        judge_renyi(seen, named["renyi"].order, every.masked_fill(empty[..., None], -torch.inf), off, of)
+    if "at" in named:
+        chosen = named["at"].expression.value[0]
+        middle, reach = (of.most + of.least)[..., chosen] / 2, (of.most - of.least)[..., chosen] / 2
+        assert_rows("at", seen["at"], middle, reach + 1e-30 + 16 * of.eps * (1 + chosen.numel()) * middle, of)
+
+
+def judge_renyi(seen: Any, order: float, every: Tensor, off: Tensor, of: Bounds) -> None:
+    """The entropy of an order, as closely as its slope lets the scores tell."""
+    logs = every.log_softmax(-1).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    logn = torch.tensor(float(max(every.shape[-1], 1))).double().log() + 1
+    if order == 1:
+        entropy = -torch.special.xlogy(logs.exp(), logs.exp()).sum(-1)
+    elif order == math.inf:
+        entropy = -logs.amax(-1) if every.shape[-1] else torch.zeros(every.shape[:-1]).double()
+    elif order == 0:
+        entropy = (every > -torch.inf).sum(-1).double().log()
+    else:
+        entropy = (order * logs).logsumexp(-1) / (1 - order)
+    slope = 4 * logn if abs(order - 1) < 0.5 else 2 if order == math.inf else 2 * order / abs(1 - order)
+    entropy = entropy.nan_to_num(0.0, 0.0, 0.0)
+    per_row(seen, "renyi", entropy, (2 * off * slope + 64 * of.eps * logn).clamp(max=logn.item()), of)
 
 
 def per_row(seen: Any, name: str, want: Tensor, allowed: Tensor, of: Bounds) -> None:
