@@ -1,6 +1,5 @@
-"""A call on this engine: what it needs, its kernel with its arguments, and results of what that wrote.
+"""A call on this engine: what it needs, and its kernel with its arguments.
 
-plan.py finds the kernel, specify.py says what it is compiled for, arguments.py calls it. rows.py, received.py,
-pooled.py and weights.py make results of rows, keys, bins and parts of the matrix; the kernel or stage of the same
-name is the other half.
+plan.py finds the kernel, specify.py says what it is compiled for, arguments.py calls it. columns.py and weights.py are the
+calls of the kernels of these names.
 """
