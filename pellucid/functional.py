@@ -78,9 +78,9 @@ def attention(
         except engines.AddressError:  # the long way does without addresses, or says what is wrong
             known = None
     problem, shaped = describe(call)
-    output = shaped(_run(problem).output)
-    repeated.remember(known, call, problem, shaped, output)
-    return output
+    result = _run(problem)
+    repeated.remember(known, call, problem, shaped, result)
+    return shaped(result.output)
 
 
 def observe(
@@ -146,9 +146,8 @@ def observe(
             known = None
     problem, shaped = describe(call)
     result = _run(problem)
-    output = shaped(result.output)
-    repeated.remember(known, call, problem, shaped, output)
-    return output, Observation(problem, result, shaped)
+    repeated.remember(known, call, problem, shaped, result)
+    return shaped(result.output), Observation(problem, result._replace(again=None), shaped)
 
 
 def _handed_over(function: Callable[..., Any], call: Arguments) -> Any:

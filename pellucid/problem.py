@@ -7,6 +7,7 @@ dimension, their leading dimensions broadcast against one another and are never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,6 +166,7 @@ class Result(NamedTuple):
     output: Tensor  # [*batch, heads, q_len, value_dim]
     lse: Tensor  # [*batch, heads, q_len]
     readings: dict[str, Any]  # a readout's name: its result
+    again: Callable[[tuple[int, ...]], Any] | None = None  # gives an engine's Repeat, from the shape of its outputs
 
 
 def is_autocast(device_type: str) -> bool:

@@ -28,7 +28,7 @@ from pellucid.readouts import Readout
 
 
 class Repeat(Protocol):
-    """What runs problems that differ from one that was seen in their numbers alone, and looks at nothing else."""
+    """What runs problems that differ from one that was seen in their numbers alone: what `Result.again` gives."""
 
     def output(
         self, query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None, captured: tuple[Tensor, ...]
@@ -43,7 +43,7 @@ class Repeat(Protocol):
             captured: what the functions captured; attn_mask, if that call had one.
 
         Returns:
-            In the shape that `repeat` was given.
+            In the shape that `Result.again` was given.
 
         Raises:
             AddressError: for a tensor that has no memory, or too little.
@@ -54,10 +54,6 @@ class Repeat(Protocol):
         """The whole result; `problem`'s functions capture nothing. Raises AddressError as `output`."""
 
 
-def _nothing_to_repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | None:
-    return None
-
-
 class Engine(NamedTuple):
     """What runs a problem, and why it does not run one.
 
@@ -65,14 +61,12 @@ class Engine(NamedTuple):
         run: attention and its readouts.
         why_not: why it does not run a problem; None if it does.
         weights: part of the weights, see `weights`.
-        repeat: what runs problems like one again, their output in a shape; None if there is no such thing.
 
     """
 
     run: Callable[[Problem], Result]
     why_not: Callable[[Problem], Reason | None]
     weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
-    repeat: Callable[[Problem, tuple[int, ...]], Repeat | None] = _nothing_to_repeat
 
 
 def _runs_everything(problem: Problem) -> None:
@@ -87,7 +81,7 @@ def _cpu_why_not(problem: Problem) -> Reason | None:
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights, cpu.repeat),
+    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights),
     "portable": Engine(portable.run, portable.why_not),
     "reference": Engine(reference.run, _runs_everything),
 }
@@ -204,11 +198,6 @@ def run(problem: Problem) -> Result:
     for readout in problem.readouts:
         readout.check_numbers(problem)
     return ENGINES[name_for(problem)].run(problem)
-
-
-def repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat | None:
-    """What runs problems like this one again, their output in `shape`; None if their engine has no such thing."""
-    return ENGINES[name_for(problem)].repeat(problem, shape)
 
 
 def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:

@@ -241,7 +241,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, problem: Problem, made: list[_Forward], *tensors: Tensor) -> tuple[Tensor, ...]:
         forward = _forward(problem)
         made.append(forward)
-        output, lse, readings = forward.result
+        output, lse, readings, _ = forward.result
         ctx.problem, ctx.keys, ctx.states = problem, forward.keys, forward.states
         # What the backward pass reads again is saved too: autograd then notices changes in place.
         ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 
 from pellucid import engines
 from pellucid.arguments import Arguments
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.tensors.once import forget_oldest
 
@@ -78,7 +78,7 @@ def remember(
     call: Arguments,
     problem: Problem,
     shaped: Callable[[Tensor], Tensor],
-    output: Tensor,
+    result: Result,
 ) -> None:
     """Keep how a call can be run again, if its engine can, and forget the oldest beyond `MOST`.
 
@@ -87,14 +87,12 @@ def remember(
         call: its arguments; nothing is kept of a query, key and value that differ in their rank.
         problem: what it posed.
         shaped: what gives its results the inputs' rank again.
-        output: what it returned.
+        result: what the engine gave.
 
     """
-    if signature is None or not call.query.ndim == call.key.ndim == call.value.ndim:
+    if signature is None or result.again is None or not call.query.ndim == call.key.ndim == call.value.ndim:
         return
-    repeat = engines.repeat(problem, tuple(output.shape))
-    if repeat is None:
-        return
+    repeat = result.again(tuple(shaped(result.output).shape))
     nothing = torch.empty(0, device="cpu")
     bare = Problem(nothing, nothing, nothing, problem.batch, problem.heads, problem.scale)
     bare = bare if problem.loads else replace(bare, score=problem.score, mask=problem.mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,12 +17,8 @@ from pellucid.softmax import Softmax
 
 def run(problem: Problem) -> Result:
     """Attention and its readouts, without gradients."""
-    return _result(problem, *plan_of(problem))
-
-
-def repeat(problem: Problem, shape: tuple[int, ...]) -> Repeat:
-    """What runs problems like this one again, their output in `shape`."""
-    return Repeat(plan_of(problem)[0], shape)
+    plan, inputs = plan_of(problem)
+    return _result(problem, plan, inputs)._replace(again=partial(Repeat, plan))
 
 
 class Repeat(NamedTuple):

@@ -26,7 +26,7 @@ from pellucid.engines.cpu.kernels.weights import Weights
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.machine import compile as compiler
 from pellucid.engines.cpu.machine.target import Target, host
-from pellucid.engines.cpu.stages.table import readings_of
+from pellucid.engines.cpu.stages.table import readings_of, stages_of
 from pellucid.problem import Problem
 
 NAMES: dict[type[Kernel], str] = {Forward: "forward", OneTile: "one_tile", Decode: "decode"}
@@ -101,10 +101,11 @@ def _module(call: Arguments, kernel: str | None, target: Target | None) -> ir.Mo
 
 def _sources(problem: Problem, target: Target) -> dict[str, Source]:
     """What kernels of the call are compiled from, that of the output first."""
-    program = program_of(problem)
-    spec = spec_of(problem, program, target)
+    readings, functions = readings_of(problem)
+    program = program_of(problem, functions)
+    spec = spec_of(problem, program, stages_of(readings), target)
     kernel, spec, _ = kernel_of(problem, spec)
     found: dict[str, Source] = {NAMES[kernel]: (kernel, spec, program)}
-    if any(reading.second is not None for reading in readings_of(problem)):
-        found["columns"] = (Columns, *for_columns(problem, target))
+    if any(reading.second is not None for reading in readings):
+        found["columns"] = (Columns, *for_columns(problem, readings, target))
     return found | {"weights": (Weights, *for_weights(replace(problem, readouts=()), target))}

@@ -78,5 +78,5 @@ def test_a_plan_knows_how_much_it_writes() -> None:
     problem = describe(Arguments(query, key, value, readouts=readouts))[0]
     plan, inputs = plan_of(problem)
     written = plan.run(inputs, (1, 3, 70, 20))
-    tensors = [written.output, *written.state.tensors.values(), *plan._pooled().values()]
+    tensors = [written.output, *written.readings.values()]
     assert plan.result_bytes == sum(tensor.nbytes for tensor in tensors) > 3 * 70 * 20 * 4

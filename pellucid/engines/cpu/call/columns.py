@@ -17,7 +17,6 @@ from pellucid.engines.cpu.kernels.columns import Columns
 from pellucid.engines.cpu.layout import Spec
 from pellucid.engines.cpu.machine.target import Target
 from pellucid.engines.cpu.stages.stage import Reading
-from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.engines.rounded import is_rounded, places
 from pellucid.problem import Problem
 from pellucid.readouts import ColumnReadout
@@ -41,7 +40,7 @@ def columns_of(problem: Problem, readings: Sequence[Reading], lse: Tensor) -> di
     made["output"] = problem.query.new_empty(*problem.batch, problem.heads, 1, 1)
     rounded = is_rounded(lse)
     known = lse.masked_fill(rounded, torch.inf)  # of which every weight is 0
-    spec, program = for_columns(problem)
+    spec, program = for_columns(problem, readings)
     call(problem, Columns, program, spec, readings, {}, {"lse": known}, made)
     for name, of_ranges in parts.items():
         for part in of_ranges:  # in this order: torch's own sum chooses one by shape and threads
@@ -54,9 +53,9 @@ def columns_of(problem: Problem, readings: Sequence[Reading], lse: Tensor) -> di
     return sums
 
 
-def for_columns(problem: Problem, target: Target | None = None) -> tuple[Spec, Program]:
+def for_columns(problem: Problem, readings: Sequence[Reading], target: Target | None = None) -> tuple[Spec, Program]:
     """What the columns kernel is compiled for."""
-    stages = tuple(reading.second for reading in readings_of(problem) if reading.second is not None)
+    stages = tuple(reading.second for reading in readings if reading.second is not None)
     problem = replace(problem, readouts=())
     program = program_of(problem)
-    return replace(spec_of(problem, program, target), stages=stages), program
+    return spec_of(problem, program, stages, target), program

@@ -24,7 +24,7 @@ from pellucid.engines.cpu.kernels.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
 from pellucid.engines.cpu.machine import memory
 from pellucid.engines.cpu.stages.stage import Reading, Sizes
-from pellucid.engines.cpu.stages.table import readings_of
+from pellucid.engines.cpu.stages.table import readings_of, stages_of
 from pellucid.language import SCORE, TRUE
 from pellucid.problem import Problem
 from pellucid.tensors.once import forget_oldest
@@ -114,10 +114,10 @@ _plans: dict[Hashable, Plan] = {}  # the least recently made first
 
 def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     """The plan for a problem that this engine covers, made at most once, and the problem's tensors for it."""
-    program = program_of(problem)
+    readings, functions = readings_of(problem)
+    program = program_of(problem, functions)
     captured = captured_by(program) if program.slots else ()
     inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured)
-    readings = readings_of(problem)
     signature = _signature(problem, program, inputs, readings)
     plan = _plans.get(signature)
     if plan is None:
@@ -143,7 +143,7 @@ def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...]) -> 
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
-    kernel, spec, own = kernel_of(problem, spec_of(problem, program))
+    kernel, spec, own = kernel_of(problem, spec_of(problem, program, stages_of(readings)))
     kept = own["pairs"] * own["ranges"] * sum(kept_of_state(spec).values()) if spec.shared_out else 0
     shape = (*problem.rows, spec.value_dim)
     prepared = prepare(ready, kernel, program, spec, readings, own, torch.empty(shape, device="meta"))

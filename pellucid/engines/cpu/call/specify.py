@@ -10,7 +10,7 @@ from torch import Tensor
 from pellucid.engines.cpu.expression.program import Program, Slot
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.machine.target import Target, host
-from pellucid.engines.cpu.stages.table import functions_of, readings_of, stages_of
+from pellucid.engines.cpu.stages.stage import Stage
 from pellucid.language import Expression, Interval, bounds_of_all, walk
 from pellucid.problem import Problem
 
@@ -21,19 +21,21 @@ SPLIT = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}  # bfloat16 numb
 LEAST_SPLIT = (32, 80, 80)  # head_dim, queries and keys
 
 
-def roots_of(problem: Problem) -> dict[str, Expression]:
-    """The expressions that a kernel computes, by name: score, mask and those of readouts."""
-    return {"score": problem.score, "mask": problem.mask} | functions_of(problem)
+def program_of(problem: Problem, functions: dict[str, Expression] | None = None) -> Program:
+    """The expressions that a kernel computes, score, mask and the readouts' functions, captured tensors numbered."""
+    return Program({"score": problem.score, "mask": problem.mask} | (functions or {}), _slots(problem))
 
 
-def program_of(problem: Problem) -> Program:
-    """The expressions with their captured tensors numbered."""
-    roots = roots_of(problem)
-    return Program(roots, _slots(problem))
+def spec_of(problem: Problem, program: Program, stages: tuple[Stage, ...] = (), target: Target | None = None) -> Spec:
+    """What the kernel for `problem` is compiled for.
 
+    Args:
+        problem: the call.
+        program: its functions.
+        stages: of its readouts, as the kernel has them.
+        target: the processor, this machine's if None.
 
-def spec_of(problem: Problem, program: Program, target: Target | None = None) -> Spec:
-    """What the kernel for `problem` is compiled for; `target` is this machine if None."""
+    """
     target = target or host()
     size = 8 if problem.dtype == torch.float64 else 4
     vectors = min(target.tile_vectors, -(-problem.k_len // target.lanes(size)))
@@ -54,7 +56,7 @@ def spec_of(problem: Problem, program: Program, target: Target | None = None) ->
         dots=matrix or (problem.query.dtype == torch.bfloat16 and target.dot_pays),
         matrix=matrix,
         split=split if matrix else 1,
-        stages=stages_of(readings_of(problem)),
+        stages=stages,
     )
 
 

@@ -56,7 +56,7 @@ def for_weights(problem: Problem, target: Target | None = None) -> tuple[Spec, P
     """What the weights kernel is compiled for, where neighbouring keys are neighbours in the matrix."""
     problem = replace(problem, value=problem.key, sinks=None)
     program = program_of(problem)
-    return replace(spec_of(problem, program, target), partial=True, whole=False), program
+    return replace(spec_of(problem, program, target=target), partial=True, whole=False), program
 
 
 def _shares(spec: Spec, pairs: int, queries: int, keys: int) -> dict[str, int]:

@@ -55,19 +55,15 @@ def why_not(readout: Readout) -> Reason | None:
     return Reason(f"the readout {readout.name!r} is unknown to its kernels; ask for it in a call of its own", mine=True)
 
 
-def readings_of(problem: Problem) -> tuple[Reading, ...]:
-    """A reading for each of the problem's readouts, in their order."""
-    names = iter(functions_of(problem))
-    return tuple(
-        READINGS[type(readout)].of(readout, problem, [next(names) for _ in readout.expressions])
-        for readout in problem.readouts
-    )
-
-
-def functions_of(problem: Problem) -> dict[str, Expression]:
-    """The readouts' functions, by the names that they have in a kernel's program."""
-    every = (expression for readout in problem.readouts for expression in readout.expressions)
-    return {f"read{number}": expression for number, expression in enumerate(every)}
+def readings_of(problem: Problem) -> tuple[tuple[Reading, ...], dict[str, Expression]]:
+    """A reading for each of the problem's readouts, and their functions by the names that a kernel's program has."""
+    readings: list[Reading] = []
+    functions: dict[str, Expression] = {}
+    for readout in problem.readouts:
+        own = {f"read{number}": e for number, e in enumerate(readout.expressions, len(functions))}
+        readings.append(READINGS[type(readout)].of(readout, problem, list(own)))
+        functions |= own
+    return tuple(readings), functions
 
 
 def stages_of(readings: Iterable[Reading]) -> tuple[Stage, ...]:
