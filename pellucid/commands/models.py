@@ -231,10 +231,16 @@ def _as_input_errors(told: str) -> Iterator[None]:
     except (InputError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # of every kind: OSError, KeyError, RuntimeError, the tokenizers' PanicException ...
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = _first_words(str(error)) or type(error).__name__
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run; give a model that transformers knows by itself"
         raise InputError(f"{told}{reason}") from error
+
+
+def _first_words(told: str) -> str:
+    """The first line of a message that says something, and what follows it where that is a list."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return " ".join(lines if lines and lines[0].endswith(":") else lines[:1])
 
 
 @contextmanager
