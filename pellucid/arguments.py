@@ -307,7 +307,7 @@ def check_names(readouts: tuple[Any, ...], holder: type) -> None:
             raise TypeError(f"readouts: each must be a readout such as pellucid.Entropy(), got {readout!r}")
     names = [readout.name for readout in readouts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"readouts: more than one is named {', '.join(twice)}")
+        raise ValueError(f"readouts: more than one is named {', '.join(twice)}; give others another `name`")
     taken = {*dir(holder), *getattr(holder, "__annotations__", ())}
     for readout in readouts:
         if readout.name in taken or (readout.name == "lse" and not readout.is_lse):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pellucid.problem import Problem, Result
-from pellucid.readouts.base import Dense, Tile
+from pellucid.readouts.base import Dense, Readout, Tile
 from pellucid.softmax import finite, largest
 
 
@@ -19,7 +21,7 @@ def run(problem: Problem) -> Result:
 
     sink = None if problem.sinks is None else problem.sinks.to(problem.dtype)[:, None]
     dense = Dense(scores, weights, lse, Tile(scores, place, problem.dtype), sink)
-    readings = {readout.name: readout.dense(dense) for readout in problem.readouts}
+    readings = {readout.name: _read(readout, dense) for readout in problem.readouts}
     return Result(output.to(problem.query.dtype), lse, readings)
 
 
@@ -51,6 +53,11 @@ def softmax(scores: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     empty = total == 0
     total = total.masked_fill(empty, 1.0)
     return exponentials / total[..., None], (shift + total.log()).masked_fill(empty, -torch.inf)
+
+
+def _read(readout: Readout, dense: Dense) -> Any:
+    result = readout.dense(dense)
+    return result if readout.differentiable else readout.map(result, Tensor.detach)
 
 
 def _dropped(weights: Tensor, problem: Problem, place: dict[str, Tensor]) -> Tensor:

@@ -35,6 +35,7 @@ class ModelInputs:
     inputs: dict[str, Tensor]
     tokens: list[str]  # of the queries
     source_tokens: list[str] | None = None  # of what cross-attention looks at
+    notes: tuple[str, ...] = ()  # what is to be known of how they were made, in sentences
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,20 @@ class TextModel:
             return self._given(text, target, truncate)
 
     def _given(self, text: str, target: str | None, truncate: bool) -> ModelInputs:
-        ids = self._encoded("--text", text, truncate)
+        ids, notes = self._encoded("--text", text, truncate)
         self._check_known(ids, "encoder")
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
-            return ModelInputs(inputs, self._tokens(ids))
-        written = self._shifted(self._encoded("--target", target, truncate))
+            return ModelInputs(inputs, self._tokens(ids), notes=notes)
+        target_ids, more = self._encoded("--target", target, truncate)
+        written = self._shifted(target_ids)
         self._check_known(written, "decoder")
-        return ModelInputs(inputs | {"decoder_input_ids": written}, self._tokens(written), self._tokens(ids))
+        given = inputs | {"decoder_input_ids": written}
+        return ModelInputs(given, self._tokens(written), self._tokens(ids), notes + more)
 
-    def _encoded(self, option: str, text: str, truncate: bool) -> Tensor:
+    def _encoded(self, option: str, text: str, truncate: bool) -> tuple[Tensor, tuple[str, ...]]:
+        """The ids of a text, and what is to be known of them."""
+        notes: tuple[str, ...] = ()
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
         limit = self._limit()
         if limit is not None and len(ids) > limit:
@@ -84,10 +89,11 @@ class TextModel:
                     f"{option}: it has {len(ids)} tokens, and {self.name} allows {limit}; "
                     "give a shorter text, or --truncate"
                 )
+            notes = (f"{option}: {len(ids)} tokens were cut to {limit}",)
             ids = self.tokenizer(text, truncation=True, max_length=limit)["input_ids"]
         if not ids:
             raise InputError(f"{option}: it has no token; write something into it")
-        return torch.tensor([ids], device="cpu")
+        return torch.tensor([ids], device="cpu"), notes
 
     def _check_known(self, ids: Tensor, side: str) -> None:
         """Refuse ids that the model, or the side of it that reads them, has no embedding of."""
@@ -231,10 +237,16 @@ def _as_input_errors(told: str) -> Iterator[None]:
     except (InputError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # of every kind: OSError, KeyError, RuntimeError, the tokenizers' PanicException ...
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = _first_words(str(error)) or type(error).__name__
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run; give a model that transformers knows by itself"
         raise InputError(f"{told}{reason}") from error
+
+
+def _first_words(told: str) -> str:
+    """The first line of a message that says something, and what follows it where that is a list."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return " ".join(lines if lines and lines[0].endswith(":") else lines[:1])
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def _of_transformers(options: argparse.Namespace, text: str, target: str | None)
         given.tokens,
         given.source_tokens,
         f"{type(loaded.model).__name__} {'/'.join(Path(options.model).parts[-2:])}",
-        loaded.notes,
+        loaded.notes + given.notes,
     )
 
 

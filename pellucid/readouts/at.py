@@ -97,10 +97,11 @@ class At(RowReadout):
         keys = self._keys
         wanted = (*problem.batch, problem.heads, problem.q_len)
         own = tuple(keys.value.shape[:-1])
+        queries: int | str = problem.q_len
         if keys is not self.expression:  # it counts from the start of the sequence, of which the call has a part
-            own, wanted = own[:-1], wanted[:-1]
+            own, wanted, queries = own[:-1], wanted[:-1], "positions"
         if not _fits(own, wanted, len(problem.batch)):
-            shape = [*problem.batch, problem.heads, problem.q_len, "n"]
+            shape = [*problem.batch, problem.heads, queries, "n"]
             takes = f"keys: At takes {shape}, or 1 for a size (of several of the batch for the first)".replace("'", "")
             raise ValueError(f"{takes}, got {list(keys.value.shape)}")
 

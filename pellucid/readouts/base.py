@@ -114,7 +114,7 @@ class Readout(ABC):
 
     Attributes:
         name: where the observation keeps the result.
-        differentiable: whether gradients flow through the result.
+        differentiable: whether gradients flow through the result; where not, engines cut them off.
         is_lse: whether the result is the lse, which every call gives anyway.
         per_head: whether the result has a dimension of heads, after those of the batch.
 
@@ -243,10 +243,10 @@ class RowReadout(Readout):
             rows: the finished rows.
 
         Raises:
-            TypeError: this one is not differentiable.
+            TypeError: this one has none.
 
         """
-        raise TypeError(f"{type(self).__name__} is not differentiable")
+        raise TypeError(f"{type(self).__name__} has no score_gradient, so it is not differentiable")
 
     def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor | float:
         """The gradient with respect to each row's sink, [*batch, heads, queries]."""

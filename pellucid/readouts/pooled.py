@@ -51,7 +51,7 @@ class Pooled(ColumnReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        sums = _joined(dense.weights.detach(), -1, self.keys, Tensor.sum)
+        sums = _joined(dense.weights, -1, self.keys, Tensor.sum)
         return _joined(sums, -2, self.queries, Tensor.mean)
 
     def start(self, problem: Problem) -> Tensor:

@@ -47,10 +47,9 @@ class PooledMax(ColumnReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        weights = dense.weights.detach()
-        q_len, k_len = weights.shape[-2:]
-        rows, columns = (torch.arange(length, device=weights.device) for length in (q_len, k_len))
-        return self._largest(weights, rows, columns, q_len, k_len)
+        q_len, k_len = dense.weights.shape[-2:]
+        rows, columns = (torch.arange(length, device=dense.weights.device) for length in (q_len, k_len))
+        return self._largest(dense.weights, rows, columns, q_len, k_len)
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros: no weight is less."""

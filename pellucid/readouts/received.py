@@ -61,7 +61,7 @@ class Received(ColumnReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        return dense.weights[..., self.queries, :].sum(-2).detach()
+        return dense.weights[..., self.queries, :].sum(-2)
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros."""

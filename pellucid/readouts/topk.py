@@ -65,7 +65,7 @@ class TopK(RowReadout):
         """The dense definition."""
         scores, keys = dense.scores.sort(dim=-1, descending=True, stable=True)
         scores, keys = scores[..., : self.k], keys[..., : self.k]
-        return _finished(dense.weights.detach().gather(-1, keys), scores, keys, dense.lse)
+        return _finished(dense.weights.gather(-1, keys), scores, keys, dense.lse)
 
     def of_tile(self, tile: Tile) -> State:
         """The k largest scores of the tile and their keys."""

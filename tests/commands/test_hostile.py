@@ -194,6 +194,16 @@ def test_a_model_brings_no_code(pellucid, coded, tmp_path, monkeypatch, where, m
     assert not (tmp_path / "r.attn").exists()
 
 
+def test_a_message_that_ends_in_a_list_is_told_with_it():
+    from pellucid.commands.models import _first_words
+
+    assert _first_words("\nno tokenizer from one of: \n(1) a file, \n(2) another") == (
+        "no tokenizer from one of: (1) a file, (2) another"
+    )
+    assert _first_words("a reason\n\nTraceback: ...") == "a reason"
+    assert _first_words(" \n") == ""
+
+
 def test_an_architecture_that_is_no_model_is_passed_over(coded):
     from pellucid.commands.models import _class_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid import open_record
+from pellucid import Renyi, open_record, watch
 from pellucid.record.disk.writer import RecordWriter
 
 transformers = pytest.importorskip("transformers")
@@ -209,8 +209,12 @@ def test_truncate(watched, tmp_path):
     assert err.startswith("pellucid: --text: it has 37 tokens, and ")
     assert err.endswith("allows 32; give a shorter text, or --truncate\n")
     assert not (tmp_path / "run.attn").exists()
-    assert watched("bert", "--truncate", text=tmp_path / "long.txt")[0] == 0
-    assert open_record(tmp_path / "run.attn")[0].q_len == 32
+    status, _, err = watched("bert", "--truncate", text=tmp_path / "long.txt")
+    assert status == 0
+    assert "pellucid: warning: --text: 37 tokens were cut to 32\n" in err
+    record = open_record(tmp_path / "run.attn")
+    assert record[0].q_len == 32
+    assert record.notes == ["--text: 37 tokens were cut to 32"]
 
 
 # Models that lack something.
@@ -535,6 +539,16 @@ def test_show(pellucid, run):
         assert line.split()[0] == str(row.head)
         assert f"{row.entropy_without_sink:.2f}" in line
     assert max(map(len, lines)) <= 80
+
+
+def test_a_record_without_the_summarys_readouts(pellucid, tmp_path):
+    layer, x = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.rand(1, 5, 8)
+    with watch(layer, readouts=[Renyi(2)]) as record:
+        layer(x)
+    out = " ".join(pellucid("show", record.save(tmp_path / "run.attn"))[1].split())
+    assert "what they need was not read; watch without readouts=, or with more= in their place" in out
+    assert "in brackets" not in out
+    assert "rel. relative_entropy" not in out
 
 
 def test_a_wide_terminal_shows_the_whole_too(pellucid, run, monkeypatch):

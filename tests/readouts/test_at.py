@@ -187,7 +187,7 @@ def test_one_row_for_every_position_and_too_few() -> None:
         torch.testing.assert_close(layer.at, gathered(layer.weights(), keys), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match=r"^keys: At has 6 rows of keys, and the last query is 12"):
         stepped("llama", At(keys.expand(6, 2)), (4, models.LENGTH))
-    with pytest.raises(ValueError, match=r"^keys: At takes \[2, 4, 4, n\], or 1 .*, got \[3, 13, 2\]"):
+    with pytest.raises(ValueError, match=r"^keys: At takes \[2, 4, positions, n\], or 1 .*, got \[3, 13, 2\]"):
         stepped("llama", At(keys.expand(3, models.LENGTH, 2)), (4,))
 
 

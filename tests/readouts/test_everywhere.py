@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import transformers
 from torch import Tensor
 
 import pellucid
-from pellucid import nn
+from pellucid import nn, readouts
 from pellucid.capture.run.going_back import taken_back
 from pellucid.capture.run.recent import Recent
 from pellucid.readouts import ColumnReadout, Readout
@@ -54,6 +55,11 @@ def assert_same(found: Any, expected: Any, dtype: torch.dtype = torch.float64) -
     assert pairs
     for mine, its in pairs:
         torch.testing.assert_close(mine, its, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], equal_nan=True)
+
+
+def test_every_file_of_a_readout_is_in_the_list() -> None:
+    files = {file.stem for file in pathlib.Path(readouts.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    assert {kind.__module__.rpartition(".")[2] for kind in exported()} == files
 
 
 def test_every_class_has_an_example() -> None:

@@ -60,6 +60,15 @@ class Squares(ColumnReadout):
         state.index_add_(-1, place["k"], weights.square().sum(-2))
 
 
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_what_a_user_did_not_call_differentiable_is_not(engine: str) -> None:
+    x = X.clone().requires_grad_()
+    with engines.using(engine):
+        output, seen = pellucid.observe(x, x, x, readouts=[Squares()])
+    assert output.requires_grad
+    assert not seen.squares.requires_grad
+
+
 def test_a_sum_of_a_users_own_beside_padding() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
     x, padded = torch.rand(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)

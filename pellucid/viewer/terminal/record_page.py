@@ -44,8 +44,7 @@ _COLUMNS = (
     ("same", "duplicate", 2),
     ("conc.", "concentration", 2),
 )
-_ABBREVIATED = ", ".join(f"{heading} {name}" for heading, name, _ in _COLUMNS if heading != name)
-_LEGEND = f"{_ABBREVIATED}; each without the sink, as NAME_without_sink in --json"
+_UNREAD = "no numbers: what they need was not read; watch without readouts=, or with more= in their place"
 
 
 @dataclass(frozen=True)
@@ -164,16 +163,19 @@ class _FittingTable:
         wide = head_table(self.view, whole=True)
         fits = console.measure(wide, options=options.update(width=UNLIMITED)).maximum <= options.max_width
         yield wide if fits else head_table(self.view)
-        if fits:
+        shown = _shown_columns(self.view)
+        if fits and shown:
             yield Text("in brackets: the whole, the sink counted", style="dim")
-        yield Text(_LEGEND, style="dim")
+        abbreviated = ", ".join(f"{heading} {name}" for heading, name, _ in shown if heading != name)
+        legend = f"{abbreviated}; each without the sink, as NAME_without_sink in --json"
+        yield Text(legend.removeprefix("; ") if shown else _UNREAD, style="dim")
 
 
 def head_table(view: RecordView, *, whole: bool = False) -> Table:
     """The numbers of each head of the chosen layer, of the `whole` too if wanted; the chosen head is marked."""
     table = Table(box=None, pad_edge=False, padding=(0, 2 if whole else 1, 0, 0), header_style="bold")
     rows = [row for row in view.summary if row.layer == view.shown.name]
-    shown = [column for column in _COLUMNS if any(not isnan(getattr(row, column[1])) for row in rows)]
+    shown = _shown_columns(view)
     for heading in ("head", "kind", "sink", *(heading for heading, _, _ in shown)):
         table.add_column(heading, justify="left" if heading in ("head", "kind") else "right")
     for place, row in enumerate(rows):
@@ -183,6 +185,12 @@ def head_table(view: RecordView, *, whole: bool = False) -> Table:
         cells += [_cell(row, name, digits, whole) for _, name, digits in shown]
         table.add_row(*cells, style="bold" if chosen else None)
     return table
+
+
+def _shown_columns(view: RecordView) -> list[tuple[str, str, int]]:
+    """The columns of which a head of the chosen layer has a number."""
+    rows = [row for row in view.summary if row.layer == view.shown.name]
+    return [column for column in _COLUMNS if any(not isnan(getattr(row, column[1])) for row in rows)]
 
 
 def _kinds(row: HeadSummary) -> str:
