@@ -45,7 +45,10 @@ def asked(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: A
     Raises TypeError and ValueError as `observe` does of readouts.
     """
     chosen = () if readouts is None else checked_readouts(readouts)
-    return Arguments(*arguments, **(named | {"readouts": chosen}))
+    try:
+        return Arguments(*arguments, **(named | {"readouts": chosen}))
+    except TypeError as error:
+        raise TypeError(str(error).replace("Arguments.__new__()", "a call of observe")) from None
 
 
 def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:

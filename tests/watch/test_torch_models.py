@@ -261,3 +261,28 @@ def test_a_call_that_pellucid_does_not_know_is_left_to_torch_and_listed() -> Non
             output = model(torch.randn(1, 6, 24))
     assert output.is_nested
     assert (record.layers, [missed.name for missed in record.missed]) == (["0"], ["1"])
+
+
+def test_a_call_that_torch_refuses_is_refused_by_torch() -> None:
+    """Pellucid's own arguments, sinks among them, are not torch's."""
+
+    class Attends(nn.Module):
+        def forward(self, x: Tensor, **more: Any) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x, **more)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attends = Attends()
+
+        def forward(self, x: Tensor, **more: Any) -> Tensor:
+            seen: Tensor = self.attends(x, **more)
+            return seen
+
+    model, x = Whole(), torch.rand(1, 2, 5, 4)
+    with pellucid.watch(model):
+        with pytest.raises(TypeError, match="scaled_dot_product_attention"):
+            model(x, sinks=torch.rand(2))
+        model(x)
+    with pellucid.everywhere(), pytest.raises(TypeError, match="scaled_dot_product_attention"):
+        model(x, mask_mod=pellucid.masks.causal())

@@ -12,12 +12,21 @@ from pellucid import functional
 from pellucid.arguments import Arguments
 from pellucid.capture.attending import beside
 from pellucid.capture.sources.base import Source
-from pellucid.capture.sources.described import attended, call_of, led
+from pellucid.capture.sources.described import attended, call_of, led, left_alone
+
+TORCHS = Arguments._fields[:8]  # the arguments of torch's function
 
 
 def scaled_dot_product_attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
     """What torch.nn.functional.scaled_dot_product_attention gives."""
-    return led(module, partial(torch_sdpa, *args, **arguments), Arguments(*args, **arguments))
+    own = partial(torch_sdpa, *args, **arguments)
+    try:
+        if len(args) > len(TORCHS) or not arguments.keys() <= set(TORCHS):
+            raise TypeError(f"torch's takes {', '.join(TORCHS)}")
+        asked = Arguments(*args, **arguments)
+    except TypeError as error:
+        return left_alone(module, own, error)
+    return led(module, own, asked)
 
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
