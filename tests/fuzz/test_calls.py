@@ -138,6 +138,9 @@ def judge_renyi(seen: Any, order: float, every: Tensor, off: Tensor, of: Bounds)
         entropy = -logs.amax(-1) if every.shape[-1] else torch.zeros(every.shape[:-1]).double()
     elif order == 0:
         entropy = (every > -torch.inf).sum(-1).double().log()
+    elif abs(order - 1) < 0.5:  # the logarithm of the sum itself would lose its digits
+        more = (logs.exp() * torch.expm1((order - 1) * logs)).masked_fill(logs == -torch.inf, 0.0)
+        entropy = torch.log1p(more.sum(-1)) / (1 - order)
     else:
         entropy = (order * logs).logsumexp(-1) / (1 - order)
     slope = 4 * logn if abs(order - 1) < 0.5 else 2 if order == math.inf else 2 * order / abs(1 - order)
