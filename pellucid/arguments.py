@@ -147,8 +147,7 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided or tensor.is_nested:
-            raise TypeError(f"{name}: a dense tensor is needed, got a {'nested' if tensor.is_nested else 'sparse'} one")
+        _check_dense(name, tensor)
         if tensor.dtype not in DTYPES:
             known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
             raise TypeError(f"{name}: one of {known} is needed, got {tensor.dtype}")
@@ -162,6 +161,11 @@ def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"key: its head_dim must be query's ({_shapes(query, key)})")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"value: its length must be key's ({_shapes(key=key, value=value)})")
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_nested:
+        raise TypeError(f"{name}: a dense tensor is needed, got a {'nested' if tensor.is_nested else 'sparse'} one")
 
 
 def _leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[tuple[int, ...], int]:
@@ -265,6 +269,7 @@ def _check_sinks(sinks: Tensor | None, heads: int) -> None:
 def _check_captured(problem: Problem) -> None:
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
+        _check_dense("attn_mask, sinks or a captured tensor", tensor)
         if tensor.device != device and (tensor.ndim or not tensor.is_cpu):  # as torch mixes devices
             raise ValueError(
                 f"attn_mask, sinks or a captured tensor {list(tensor.shape)} is on {tensor.device}, query on {device}"

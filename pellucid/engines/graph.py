@@ -30,8 +30,12 @@ def holds(problem: Problem) -> bool:
 def is_wanted(problem: Problem) -> bool:
     """Whether the operator is wanted outside of torch.compile as well: somebody records, or tensors have no numbers."""
     recording = torch._C._len_torch_dispatch_stack() > 0
-    fake = any(torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python) for tensor in problem.tensors)
-    return (recording or fake) and not problem.transformed and holds(problem)
+    empty = any(map(_has_no_numbers, problem.tensors))
+    return (recording or empty) and not problem.transformed and holds(problem)
+
+
+def _has_no_numbers(tensor: Tensor) -> bool:
+    return tensor.is_meta or torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)
 
 
 def run(problem: Problem) -> Result:

@@ -50,6 +50,9 @@ class Expression:
             return f"tensor{list(self.value.shape)}{list(self.args)}"
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
+    def __reduce__(self) -> tuple[Callable[..., Expression], tuple[Any, ...]]:
+        return _copied, (self.op, self.kind, self.args, self.value)
+
 
 def constant(value: Number) -> Expression:
     """A number known while tracing."""
@@ -62,6 +65,15 @@ TRUE, FALSE = constant(True), constant(False)
 SCORE = Expression("input", "float", value="score")
 INDICES = {name: Expression("input", "int", value=name) for name in ("b", "h", "q", "k")}
 INPUTS: dict[str, Expression] = {"score": SCORE, **INDICES}
+
+
+def _copied(op: str, kind: Kind, args: tuple[Expression, ...], value: Any) -> Expression:
+    """A copied or unpickled node: an input and a bool are the same in every expression, and known by identity."""
+    if op == "input":
+        return INPUTS[value]
+    if op == "constant" and kind == "bool":
+        return TRUE if value else FALSE
+    return Expression(op, kind, args, value)
 
 
 def load(tensor: Tensor, indices: tuple[Expression, ...]) -> Expression:

@@ -63,13 +63,18 @@ class At(RowReadout):
         if not isinstance(sum_heads, bool):
             raise TypeError(f"sum_heads: At takes True or False, got {sum_heads!r}")
         self.expression = load(keys, _indices(keys))
-        self.columns, self.per_head = keys.shape[-1], not sum_heads
+        self.per_head = not sum_heads
 
     @classmethod
-    def _made(cls, expression: Expression, columns: int, per_head: bool) -> At:
+    def _made(cls, expression: Expression, per_head: bool) -> At:
         made = cls.__new__(cls)
-        made.expression, made.columns, made.per_head = expression, columns, per_head
+        made.expression, made.per_head = expression, per_head
         return made
+
+    @property
+    def columns(self) -> int:
+        """How many keys a query has; in a graph it may be a symbol, which is why `numbers` do not hold it."""
+        return self._keys.value.shape[-1]
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -83,14 +88,14 @@ class At(RowReadout):
 
     @property
     def numbers(self) -> Numbers:
-        """How many keys a query has, and whether heads are kept apart."""
-        return self.columns, int(self.per_head)
+        """Whether heads are kept apart."""
+        return (int(self.per_head),)
 
     @classmethod
     def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> At:
         """The weights of the keys that a function gives."""
-        columns, per_head = numbers
-        return cls._made(next(functions), int(columns or 0), bool(per_head))
+        (per_head,) = numbers
+        return cls._made(next(functions), bool(per_head))
 
     def check(self, problem: Problem) -> None:
         """Raise ValueError unless the size of the keys' tensor is the call's."""
@@ -183,7 +188,7 @@ class At(RowReadout):
         return self._with(operation("where", operation("lt", keys, FIRST), keys, own))
 
     def _with(self, expression: Expression) -> At:
-        return self._made(expression, self.columns, self.per_head)
+        return self._made(expression, self.per_head)
 
     @property
     def _keys(self) -> Expression:

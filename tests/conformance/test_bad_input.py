@@ -96,6 +96,7 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "mask of integers": (lambda: pellucid.attention(Q, K, V, shape(5, 7).long()), ("attn_mask", "bool", "int64")),
     "mask a list": (lambda: pellucid.attention(Q, K, V, [[True]]), ("attn_mask", "list")),  # type: ignore[arg-type]
     "mask's device": (lambda: pellucid.attention(Q, K, V, shape(5, 7).to("meta")), ("attn_mask", "meta", "[5, 7]")),
+    "mask sparse": (lambda: pellucid.attention(Q, K, V, shape(5, 7).to_sparse()), ("attn_mask", "dense", "sparse")),
     # numbers and flags
     "dropout_p negative": (lambda: pellucid.attention(Q, K, V, dropout_p=-0.1), ("dropout_p", "-0.1")),
     "dropout_p beyond 1": (lambda: pellucid.attention(Q, K, V, dropout_p=1.5), ("dropout_p", "1.5")),
@@ -142,7 +143,12 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         with_score_mod(lambda s, b, h, q, k: s + torch.zeros(8, device="meta")[h]),
         ("captured", "[8]", "meta"),
     ),
+    "a captured tensor sparse": (
+        with_score_mod(lambda s, b, h, q, k: s + shape(5, 7).to_sparse()[q, k]),
+        ("captured", "dense", "sparse"),
+    ),
     # readouts
+    "keys sparse": (observing(readouts.At(shape(5, 2).long().to_sparse())), ("captured", "dense", "sparse")),
     "k beyond the keys": (observing(readouts.TopK(8)), ("TopK", "8", "7")),
     "k of zero": (lambda: readouts.TopK(0), ("k", "0")),
     "k a float": (lambda: readouts.TopK(2.5), ("k", "2.5")),  # type: ignore[arg-type]

@@ -1,5 +1,8 @@
 """Expressions: constants fold to what torch computes, what has no effect is dropped, kinds promote as in torch."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -195,3 +198,16 @@ def test_it_prints_what_it_computes():
     table = torch.zeros(3, 5)
     expression = operation("where", operation("ge", Q, constant(2)), load(table, (INPUTS["h"], Q)), SCORE)
     assert repr(expression) == "where(ge(q, 2), tensor[3, 5][h, q], score)"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))])
+def test_a_copy_has_the_inputs_of_every_expression(copied):
+    assert [copied(node) for node in (*INPUTS.values(), TRUE, FALSE)] == [*INPUTS.values(), TRUE, FALSE]
+    tensor = torch.tensor([3, 4, 5])
+    own = copied(operation("where", operation("ge", Q, INPUTS["k"]), load(tensor, (Q,)), constant(7)))
+    assert {node for node in walk(own) if node.op == "input"} == {Q, INPUTS["k"]}
+    assert evaluate(own, inputs={"q": torch.arange(3), "k": torch.tensor(1)}, dtype=torch.float64)[0].tolist() == [
+        7,
+        4,
+        5,
+    ]

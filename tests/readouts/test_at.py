@@ -10,6 +10,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pellucid
 from pellucid.engines import portable, using
@@ -54,7 +55,7 @@ def test_any_split_gives_the_whole(data: Any, drawn: Any, sink: Tensor | None, s
     torch.testing.assert_close(finished(readout, softmax, state, sink), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ["reference", "portable", "tiles"])
+@pytest.mark.parametrize("engine", ["reference", "portable", "tiles", "cpu"])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 2), (1, 3, 4, 5, 2), (3, 1, 5, 2), (1, 1, 1, 1, 2), (4, 5, 2)])
 def test_several_dimensions_of_sequences(engine: str, shape: tuple[int, ...]) -> None:
     x, keys = normal(2, 3, 4, 5, 8), torch.randint(-1, 5, shape)
@@ -63,7 +64,7 @@ def test_several_dimensions_of_sequences(engine: str, shape: tuple[int, ...]) ->
     torch.testing.assert_close(seen.at, gathered(seen.weights(), keys))
 
 
-@pytest.mark.parametrize("engine", ["reference", "portable"])
+@pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 def test_a_row_that_is_nan_is_nan_where_there_is_a_key(engine: str) -> None:
     x, bias = torch.randn(3, 5, 4), torch.zeros(5, 5)
     bias[1, 2], bias[1, 4] = torch.nan, -torch.inf
@@ -137,6 +138,21 @@ def test_keys_that_there_are_not_in_a_graph() -> None:
     torch.testing.assert_close(compiled(keys), read(keys))
     with pytest.raises(ValueError, match=r"^keys: At takes -1, for none, to 4, the last of the keys; got 7 to 7"):
         compiled(keys + 7)
+
+
+def test_keys_of_a_graph_may_be_of_any_number() -> None:
+    x = torch.randn(3, 5, 4)
+
+    def read(x: Tensor, keys: Tensor) -> Tensor:
+        return pellucid.observe(x, x, x, readouts=[At(keys)])[1].at
+
+    torch._dynamo.reset()
+    compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
+    recorded = make_fx(read, tracing_mode="symbolic")(x, torch.zeros(5, 2, dtype=torch.int64))
+    for n in (2, 3, 7):
+        keys = torch.randint(-1, 5, (5, n))
+        torch.testing.assert_close(compiled(x, keys), read(x, keys))
+        torch.testing.assert_close(recorded(x, keys), read(x, keys))
 
 
 def test_keys_that_are_looked_through() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +18,7 @@ import pellucid
 from pellucid import nn, readouts
 from pellucid.capture.run.going_back import taken_back
 from pellucid.capture.run.recent import Recent
-from pellucid.readouts import ColumnReadout, Readout
+from pellucid.readouts import At, ColumnReadout, Readout
 from pellucid.readouts.base import tensors_of
 from pellucid.record.disk.layer_file import write_layer
 from pellucid.record.studies.beams import Path, _through
@@ -112,6 +114,23 @@ def test_a_call_without_heads(example: Example) -> None:
         found = pellucid.observe(query, key, value, readouts=[readout])[1][readout.name]
         seen = pellucid.observe(query[None], key[None], value[None], readouts=[readout])[1][readout.name]
         assert_same(found, readout.map(seen, lambda tensor: tensor[0]) if readout.per_head else seen)
+
+
+@each
+def test_a_copy_reads_the_same(example: Example) -> None:
+    readout, tensors = example(Q_LEN), inputs(torch.float64)
+    for own in (copy.copy(readout), copy.deepcopy(readout), pickle.loads(pickle.dumps(readout))):
+        assert_same(read(own, tensors, is_causal=True), read(readout, tensors, is_causal=True))
+
+
+@each
+def test_tensors_without_numbers_have_results_without(example: Example) -> None:
+    readout, tensors = example(Q_LEN), inputs(torch.float32)
+    wanted = read(readout, tensors)
+    if isinstance(readout, At):
+        readout = At(readout.expression.value.to("meta"), not readout.per_head)
+    found = read(readout, tuple(tensor.to("meta") for tensor in tensors), is_causal=True)
+    assert [(t.shape, t.dtype, t.device.type) for t in found] == [(t.shape, t.dtype, "meta") for t in wanted]
 
 
 @each

@@ -73,19 +73,20 @@ def test_equal_weights_have_the_log_of_their_number_at_every_order(order: float)
         torch.testing.assert_close(seen.renyi, torch.tensor([0, 0, math.log(2), math.log(3)]), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["reference", "portable"])
+@pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 def test_keys_that_the_largest_number_cannot_reach_are_counted(engine: str) -> None:
     query, key = torch.zeros(1, 1), torch.zeros(3, 1)
     bias = torch.tensor([[2e38, -2e38, -torch.inf]])
     for order, expected in ((0, math.log(2)), (0.3, 0.0), (1, 0.0), (1.2, 0.0), (2, 0.0), (math.inf, 0.0)):
         leaf = bias.clone().requires_grad_()
         with using(engine), portable.tiles(1, 1):
-            _, seen = pellucid.observe(query, key, key, leaf, readouts=[Renyi(order)])
+            _, seen = pellucid.observe(query, key, key, bias, readouts=[Renyi(order)])
             assert seen.renyi.tolist() == pytest.approx([expected])
+            _, seen = pellucid.observe(query, key, key, leaf, readouts=[Renyi(order)])
             assert torch.autograd.grad(seen.renyi.sum(), leaf)[0].tolist() == [[0.0] * 3]
 
 
-@pytest.mark.parametrize("engine", ["reference", "portable"])
+@pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_row_that_is_nan(engine: str, order: float) -> None:
     x = torch.randn(2, 5, 4)
@@ -97,6 +98,17 @@ def test_a_row_that_is_nan(engine: str, order: float) -> None:
     assert seen.renyi.isnan().nonzero().tolist() == [[0, 1], [1, 1]]
     assert sunk.renyi[1].isnan().all()
     assert not sunk.renyi[0].isnan().any()
+
+
+@pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
+@pytest.mark.parametrize("order", [5e-324, 1e-320, 1e-46, 1e-45, 1e-39, 1e-37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_order_that_is_almost_0_counts_the_keys(engine: str, order: float, dtype: torch.dtype) -> None:
+    x = normal(3, 37, 4).to(dtype)
+    for q_len in (1, 37):
+        with using(engine):
+            _, seen = pellucid.observe(x[:, :q_len], x, x, is_causal=True, readouts=[Renyi(order)])
+        torch.testing.assert_close(seen.renyi, torch.arange(1, q_len + 1, dtype=dtype).log().expand(3, -1))
 
 
 def test_equal_largest_share_the_gradient_of_infinity() -> None:

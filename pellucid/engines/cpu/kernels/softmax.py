@@ -138,7 +138,7 @@ class OnlineSoftmax:
         score = self.code.load(scores, self.type, place)
         distance = score - shift if factor is None else self.code.fma(score, factor, -shift)
         weight = self.forward.power(distance) if factor is None else self.forward.power_of_two(distance)
-        return Vector(self.forward, functions, weight, distance, block, place)
+        return Vector(self.forward, functions, score, weight, distance, block, place)
 
     def _store(self, row: Value, scores: Value, weights: list[Value], j: Value) -> None:
         """Put a panel of a row's weights, from the j-th key on, where the products want them, and where stages do."""

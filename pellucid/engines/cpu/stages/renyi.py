@@ -20,6 +20,8 @@ from pellucid.readouts.renyi import NEAR
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.forward import Forward
 
+SMALLEST = 2.0**-126  # normal number of float32
+
 
 @dataclass(frozen=True)
 class CountStage(Stage):
@@ -32,7 +34,7 @@ class CountStage(Stage):
 
     def terms(self, vector: Vector) -> Iterator[Callable[[Value], Value]]:
         """One for each key that is not masked."""
-        code, nothing = vector.forward.code, vector.distance == -math.inf
+        code, nothing = vector.forward.code, vector.score == -math.inf
         yield lambda count: code.select(nothing, count, count + 1.0)
 
     def factor(self, forward: Forward, correction: Value, drift: Callable[[], Value]) -> Value:
@@ -54,7 +56,10 @@ class PowerStage(Stage):
 
     def terms(self, vector: Vector) -> Iterator[Callable[[Value], Value]]:
         """A power of each weight, from its distance: a small weight's may be large."""
-        power = vector.forward.power(vector.distance * self.order)
+        code, raised = vector.forward.code, vector.distance * self.order
+        if self.order < SMALLEST:  # it may be 0 as a number of the kernel: what is masked is multiplied by none
+            raised = code.select(vector.distance == -math.inf, -math.inf, raised)
+        power = vector.forward.power(raised)
         yield lambda total: total + power
 
     def factor(self, forward: Forward, correction: Value, drift: Callable[[], Value]) -> Value:

@@ -37,6 +37,7 @@ class Vector:
 
     forward: Forward
     unplaced: Values  # the user's functions, with b, h and q known
+    score: Value  # -inf only where masked: a distance may be too large for a number
     weight: Value  # exp(score - maximum), 0 where masked
     distance: Value  # what it is the exponential of, counted in `unit`
     block: Block
