@@ -21,12 +21,17 @@ def scaled_dot_product_attention(module: nn.Module, *args: Any, **arguments: Any
     """What torch.nn.functional.scaled_dot_product_attention gives."""
     own = partial(torch_sdpa, *args, **arguments)
     try:
-        if len(args) > len(TORCHS) or not arguments.keys() <= set(TORCHS):
-            raise TypeError(f"torch's takes {', '.join(TORCHS)}")
-        asked = Arguments(*args, **arguments)
+        asked = _asked(*args, **arguments)
     except TypeError as error:
         return left_alone(module, own, error)
     return led(module, own, asked)
+
+
+def _asked(*args: Any, **arguments: Any) -> Arguments:
+    """The arguments of torch's function. Raises TypeError for others, sinks among them."""
+    if len(args) > len(TORCHS) or not arguments.keys() <= set(TORCHS):
+        raise TypeError(f"torch's takes {', '.join(TORCHS)}")
+    return Arguments(*args, **arguments)
 
 
 def attention(module: nn.Module, *args: Any, **arguments: Any) -> Tensor:
