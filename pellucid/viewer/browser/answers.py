@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.record.layer import Layer
 from pellucid.record.record import Record
 from pellucid.viewer.browser import describe
-from pellucid.viewer.browser.asked import Asked, Refused
+from pellucid.viewer.browser.asked import Asked, RefusedError
 from pellucid.viewer.browser.tiles import tile
 from pellucid.viewer.browser.values import MOST, Answer, exact, joined_heads, logs, values
 from pellucid.viewer.record_map import all_maps
@@ -35,16 +35,16 @@ class Answers:
         """The answer to a request; of one that cannot be answered, a status and a sentence."""
         try:
             if path not in _ROUTES:
-                raise Refused(f"{path}: there is no such address; there are {', '.join(_ROUTES)}", 404)
+                raise RefusedError(f"{path}: there is no such address; there are {', '.join(_ROUTES)}", 404)
             return _ROUTES[path](self, Asked(query))
-        except Refused as refused:
+        except RefusedError as refused:
             return as_json({"error": str(refused)}, refused.status)
 
     def record(self, asked: Asked) -> Record:
-        """The record that is asked for. Raises Refused."""
+        """The record that is asked for. Raises RefusedError."""
         name = asked.query.get("record", next(iter(self.records), ""))
         if name not in self.records:
-            raise Refused(f"record: there is no {name!r}; there are {', '.join(self.records)}", 404)
+            raise RefusedError(f"record: there is no {name!r}; there are {', '.join(self.records)}", 404)
         return self.records[name]
 
 
@@ -72,14 +72,14 @@ def _of_layer(answer: Callable[[Layer, Asked], Answer]) -> Callable[[Answers, As
 def _thumbs(layer: Layer, asked: Asked) -> Answer:
     maps = all_maps(layer, asked.whole("most", 1, 256, 48), asked.sequence(layer.batch))
     if maps is None:
-        raise Refused("thumbs: the layer kept neither query and key nor a pooled map", 404)
+        raise RefusedError("thumbs: the layer kept neither query and key nor a pooled map", 404)
     return logs(maps, "f16", maps.shape[1:] == (layer.q_len, layer.k_len))
 
 
 def _overview(layer: Layer, asked: Asked) -> Answer:
     maps = all_maps(layer, 256, asked.sequence(layer.batch))
     if maps is None:
-        raise Refused("overview: the layer kept neither query and key nor a pooled map", 404)
+        raise RefusedError("overview: the layer kept neither query and key nor a pooled map", 404)
     chosen = joined_heads(maps[asked.heads(layer)], asked.one_of("over", ("mean", "max")))
     return logs(chosen, "f32", chosen.shape == (layer.q_len, layer.k_len))
 
@@ -101,10 +101,10 @@ def _column(layer: Layer, asked: Asked) -> Answer:
 
 def _exact(layer: Layer, asked: Asked, queries: slice, keys: slice) -> Tensor:
     if not layer.parts:
-        raise Refused("the layer kept no query and key to compute exact weights from", 404)
+        raise RefusedError("the layer kept no query and key to compute exact weights from", 404)
     size = (queries.stop - queries.start) * (keys.stop - keys.start)
     if size > MOST:
-        raise Refused(f"queries, keys: {size} weights are asked for at once, and {MOST} are the most")
+        raise RefusedError(f"queries, keys: {size} weights are asked for at once, and {MOST} are the most")
     heads, over = asked.heads(layer), asked.one_of("over", ("mean", "max"))
     return exact(layer, asked.sequence(layer.batch), heads, queries, keys, over)
 
@@ -112,7 +112,7 @@ def _exact(layer: Layer, asked: Asked, queries: slice, keys: slice) -> Tensor:
 def _strip(layer: Layer, asked: Asked) -> Answer:
     names = tuple(strip["name"] for strip in describe.strips(layer))
     if asked.query.get("name") not in names:
-        raise Refused(f"name: the layer has {', '.join(names)}, got {asked.query.get('name')!r}", 404)
+        raise RefusedError(f"name: the layer has {', '.join(names)}, got {asked.query.get('name')!r}", 404)
     reading = layer.readings[asked.query["name"]][asked.sequence(layer.batch)][asked.heads(layer)].float()
     return values(joined_heads(reading, asked.one_of("over", ("mean", "max"))), "f32")
 
@@ -120,7 +120,7 @@ def _strip(layer: Layer, asked: Asked) -> Answer:
 def _top(layer: Layer, asked: Asked) -> Answer:
     heads, sequence = asked.heads(layer), asked.sequence(layer.batch)
     if "topk" not in layer.readings or len(heads) != 1:
-        raise Refused("top: the layer read no TopK, or heads is not one", 404)
+        raise RefusedError("top: the layer read no TopK, or heads is not one", 404)
     top = layer.topk
     keys, weights = top.keys[sequence, heads[0]].int(), top.log_weights[sequence, heads[0]].float()
     first, second = values(keys, "i32"), values(weights, "f32")
@@ -133,7 +133,7 @@ def _align(answers: Answers, asked: Asked) -> Answer:
     try:
         found = record.align([(layer.name, head) for head in asked.heads(layer)], sequence=asked.sequence(layer.batch))
     except (ValueError, IndexError) as error:
-        raise Refused(f"align: {error}", 404) from error
+        raise RefusedError(f"align: {error}", 404) from error
     fields = ("rows", "keys", "starts", "stops")
     return as_json({name: torch.as_tensor(getattr(found, name)).tolist() for name in fields})
 

@@ -10,7 +10,7 @@ from pellucid.record.layer import Layer
 from pellucid.record.record import Record
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that cannot be answered.
 
     Attributes:
@@ -30,49 +30,49 @@ class Asked:
     query: Mapping[str, str]
 
     def whole(self, name: str, least: int, most: int, default: int | None = None) -> int:
-        """A whole number from `least` to `most`. Raises Refused."""
+        """A whole number from `least` to `most`. Raises RefusedError."""
         text = self.query.get(name)
         if text is None and default is not None:
             return default
         number = int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 16 else -1
         if not least <= number <= most:
-            raise Refused(f"{name}: must be a whole number from {least} to {most}, got {legible.quoted(text)}")
+            raise RefusedError(f"{name}: must be a whole number from {least} to {most}, got {legible.quoted(text)}")
         return number
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
-        """One of some words, the first where none is given. Raises Refused."""
+        """One of some words, the first where none is given. Raises RefusedError."""
         text = self.query.get(name, choices[0])
         if text not in choices:
-            raise Refused(f"{name}: must be one of {', '.join(choices)}, got {legible.quoted(text)}")
+            raise RefusedError(f"{name}: must be one of {', '.join(choices)}, got {legible.quoted(text)}")
         return text
 
     def span(self, name: str, length: int) -> slice:
-        """A range `a:b` of neighbours within a length. Raises Refused."""
+        """A range `a:b` of neighbours within a length. Raises RefusedError."""
         start, colon, stop = self.query.get(name, f"0:{length}").partition(":")
         ends = [int(end) if end.isascii() and end.isdecimal() and len(end) < 16 else -1 for end in (start, stop)]
         if not colon or not 0 <= ends[0] < ends[1] <= length:
-            raise Refused(f"{name}: must be a range a:b within 0:{length}, got {legible.quoted(self.query[name])}")
+            raise RefusedError(f"{name}: must be a range a:b within 0:{length}, got {legible.quoted(self.query[name])}")
         return slice(*ends)
 
     def layer(self, record: Record) -> Layer:
-        """The layer of a record that is asked for by its number. Raises Refused."""
+        """The layer of a record that is asked for by its number. Raises RefusedError."""
         if not len(record):
-            raise Refused("layer: the record holds none yet", 404)
+            raise RefusedError("layer: the record holds none yet", 404)
         return record[self.whole("layer", 0, len(record) - 1)]
 
     def heads(self, layer: Layer) -> list[int]:
-        """Places of heads, as `3`, `0,2` or `all`. Raises Refused."""
+        """Places of heads, as `3`, `0,2` or `all`. Raises RefusedError."""
         text = self.query.get("heads", "all")
         if text == "all":
             return list(range(layer.heads))
         parts = text.split(",")
         if len(parts) > layer.heads or not all(p.isascii() and p.isdecimal() and len(p) < 9 for p in parts):
-            raise Refused(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
         found = list(dict.fromkeys(map(int, parts)))
         if max(found) >= layer.heads:
-            raise Refused(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
         return found
 
     def sequence(self, batch: int) -> int:
-        """A sequence of the batch. Raises Refused."""
+        """A sequence of the batch. Raises RefusedError."""
         return self.whole("sequence", 0, max(batch - 1, 0), 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pellucid.record.layer import Layer
-from pellucid.viewer.browser.asked import Asked, Refused
+from pellucid.viewer.browser.asked import Asked, RefusedError
 from pellucid.viewer.browser.values import Answer, exact, logs
 
 SIDE = 256  # bins
@@ -15,9 +15,9 @@ MOST_COMPUTED = 1 << 22  # pairs of one head that are computed while somebody wa
 
 
 def tile(layer: Layer, asked: Asked) -> Answer:
-    """One tile. Raises Refused where there is none."""
+    """One tile. Raises RefusedError where there is none."""
     if not layer.parts:
-        raise Refused("tile: the layer kept no query and key to compute it from", 404)
+        raise RefusedError("tile: the layer kept no query and key to compute it from", 404)
     levels = [asked.whole(name, 0, 27) for name in ("zq", "zk")]
     places = [asked.whole(name, 0, 1 << 27) for name in ("i", "j")]
     queries, keys = (
@@ -33,7 +33,7 @@ def tile(layer: Layer, asked: Asked) -> Answer:
 def _extent(name: str, place: int, level: int, length: int) -> slice:
     size = SIDE << level
     if place * size >= max(length, 1):
-        raise Refused(f"{name}: there is no tile {place} of {size} tokens in {length}", 404)
+        raise RefusedError(f"{name}: there is no tile {place} of {size} tokens in {length}", 404)
     return slice(place * size, min((place + 1) * size, length))
 
 

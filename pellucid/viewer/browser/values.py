@@ -50,7 +50,7 @@ def logs(weights: Tensor, dtype: str, exact: bool) -> Answer:
 
 
 def exact(layer: Layer, sequence: int, heads: list[int], queries: slice, keys: slice, over: str) -> Tensor:
-    """The weights of a window, of several heads their mean or largest, float32 [queries, keys]; NaN rows are padding."""
+    """The weights of a window, of several heads their mean or largest, float32 [queries, keys]; NaN: padding."""
     weights = layer.weights(queries=queries, keys=keys, heads=heads)[sequence].float()
     joined = joined_heads(weights, over)
     padding = layer.padding.queries
