@@ -100,7 +100,7 @@ def _column(layer: Layer, asked: Asked) -> Answer:
 
 
 def _exact(layer: Layer, asked: Asked, queries: slice, keys: slice) -> Tensor:
-    if not layer.parts:
+    if not layer.has_weights:
         raise RefusedError("the layer kept no query and key to compute exact weights from", 404)
     size = (queries.stop - queries.start) * (keys.stop - keys.start)
     if size > MOST:

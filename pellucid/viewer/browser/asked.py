@@ -67,10 +67,14 @@ class Asked:
             return list(range(layer.heads))
         parts = text.split(",")
         if len(parts) > layer.heads or not all(p.isascii() and p.isdecimal() and len(p) < 9 for p in parts):
-            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise RefusedError(
+                f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}"
+            )
         found = list(dict.fromkeys(map(int, parts)))
         if max(found) >= layer.heads:
-            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise RefusedError(
+                f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}"
+            )
         return found
 
     def sequence(self, batch: int) -> int:
