@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class GivenLayer(Layer):
 
     """
 
-    given: Tensor = torch.empty(0)
+    given: Tensor = field(default_factory=lambda: torch.empty(0))
     version: int | None = None
 
     @property
@@ -93,7 +94,7 @@ def record_of_weights(
         batch, _, q_len, k_len = given.shape
         own = texts_of("tokens", tokens, batch, q_len)
         source = texts_of("source_tokens", source_tokens, batch, k_len)
-        found = role_of(role, q_len, k_len, source is not None, lambda given=given: _looks_ahead(given))
+        found = role_of(role, q_len, k_len, source is not None, partial(_looks_ahead, given))
         layers[name] = _layer(name, given, found, ids_of(own) if found != "cross" else None, notes)
     record = Record("weights", layers, tokens=own, source_tokens=source)
     record.notes = notes
@@ -102,17 +103,21 @@ def record_of_weights(
 
 def _by_name(weights: Any) -> dict[str, Any]:
     """The layers' weights by name."""
+    named = {"weights": weights}
     if isinstance(weights, Mapping):
         named = {str(name): given for name, given in weights.items()}
-    elif (
-        isinstance(weights, list | tuple) and any(_is_array(one) or _is_deep(one) or one is None for one in weights)
-    ) or (isinstance(weights, Tensor) and weights.ndim == 5):
+    elif _is_several(weights):
         named = {f"layer.{number}": given for number, given in enumerate(weights)}
-    else:
-        named = {"weights": weights}
     if not named:
         raise ValueError(f"weights: at least one tensor {_FORMS} is needed, got none")
     return named
+
+
+def _is_several(weights: Any) -> bool:
+    if isinstance(weights, Tensor):
+        return weights.ndim == 5
+    of_any = isinstance(weights, list | tuple)
+    return of_any and any(_is_array(one) or _is_deep(one) or one is None for one in weights)
 
 
 def _is_array(one: Any) -> bool:

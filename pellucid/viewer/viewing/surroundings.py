@@ -11,6 +11,11 @@ def in_notebook() -> bool:
     marimo = sys.modules.get("marimo")
     if marimo is not None and marimo.running_in_notebook():
         return True
+    return has_kernel()
+
+
+def has_kernel() -> bool:
+    """Whether a kernel of Jupyter runs this process."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
