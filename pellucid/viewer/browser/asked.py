@@ -67,21 +67,10 @@ class Asked:
             return list(range(layer.heads))
         parts = text.split(",")
         if len(parts) > layer.heads or not all(p.isascii() and p.isdecimal() and len(p) < 9 for p in parts):
-<<<<<<< HEAD
-            raise RefusedError(
-                f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}"
-            )
-        found = list(dict.fromkeys(map(int, parts)))
-        if max(found) >= layer.heads:
-            raise RefusedError(
-                f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}"
-            )
-=======
             raise self._no_heads(layer, text)
         found = list(dict.fromkeys(map(int, parts)))
         if max(found) >= layer.heads:
             raise self._no_heads(layer, text)
->>>>>>> 4fd55af1a67f6cbcf54449389f4430cfb5e352e8
         return found
 
     @staticmethod

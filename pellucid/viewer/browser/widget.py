@@ -21,9 +21,9 @@ _WORKERS = ThreadPoolExecutor(4, thread_name_prefix="pellucid-widget")
 class Widget(anywidget.AnyWidget):  # type: ignore[misc]
     """The page of some records, in a cell.
 
-    Its page sends `{id, path, query, text}` and is answered `{id, status, headers, size}` with the bytes as a buffer, or
-    where `text` is asked for, with the bytes in base64 as `text`: some front ends drop buffers. `{id, cancel}` takes a
-    question back that is not answered yet.
+    Its page sends `{id, path, query, text}` and is answered `{id, status, headers, size}` with the bytes as a buffer,
+    or where `text` is asked for, with the bytes in base64 as `text`: some front ends drop buffers. `{id, cancel}` takes
+    a question back that is not answered yet.
 
     Args:
         answers: what is asked.
