@@ -122,7 +122,7 @@ def _top(layer: Layer, asked: Asked) -> Answer:
     if "topk" not in layer.readings or len(heads) != 1:
         raise RefusedError("top: the layer read no TopK, or heads is not one", 404)
     top = layer.topk
-    keys, weights = top.keys[sequence, heads[0]].int(), top.log_weights[sequence, heads[0]].float()
+    keys, weights = top.keys[sequence, heads[0]].int(), top.weights[sequence, heads[0]].float().log()
     first, second = values(keys, "i32"), values(weights, "f32")
     return Answer(first.body + second.body, headers=first.headers)
 

@@ -18,7 +18,7 @@ from pellucid.viewer.viewing.surroundings import has_kernel
 _WORKERS = ThreadPoolExecutor(4, thread_name_prefix="pellucid-widget")
 
 
-class Widget(anywidget.AnyWidget):  # type: ignore[misc]
+class Widget(anywidget.AnyWidget):
     """The page of some records, in a cell.
 
     Its page sends `{id, path, query, text}` and is answered `{id, status, headers, size}` with the bytes as a buffer,

@@ -1,7 +1,7 @@
 """What goes into a saved page, the most needed first, and what is said to be left out.
 
-Names, tokens and numbers are always inside, and the windows that were asked for. Then small layers whole, a map of every
-head, and, as far as there is room, what runs along the axes, the strongest keys, alignments, and finer maps.
+Names, tokens and numbers are always inside, and the windows that were asked for. Then small layers whole, a map of
+every head, and, as far as there is room, what runs along the axes, the strongest keys, alignments, and finer maps.
 """
 
 from __future__ import annotations
@@ -52,16 +52,8 @@ class Gathering:
     def run(self) -> dict[str, Json]:
         """The answers by name."""
         self.pack.used += size_of("api/info", packed_of(as_json(self.info)))
-        steps = (
-            self._basics,
-            self._windows,
-            self._whole,
-            self._maps,
-            self._strips,
-            self._top,
-            self._others,
-            self._finer,
-        )
+        first = (self._basics, self._windows, self._whole, self._maps)
+        steps = (*first, self._strips, self._top, self._others, self._finer)
         for number, step in enumerate(steps):
             self.told(number / len(steps), "saving")
             step()
@@ -95,10 +87,8 @@ class Gathering:
         found = [layer for layer in record["layers"] if which in (layer["name"], layer["number"])]
         if not found or not isinstance(head, int) or not 0 <= head < found[0]["heads"]:
             raise ValueError(f"windows: no layer and head of {legible.name(record['title'])}: {_shown(window)}")
-        rows, columns = (
-            _tiles(span or slice(None), found[0][length])
-            for span, length in zip(spans, ("q_len", "k_len"), strict=True)
-        )
+        lengths = (found[0]["q_len"], found[0]["k_len"])
+        rows, columns = (_tiles(span or slice(None), length) for span, length in zip(spans, lengths, strict=True))
         return _exact(record, found[0], [head], rows, columns)
 
     def _whole(self) -> None:

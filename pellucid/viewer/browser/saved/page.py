@@ -75,7 +75,7 @@ def save(
         raise FileExistsError(f"{file}: is there already")
     with _progress() as told:
         text = page_of(answers, max_bytes, windows, state or {}, told)
-    write_atomically(file, lambda opened: opened.write(text.encode("utf-8")))
+    write_atomically(file, lambda opened: opened.writelines([text.encode("utf-8")]))
     return file
 
 
