@@ -17,7 +17,9 @@ LIST_WORDS = tuple(
 )
 LIST_VOCABULARY = (START, *LIST_WORDS)
 
-NAMES = tuple("Ada Ben Cleo Dan Eva Finn Gus Hana Ian Joy Kim Leo Mia Ned Olga Pia Raj Sam Tom Uma Vic Wen Yan Zoe".split())
+NAMES = tuple(
+    "Ada Ben Cleo Dan Eva Finn Gus Hana Ian Joy Kim Leo Mia Ned Olga Pia Raj Sam Tom Uma Vic Wen Yan Zoe".split()
+)
 NUMBERS = tuple(map(str, range(10, 70)))
 CALL = "call"  # before a name and its number
 _ADJECTIVES = tuple("old grey quiet long narrow green cold little bright empty heavy distant".split())
