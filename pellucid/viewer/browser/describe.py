@@ -111,8 +111,8 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "k_len": layer.k_len,
         "start": layer.start,
         "calls": [part.start - layer.start for part in layer.parts] or [0],
-        "exact": bool(layer.parts),
-        "map": bool(layer.parts) or "pooled" in layer.readings,
+        "exact": layer.has_weights,
+        "map": layer.has_weights or "pooled" in layer.readings,
         "top": has_top(layer),
         "tokens": {"queries": lists.get(id(own)), "keys": lists.get(id(source))},
         "query_offset": layer.start,
@@ -122,7 +122,7 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
 
 def has_top(layer: Layer) -> bool:
     """Whether the strongest keys of each query were read, or are few enough to be looked for."""
-    return "topk" in layer.readings or (bool(layer.parts) and layer.q_len * layer.k_len <= MOST)
+    return "topk" in layer.readings or (layer.has_weights and layer.q_len * layer.k_len <= MOST)
 
 
 def strips(layer: Layer) -> list[Json]:

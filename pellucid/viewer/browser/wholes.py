@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.record import pooling
 from pellucid.record.layer import Layer
 from pellucid.viewer.browser.asked import RefusedError
 from pellucid.viewer.browser.place import BuildingError, Place
 from pellucid.viewer.browser.pyramid.jobs import Wholes, joined
-from pellucid.viewer.browser.pyramid.shown import Shown, sums_of
+from pellucid.viewer.browser.pyramid.shown import Shown, by_head
 from pellucid.viewer.browser.tiles import SMALL, check, of_pairs
 from pellucid.viewer.browser.values import Answer, joined_heads, logs
 
@@ -49,9 +48,9 @@ def overview(place: Place) -> Answer:
     maps = None
     if len(heads) == 1 or pool == over:  # a mean of means, or the largest of the largest
         maps = _read(place.layer, place.sequence, MOST, pool)
-    if maps is not None and not (place.layer.parts and _is_small(place.layer, len(heads))):
+    if maps is not None and not (place.layer.has_weights and _is_small(place.layer, len(heads))):
         return _answer(joined_heads(maps.values[heads], over), maps.bins, "f32", place.layer)
-    if not place.layer.parts:
+    if not place.layer.has_weights:
         raise RefusedError(f"overview: {_LACKING.format(_READING[pool])}", 404)
     values, bins = _computed(place, place.shown(), pool)
     return _answer(values, bins, "f32", place.layer)
@@ -83,13 +82,13 @@ def _maps(place: Place, most: int, pool: str) -> Maps | None:
     """The maps of all heads in about `most` bins either way."""
     layer, sequence = place.layer, place.sequence
     read = _read(layer, sequence, most, pool)
-    if not layer.parts or (read is not None and max(layer.q_len, layer.k_len) > most):
+    if not layer.has_weights or (read is not None and max(layer.q_len, layer.k_len) > most):
         return read
     shown = Shown(layer, sequence, tuple(range(layer.heads)), "mean")
     if _is_small(layer, layer.heads):
         size = -(-layer.q_len // most), -(-layer.k_len // most)
         with place.background.giving_way():
-            now = sums_of(pooling.pooled(layer, q_bin=size[0], k_bin=size[1], sequence=sequence))
+            now = by_head(layer, sequence, slice(0, layer.q_len), *size)
         found = now.sums if pool == "mean" else now.largest
     else:
         found, size = _built(place.background.wholes(place.record, layer, sequence), most, pool)
