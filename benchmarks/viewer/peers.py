@@ -90,8 +90,6 @@ def _serve_scripts(page: Page, scripts: Path | None) -> None:
 def _files(scripts: Path | None) -> Iterator[tuple[str, Path]]:
     if scripts is not None:
         yield from ((end, scripts / "node_modules" / name) for end, name in _SCRIPTS.items())
-    if (circuits := find_spec("circuitsvis")) is not None and circuits.origin is not None:
-        yield "dist/cdn/esm.js", Path(circuits.origin).parent / "dist" / "cdn" / "esm.js"  # it carries its own
 
 
 Make = Callable[[list[Tensor], list[str], Path], None]
@@ -116,7 +114,7 @@ def _model_view(weights: list[Tensor], tokens: list[str], path: Path) -> None:
 def _circuitsvis(weights: list[Tensor], tokens: list[str], path: Path) -> None:
     from circuitsvis.attention import attention_patterns
 
-    path.write_text(str(attention_patterns(tokens, weights[0][0])), encoding="utf-8")
+    path.write_text(attention_patterns(tokens, weights[0][0]).local_src, encoding="utf-8")
 
 
 _ANY_DRAWING = "() => document.querySelectorAll('svg line, svg path, canvas').length > 0"
