@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -84,7 +85,7 @@ def _serve_scripts(page: Page, scripts: Path | None) -> None:
             return
         route.fulfill(path=file, headers={"Access-Control-Allow-Origin": "*"})
 
-    page.route("http*://**", answer)
+    page.route(re.compile("^https?://"), answer)
 
 
 def _files(scripts: Path | None) -> Iterator[tuple[str, Path]]:
