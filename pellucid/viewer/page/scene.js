@@ -10,7 +10,7 @@ import { mapKey } from "./mapkeys.js";
 import { MapPanel } from "./panel.js";
 import { SceneDrawing } from "./scenedrawing.js";
 import { strongestOf } from "./source.js";
-import { strongestPair } from "./strongest.js";
+import { strongestPair } from "./mapstrongest.js";
 import { TileStore } from "./tiles.js";
 import { mapTools } from "./tools.js";
 import { exactnessInWords } from "./words.js";

@@ -1,6 +1,6 @@
 // A picture to keep of what a scene shows.
 
-import { pictureOf } from "./figure.js";
+import { pictureOf } from "./mapfigure.js";
 import { shownToken } from "./tokens.js";
 import { placeTitle } from "./words.js";
 
