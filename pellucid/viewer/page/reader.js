@@ -133,12 +133,13 @@ export class Reader {
     if (!shown) return this.attending.message;
     const axis = this.axisOf(shown.direction);
     if (!axis) return "";
-    const names = shown.places.slice(0, 3).map((place) => placeName(axis, place)).join(", ");
+    const some = shown.places.slice(0, 3).map((place) => placeName(axis, place)).join(", ");
     const more = shown.places.length > 3 ? ` and ${shown.places.length - 3} more` : "";
-    const mean = shown.places.length > 1 && !this.isEach ? "the mean of " : "";
-    const verb = shown.direction === "reads" ? (shown.places.length > 1 ? "read" : "reads") : shown.places.length > 1 ? "are read by" : "is read by";
+    const mean = shown.places.length > 1 && !this.isEach ? ", on average" : "";
+    const names = `${some}${more}`;
+    const words = shown.direction === "read" ? `Who reads ${names}` : `What ${names} ${shown.places.length > 1 ? "read" : "reads"}`;
     const limited = shown.known === null ? "" : ` Only the ${shown.known} strongest keys of each query are known.`;
-    return `What ${mean}${names}${more} ${verb}.${limited} ${this.attending.message}`.trim();
+    return `${words}${mean}.${limited} ${this.attending.message}`.trim();
   }
 
   /** The weight of one place and its rank, in words. @param {number} index */

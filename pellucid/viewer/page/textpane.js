@@ -52,6 +52,7 @@ export class TextPane {
           options.onscroll?.();
         },
         onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event),
+        onmousedown: (/** @type {MouseEvent} */ event) => event.shiftKey && event.preventDefault(), // it would select text
         onpointermove: (/** @type {PointerEvent} */ event) => this.pointed(event),
         onclick: (/** @type {MouseEvent} */ event) => this.clicked(event),
         onfocus: () => this.pointAt(this.cursor, "key"),
