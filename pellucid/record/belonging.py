@@ -40,9 +40,9 @@ class Outline(NamedTuple):
     """What of a layer says which sequences it attends from and to."""
 
     name: str
-    role: str
+    role: str  # "self", "causal self" or "cross"
     batch: int
-    start: int
+    start: int  # position of the first query
     q_len: int
     k_len: int
 
