@@ -236,7 +236,9 @@ class CrossView {
     const colours = figureColours(this.page.root);
     const accent = getComputedStyle(this.page.root).getPropertyValue("--pl-accent").trim();
     const window = this.links.window;
-    const found = window ? linksOf(window, this.queries.visibleTokens(), this.least, CROSS_MOST) : { links: [], count: 0 };
+    const [queries, keys] = [this.queries.visibleTokens(), this.keys.visibleTokens()];
+    const inSight = (/** @type {number} */ query, /** @type {number} */ key) => query >= queries[0] && query < queries[1] && key >= keys[0] && key < keys[1];
+    const found = window ? linksOf(window, queries, keys, this.least, CROSS_MOST) : { links: [], count: 0 };
     this.lineCount = found.count;
     const state = this.page.state.state;
     const scale = scaleOf({ ...state, scale: state.scale ?? "sqrt" }, () => [Float32Array.from(found.links, (link) => link.log)]);
@@ -253,7 +255,7 @@ class CrossView {
       for (let other = 0; other < logs.length; other++) {
         if (!(logs[other] >= Math.log(this.least))) continue;
         const [query, key] = shown.direction === "reads" ? [shown.places[i], other] : [other, shown.places[i]];
-        put(query, key, logs[other], stroke, 1);
+        if (inSight(query, key)) put(query, key, logs[other], stroke, 1);
       }
     });
     this.path?.rows.forEach((row, i) => {
@@ -291,7 +293,7 @@ class CrossView {
 
   sayStatus() {
     const { problem } = this.reader;
-    const many = this.lineCount > CROSS_MOST ? `The strongest ${CROSS_MOST} of ${this.lineCount} lines are drawn.` : this.links.window ? `${this.lineCount} lines of the queries in sight weigh ${inDigits(this.least)} or more.` : "Asking for the weights …";
+    const many = this.lineCount > CROSS_MOST ? `The strongest ${CROSS_MOST} of ${this.lineCount} lines are drawn.` : this.links.window ? `${this.lineCount} lines between the tokens in sight weigh ${inDigits(this.least)} or more.` : "Asking for the weights …";
     const words = [problem, this.reader.shown ? this.reader.headline() : this.reader.attending.message, this.links.message || many, this.pathMessage];
     const text = words.filter(Boolean).join(" ");
     if (this.status.textContent !== text) this.status.textContent = text;

@@ -6,7 +6,8 @@
  *   piece p is shown[tokens[p]].slice(from[p], to[p]); line l has pieces lines[l] up to lines[l + 1]; lineOf[token] is the
  *   line in which a token begins
  * @typedef {{width: number, widthOf: (token: number, text: string) => number, apart?: boolean, gap?: number,
- *   column?: boolean}} FlowOptions apart: tokens hold no spaces of their own; column: every token begins a line
+ *   column?: boolean, alone?: Set<number>}} FlowOptions apart: tokens hold no spaces of their own; column: every token begins a
+ *   line; alone: tokens that are words of their own, whatever they hold
  */
 
 /**
@@ -15,7 +16,7 @@
  * @returns {Flow}
  */
 export function flowText(shown, options) {
-  const { width, widthOf, apart = false, gap = 0, column = false } = options;
+  const { width, widthOf, apart = false, gap = 0, column = false, alone = new Set() } = options;
   /** @type {Flow} */
   const flow = { tokens: [], from: [], to: [], lines: [0], lineOf: new Int32Array(shown.length) };
   /** @type {number[]} */
@@ -30,7 +31,7 @@ export function flowText(shown, options) {
   };
   const put = (/** @type {number} */ token, /** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ wide) => {
     const piece = flow.tokens.length;
-    if (beginsWord(shown, token, from, apart)) breakAt = piece;
+    if (alone.has(token) || alone.has(token - 1) || beginsWord(shown, token, from, apart)) breakAt = piece;
     if (x > 0 && x + wide > width) endLine(breakAt > flow.lines[flow.lines.length - 1] ? breakAt : piece);
     if (x > 0 && x + wide > width) endLine(piece);
     flow.tokens.push(token);

@@ -106,23 +106,24 @@ function linksRange(range, length) {
 }
 
 /**
- * The strongest links of the queries in sight that are not under a weight, weakest first; and how many there are in all.
+ * The strongest links between what is in sight that are not under a weight, weakest first; and how many there are in all.
  * @param {LinkWindow} window
  * @param {[number, number]} queries
+ * @param {[number, number]} keys
  * @param {number} least a weight
  * @param {number} most links
  * @returns {{links: Link[], count: number}}
  */
-export function linksOf(window, queries, least, most) {
+export function linksOf(window, queries, keys, least, most) {
   /** @type {Link[]} */
   const links = [];
   const width = window.keys[1] - window.keys[0];
   const floor = Math.log(least);
   for (let query = Math.max(queries[0], window.queries[0]); query < Math.min(queries[1], window.queries[1]); query++) {
     const start = (query - window.queries[0]) * width;
-    for (let i = 0; i < width; i++) {
-      const log = window.logs[start + i];
-      if (log >= floor && log > -Infinity) links.push({ query, key: window.keys[0] + i, log });
+    for (let key = Math.max(keys[0], window.keys[0]); key < Math.min(keys[1], window.keys[1]); key++) {
+      const log = window.logs[start + key - window.keys[0]];
+      if (log >= floor) links.push({ query, key, log });
     }
   }
   const count = links.length;

@@ -3,7 +3,7 @@
 
 import { isDark } from "./app.js";
 import { Attending, rankOf, strongest } from "./attending.js";
-import { axisTexts, placeName } from "./axistexts.js";
+import { axisTexts, placeName, placeText } from "./axistexts.js";
 import { inDigits, placeOn, scaleOf } from "./colour.js";
 import { FIXED_COLOURS, inkOf, inkPlace } from "./ink.js";
 
@@ -162,7 +162,7 @@ export class Reader {
   strong(go, logs = this.shown?.joined, direction = this.shown?.direction ?? "reads") {
     const axis = this.axisOf(direction === "reads" ? "read" : "reads");
     if (!logs || !axis) return [];
-    return strongest(logs, 12).map((index) => ({ text: axis.texts[index] ?? "", position: axis.offset + index, log: logs[index], go: () => go(index) }));
+    return strongest(logs, 12).map((index) => ({ text: placeText(axis, index), position: axis.offset + index, log: logs[index], go: () => go(index) }));
   }
 
   /** The line of Python that gives what is shown. */

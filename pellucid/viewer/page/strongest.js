@@ -2,7 +2,6 @@
 
 import { inDigits } from "./colour.js";
 import { fill, h } from "./dom.js";
-import { shownToken } from "./tokens.js";
 
 /**
  * @typedef {{text: string, position: number, log: number, go: () => void, colour?: string}} Strong
@@ -46,7 +45,7 @@ function strongestButton(item, most) {
     "button",
     { type: "button", class: "pl-strongest-item", onclick: item.go, title: `go to position ${item.position}` },
     bar,
-    h("bdi", { class: "pl-strongest-token" }, shownToken(item.text, 28)),
+    h("bdi", { class: "pl-strongest-token" }, item.text),
     h("span", { class: "pl-faint" }, String(item.position)),
     h("span", { class: "pl-strongest-weight" }, inDigits(weight)),
   );

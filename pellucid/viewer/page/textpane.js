@@ -99,6 +99,7 @@ export class TextPane {
       apart: this.apart,
       gap: PANE_GAP,
       column: this.options.column,
+      alone: this.chips,
     });
     this.total = (this.flow.lines.length - 1) * this.lineHeight;
     this.spacer.style.height = `${Math.min(this.total, PANE_LONGEST)}px`;
