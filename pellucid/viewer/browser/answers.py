@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.record.layer import Layer
 from pellucid.record.record import Record
-from pellucid.viewer.browser import describe
+from pellucid.viewer.browser import describe, media
 from pellucid.viewer.browser.asked import Asked, RefusedError
 from pellucid.viewer.browser.tiles import tile
 from pellucid.viewer.browser.values import MOST, Answer, exact, joined_heads, logs, values
@@ -138,6 +138,10 @@ def _align(answers: Answers, asked: Asked) -> Answer:
     return as_json({name: torch.as_tensor(getattr(found, name)).tolist() for name in fields})
 
 
+def _picture(answers: Answers, asked: Asked) -> Answer:
+    return media.picture(answers.record(asked), asked)
+
+
 _ROUTES: dict[str, Callable[[Answers, Asked], Answer]] = {
     "api/info": _info,
     "api/tokens": _tokens,
@@ -151,4 +155,5 @@ _ROUTES: dict[str, Callable[[Answers, Asked], Answer]] = {
     "api/strip": _of_layer(_strip),
     "api/top": _of_layer(_top),
     "api/align": _align,
+    "api/picture": _picture,
 }

@@ -12,6 +12,7 @@ from pellucid._version import __version__
 from pellucid.record.layer import Layer, Span
 from pellucid.record.record import Record
 from pellucid.record.studies.summary import PAIRED
+from pellucid.viewer.browser import media
 from pellucid.viewer.record_map import axes_tokens
 
 Json = dict[str, Any]
@@ -59,8 +60,8 @@ def record_info(name: str, record: Record) -> Json:
         "missed": [missed._asdict() for missed in record.missed],
         "batch": max((record[layer].batch for layer in record.layers), default=0),
         "segments": {name: _spans(span) for name, span in record.segments.items()},
-        "images": [],
-        "frames": [],
+        "images": media.images(record),
+        "frames": media.frames(record),
         "layers": [layer_info(number, record[layer], record) for number, layer in enumerate(record.layers)],
     }
 
