@@ -82,3 +82,13 @@ export function layerInWords(layer) {
   const heads = layer.heads === 1 ? "1 head" : `${layer.heads} heads`;
   return `${layer.number} · ${plainName(layer.name, 48)} · ${layer.role} · ${heads} · ${layer.q_len} × ${layer.k_len}`;
 }
+
+/**
+ * A model in a title: of what is a path, its last two parts.
+ * @param {string} model
+ * @returns {string}
+ */
+export function shortModel(model) {
+  const words = model.split(/\s+/).map((word) => (word.split(/[\\/]/).length > 3 ? word.split(/[\\/]/).slice(-2).join("/") : word));
+  return plainName(words.join(" "), 60);
+}

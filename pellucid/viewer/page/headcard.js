@@ -69,9 +69,10 @@ export class HeadCard {
   place(beside) {
     const box = /** @type {Element} */ (this.element.offsetParent ?? this.element.parentElement).getBoundingClientRect();
     const [width, height] = [this.element.offsetWidth, this.element.offsetHeight];
-    const right = beside.right + 10 - box.left;
-    const left = right + width <= box.width ? right : Math.max(beside.left - 10 - width - box.left, 4);
-    const top = Math.min(Math.max(beside.top - box.top, 4), Math.max(box.height - height - 4, 4));
+    const left = Math.min(Math.max(beside.left - box.left, 4), Math.max(box.width - width - 4, 4));
+    const below = beside.bottom + 10 - box.top;
+    const above = beside.top - 10 - height - box.top; // beside the row, so that its other heads stay in sight
+    const top = below + height <= box.height ? below : above >= 0 ? above : Math.max(box.height - height - 4, 4);
     Object.assign(this.element.style, { left: `${left}px`, top: `${top}px` });
   }
 

@@ -44,8 +44,9 @@ class HeadsView {
     this.words = h("div", { class: "pl-heads-words" });
     this.side = h("details", { class: "pl-heads-side" }, h("summary", {}, "Scatter"), this.scatter.element, h("div", { class: "pl-heads-how" }, headsHow()));
     this.main = h("div", { class: "pl-heads-main" }, this.wall.element, this.table.element, this.words);
-    this.scroll = h("div", { class: "pl-heads-scroll", onscroll: () => this.card.hide() }, this.main, this.side);
+    this.scroll = h("div", { class: "pl-heads-scroll" }, this.main, this.side);
     this.element = h("div", { class: "pl-heads" }, this.filters.element, this.scroll, this.card.element);
+    this.element.addEventListener("scroll", () => this.card.hide(), true);
     /** @type {Numbers | null} */
     this.numbers = null;
     this.numbersOf = "";
@@ -118,7 +119,7 @@ class HeadsView {
     const table = choice.form === "table";
     this.wall.element.hidden = table || !this.heads.length;
     this.table.element.hidden = !table || !this.heads.length;
-    this.side.hidden = !this.heads.length;
+    this.side.hidden = table || !this.heads.length;
     this.filters.element.hidden = !this.heads.length;
     if (table) this.table.update(this.heads, choice, this.numbers);
     else this.wall.build(this.heads, choice, this.numbers);
@@ -140,7 +141,8 @@ class HeadsView {
     const most = choice.sort ? 16 : Math.max(1, ...(this.record()?.layers ?? []).map((layer) => layer.heads));
     const label = this.main.clientWidth > 620 && !choice.sort ? 170 : 0;
     const room = (this.main.clientWidth - label - 24) / most - 4;
-    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : 30), this.heads.length > 64 ? 64 : 128));
+    const least = this.main.clientWidth < 620 ? 44 : 30;
+    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : 128));
   }
 
   /** @param {boolean} [anyway] */

@@ -3,7 +3,7 @@
 import { Building } from "./client.js";
 import { COLOUR_MAPS, colourTable } from "./colour.js";
 import { svg } from "./dom.js";
-import { plainName } from "./choices.js";
+import { plainName, shortModel } from "./choices.js";
 import { countsOf, isWanted, kindOf, numberOf, numberTitle, shownNumber, sortedHeads } from "./headmodel.js";
 import { kindLook, KINDS } from "./kinds.js";
 import { plotOf, scatterNote } from "./scatter.js";
@@ -173,7 +173,7 @@ function pictureTitles(view, choice, look) {
   const record = view.record();
   const order = choice.sort && view.numbers ? `sorted by ${numberTitle(view.numbers, choice.sort, choice.sink)}, ${choice.ascending ? "least" : "most"} first` : "layer by layer";
   return [
-    svg("text", { x: 12, y: 20, "font-size": 14, "font-weight": "bold" }, `${plainName(record?.model ?? "", 60)}, heads`),
+    svg("text", { x: 12, y: 20, "font-size": 14, "font-weight": "bold" }, `${shortModel(record?.model ?? "")}, heads`),
     svg("text", { x: 12, y: 37, fill: look.faint }, `${order}; kinds ${choice.sink === "with" ? "of all the weight" : "beyond the sink"}`),
   ];
 }
@@ -186,14 +186,24 @@ function pictureTitles(view, choice, look) {
  */
 function pictureLegend(view, choice, top, look) {
   const counts = countsOf(view.heads, (head) => kindOf(view.numbers, head, choice.sink).kind);
-  const kinds = KINDS.filter((kind) => counts.has(kind)).map((kind) => `${kindLook(kind).letter} ${kind} ${counts.get(kind)}`);
+  let across = 12;
+  const kinds = KINDS.filter((kind) => view.numbers && counts.has(kind)).flatMap((kind) => {
+    const [{ letter, colour, text }, words] = [kindLook(kind), `${kind} ${counts.get(kind)}`];
+    const x = across;
+    across += 30 + words.length * 6;
+    return [
+      svg("rect", { x, y: top + 5, width: 13, height: 13, rx: 2, fill: colour, stroke: look.line, "stroke-width": 0.5 }),
+      svg("text", { x: x + 6.5, y: top + 15.5, "text-anchor": "middle", "font-size": 10, fill: text }, letter),
+      svg("text", { x: x + 17, y: top + 16 }, words),
+    ];
+  });
   const name = view.page.state.get("colours", "viridis");
   const table = colourTable(COLOUR_MAPS.includes(name) ? name : COLOUR_MAPS[0]);
   const steps = Array.from({ length: 32 }, (_, i) => svg("rect", { x: 50 + i * 4, y: top + 30, width: 4.3, height: 9, fill: `rgb(${[0, 1, 2].map((c) => table[Math.floor((i * 255) / 31) * 4 + c]).join(",")})` }));
   const { pool, most } = view.asked();
   const note = `each map in at most ${most} × ${most} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of a bin, ${view.wall.look?.kind ?? "log"} scale of its own`;
   return [
-    svg("text", { x: 12, y: top + 16 }, view.numbers ? kinds.join("   ") : ""),
+    ...kinds,
     svg("text", { x: 12, y: top + 38, fill: look.faint }, "least"),
     ...steps,
     svg("text", { x: 184, y: top + 38, fill: look.faint }, `largest of each map; ${note}`),

@@ -46,7 +46,7 @@ export function headTable(page, open) {
  * @param {Numbers | null} numbers
  */
 function tableHeadings(page, names, choice, numbers) {
-  const plain = ["layer", "name", "role", "head", "kind", "because"].map((name) => h("th", { scope: "col" }, name));
+  const plain = ["layer", "name", "role", "head", "kind", "because"].map((name) => h("th", { scope: "col", class: ["layer", "head"].includes(name) ? "" : "pl-wide" }, name));
   const sortable = names.map((name) => {
     const here = choice.sort === name;
     const press = () => page.state.set({ sort: here && !choice.ascending ? `-${name}` : name });
@@ -72,7 +72,7 @@ function tableRow(head, names, choice, numbers, open) {
     {},
     h("td", {}, String(head.layer.number)),
     h("td", { class: "pl-wide" }, plainName(head.layer.name, 60)),
-    h("td", {}, head.layer.role),
+    h("td", { class: "pl-wide" }, head.layer.role),
     h("td", {}, opens),
     h("td", { class: "pl-wide" }, kindBadge(kind), ` ${kind}`),
     h("td", { class: "pl-wide" }, because || (head.layer.map ? "" : "no map was read")),

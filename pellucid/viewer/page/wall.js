@@ -44,7 +44,12 @@ export class Wall {
 
   listen() {
     const of = (/** @type {Event} */ event) => this.cellOf(event.target);
-    this.element.addEventListener("pointerover", (event) => this.told.hover(of(event)?.head ?? null, of(event)?.element ?? null));
+    let still = "";
+    this.element.addEventListener("pointerover", (event) => {
+      const at = `${event.clientX} ${event.clientY}`;
+      if (at !== still) this.told.hover(of(event)?.head ?? null, of(event)?.element ?? null); // not where the wall moved under it
+      still = at;
+    });
     this.element.addEventListener("pointerleave", () => this.told.hover(null, null));
     this.element.addEventListener("focusin", (event) => this.focused(of(event)));
     this.element.addEventListener("focusout", () => this.told.hover(null, null));
