@@ -67,11 +67,16 @@ class Asked:
             return list(range(layer.heads))
         parts = text.split(",")
         if len(parts) > layer.heads or not all(p.isascii() and p.isdecimal() and len(p) < 9 for p in parts):
-            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise self._no_heads(layer, text)
         found = list(dict.fromkeys(map(int, parts)))
         if max(found) >= layer.heads:
-            raise RefusedError(f"heads: must be all, or numbers from 0 to {layer.heads - 1}, got {legible.quoted(text)}")
+            raise self._no_heads(layer, text)
         return found
+
+    @staticmethod
+    def _no_heads(layer: Layer, text: str) -> RefusedError:
+        known = f"must be all, or numbers from 0 to {layer.heads - 1}"
+        return RefusedError(f"heads: {known}, got {legible.quoted(text)}")
 
     def sequence(self, batch: int) -> int:
         """A sequence of the batch. Raises RefusedError."""
