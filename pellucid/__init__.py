@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from pellucid.language import TraceError
     from pellucid.observation import Observation
     from pellucid.readouts import At, Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, Renyi, TopK
+    from pellucid.record.frames import Frames
+    from pellucid.record.images import Image
     from pellucid.record.layer import Layer, Missed, Padding
     from pellucid.record.readable import token_texts
     from pellucid.record.record import Record
     from pellucid.record.stored import open_record
+    from pellucid.viewer.viewing.view import view
 
 __all__ = [
     "At",
     "Entropy",
     "Expect",
+    "Frames",
+    "Image",
     "Layer",
     "LogSumExp",
     "MaxScore",
@@ -55,6 +60,7 @@ __all__ = [
     "restore",
     "scores",
     "token_texts",
+    "view",
     "watch",
 ]
 
@@ -69,10 +75,13 @@ _NAMES_OF = {
     "readouts": (
         "At", "Entropy", "Expect", "LogSumExp", "MaxScore", "Pooled", "PooledMax", "Received", "Renyi", "TopK",
     ),
+    "record.frames": ("Frames",),
+    "record.images": ("Image",),
     "record.layer": ("Layer", "Missed", "Padding"),
     "record.readable": ("token_texts",),
     "record.record": ("Record",),
     "record.stored": ("open_record",),
+    "viewer.viewing.view": ("view",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -16,6 +16,7 @@ from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
 from pellucid.record.studies.summary import PAIRED
 from pellucid.viewer import special
+from pellucid.viewer.browser import media
 from pellucid.viewer.browser.values import MOST
 from pellucid.viewer.record_map import axes_tokens
 
@@ -66,8 +67,8 @@ def record_info(name: str, record: Record) -> Json:
         "missed": [missed._asdict() for missed in record.missed],
         "batch": max((layer.batch for layer in layers), default=0),
         "segments": {name: _spans(span) for name, span in record.segments.items()},
-        "images": [],
-        "frames": [],
+        "images": media.images(record),
+        "frames": media.frames(record),
         "layers": [layer_info(number, layer, record) for number, layer in enumerate(layers)],
     }
 
@@ -111,8 +112,8 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "k_len": layer.k_len,
         "start": layer.start,
         "calls": [part.start - layer.start for part in layer.parts] or [0],
-        "exact": bool(layer.parts),
-        "map": bool(layer.parts) or "pooled" in layer.readings,
+        "exact": layer.has_weights,
+        "map": layer.has_weights or "pooled" in layer.readings,
         "top": has_top(layer),
         "tokens": {"queries": lists.get(id(own)), "keys": lists.get(id(source))},
         "query_offset": layer.start,
@@ -122,7 +123,7 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
 
 def has_top(layer: Layer) -> bool:
     """Whether the strongest keys of each query were read, or are few enough to be looked for."""
-    return "topk" in layer.readings or (bool(layer.parts) and layer.q_len * layer.k_len <= MOST)
+    return "topk" in layer.readings or (layer.has_weights and layer.q_len * layer.k_len <= MOST)
 
 
 def strips(layer: Layer) -> list[Json]:

@@ -57,6 +57,6 @@ class Place:
 
     def shown(self) -> Shown:
         """The map. Raises RefusedError where the layer kept nothing to compute it from."""
-        if not self.layer.parts:
+        if not self.layer.has_weights:
             raise RefusedError("the layer kept no query and key to compute exact weights from", 404)
         return Shown(self.layer, self.sequence, tuple(self.heads), self.over)

@@ -49,9 +49,9 @@ def overview(place: Place) -> Answer:
     maps = None
     if len(heads) == 1 or pool == over:  # a mean of means, or the largest of the largest
         maps = _read(place.layer, place.sequence, MOST, pool)
-    if maps is not None and not (place.layer.parts and _is_small(place.layer, len(heads))):
+    if maps is not None and not (place.layer.has_weights and _is_small(place.layer, len(heads))):
         return _answer(joined_heads(maps.values[heads], over), maps.bins, "f32", place.layer)
-    if not place.layer.parts:
+    if not place.layer.has_weights:
         raise RefusedError(f"overview: {_LACKING.format(_READING[pool])}", 404)
     values, bins = _computed(place, place.shown(), pool)
     return _answer(values, bins, "f32", place.layer)
@@ -83,7 +83,7 @@ def _maps(place: Place, most: int, pool: str) -> Maps | None:
     """The maps of all heads in about `most` bins either way."""
     layer, sequence = place.layer, place.sequence
     read = _read(layer, sequence, most, pool)
-    if not layer.parts or (read is not None and max(layer.q_len, layer.k_len) > most):
+    if not layer.has_weights or (read is not None and max(layer.q_len, layer.k_len) > most):
         return read
     shown = Shown(layer, sequence, tuple(range(layer.heads)), "mean")
     if _is_small(layer, layer.heads):
