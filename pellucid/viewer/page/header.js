@@ -88,7 +88,7 @@ function headerTools(page, shown) {
   /** @type {Map<string, Bookmarks>} */
   const kept = new Map();
   const bookmarks = () => {
-    const title = page.chosen(page.state.state)?.record.title ?? "";
+    const title = page.record(page.state.state)?.title ?? "";
     if (!kept.has(title)) kept.set(title, new Bookmarks(title, browserStorage()));
     return /** @type {Bookmarks} */ (kept.get(title));
   };
@@ -125,7 +125,7 @@ function headerTools(page, shown) {
  */
 export function pageTitle(page, view) {
   const chosen = page.chosen(page.state.state);
-  const title = page.info.lesson?.title ?? chosen?.record.title ?? page.info.records[0]?.title ?? "";
+  const title = page.info.lesson?.title ?? page.record(page.state.state)?.title ?? "";
   const place = chosen && view !== "heads" ? `, layer ${chosen.layer.number}` : "";
   return `${VIEWS[view]?.title ?? ""}${place} · ${plainName(title, 60)} · Pellucid`;
 }

@@ -65,8 +65,7 @@ class HeadsView {
 
   /** @returns {import("./client.js").RecordInfo | undefined} */
   record() {
-    const records = this.page.info.records;
-    return records.find((record) => record.id === this.page.state.get("record")) ?? records[0];
+    return this.page.record(this.page.state.state);
   }
 
   /** @returns {import("./thumbs.js").ThumbsAsked} */

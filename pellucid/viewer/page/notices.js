@@ -29,7 +29,7 @@ export function pageNotices(page) {
       if (now === "up") page.announce("the program answers again");
     },
     update() {
-      const record = page.chosen(page.state.state)?.record ?? page.info.records[0];
+      const record = page.record(page.state.state);
       const text = JSON.stringify([record?.id, record?.notes, record?.complete, record?.following, record?.missed, page.info.left_out]);
       if (text === made) return;
       made = text;

@@ -45,9 +45,9 @@ export function recordPicker(page) {
   const element = h("div", { class: "pl-record" }, name, list.element);
   return {
     element,
-    update(chosen) {
+    update() {
       const records = page.info.records;
-      const record = chosen?.record ?? records.find((one) => one.id === page.state.get("record")) ?? records[0];
+      const record = page.record(page.state.state);
       if (!record) return;
       const several = records.length > 1;
       list.element.hidden = !several;
