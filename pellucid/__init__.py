@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pellucid.record.readable import token_texts
     from pellucid.record.record import Record
     from pellucid.record.stored import open_record
+    from pellucid.viewer.viewing.view import view
 
 __all__ = [
     "At",
@@ -55,6 +56,7 @@ __all__ = [
     "restore",
     "scores",
     "token_texts",
+    "view",
     "watch",
 ]
 
@@ -73,6 +75,7 @@ _NAMES_OF = {
     "record.readable": ("token_texts",),
     "record.record": ("Record",),
     "record.stored": ("open_record",),
+    "viewer.viewing.view": ("view",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -114,6 +114,11 @@ class Layer:
         return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
 
     @property
+    def has_weights(self) -> bool:
+        """Whether `weights` can be asked for."""
+        return bool(self.parts)
+
+    @property
     def end(self) -> int:
         """The position after its last query."""
         return self.start + self.q_len
@@ -160,7 +165,7 @@ class Layer:
             IndexError: an index beyond the queries, keys or heads.
 
         """
-        if not self.parts:
+        if not self.has_weights:
             raise ValueError(
                 f"weights: {legible.name(self.name)} kept no query and key to compute them from; "
                 f"watch the model with keep=[{legible.quoted(self.name)}], or keep=True for all layers"

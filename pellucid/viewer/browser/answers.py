@@ -100,7 +100,7 @@ def _column(layer: Layer, asked: Asked) -> Answer:
 
 
 def _exact(layer: Layer, asked: Asked, queries: slice, keys: slice) -> Tensor:
-    if not layer.parts:
+    if not layer.has_weights:
         raise RefusedError("the layer kept no query and key to compute exact weights from", 404)
     size = (queries.stop - queries.start) * (keys.stop - keys.start)
     if size > MOST:
@@ -122,7 +122,7 @@ def _top(layer: Layer, asked: Asked) -> Answer:
     if "topk" not in layer.readings or len(heads) != 1:
         raise RefusedError("top: the layer read no TopK, or heads is not one", 404)
     top = layer.topk
-    keys, weights = top.keys[sequence, heads[0]].int(), top.log_weights[sequence, heads[0]].float()
+    keys, weights = top.keys[sequence, heads[0]].int(), top.weights[sequence, heads[0]].float().log()
     first, second = values(keys, "i32"), values(weights, "f32")
     return Answer(first.body + second.body, headers=first.headers)
 

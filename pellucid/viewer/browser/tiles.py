@@ -16,7 +16,7 @@ MOST_COMPUTED = 1 << 22  # pairs of one head that are computed while somebody wa
 
 def tile(layer: Layer, asked: Asked) -> Answer:
     """One tile. Raises RefusedError where there is none."""
-    if not layer.parts:
+    if not layer.has_weights:
         raise RefusedError("tile: the layer kept no query and key to compute it from", 404)
     levels = [asked.whole(name, 0, 27) for name in ("zq", "zk")]
     places = [asked.whole(name, 0, 1 << 27) for name in ("i", "j")]
