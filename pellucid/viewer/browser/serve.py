@@ -11,12 +11,15 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pellucid.record.record import Record
 from pellucid.viewer.browser.answers import Answers
+
+if TYPE_CHECKING:
+    import uvicorn
 
 WORKERS = 4  # requests that are computed at once
 
@@ -42,10 +45,6 @@ def show(
         KeyboardInterrupt: at Ctrl-C.
 
     """
-    import uvicorn
-
-    from pellucid.viewer.browser.app import App
-
     with listening(port) as server, ending_in_order(), ThreadPoolExecutor(WORKERS, "pellucid answer") as workers:
         number, token = server.getsockname()[1], secrets.token_urlsafe(16)
         address = f"http://127.0.0.1:{number}/{token}/"
@@ -54,20 +53,40 @@ def show(
             threading.Thread(target=_open, args=(address,), daemon=True).start()
         answers = Answers(records, lesson)
         try:
-            config = uvicorn.Config(
-                App(answers, token, number, workers),
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                log_level="critical",
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-            uvicorn.Server(config).run(sockets=[server])
+            server_of(answers, token, number, workers).run(sockets=[server])
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
             answers.close()
     return 0
+
+
+def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvicorn.Server:
+    """What serves answers under `/token/`, once it is run on a socket of that port.
+
+    Args:
+        answers: what can be asked.
+        token: what addresses begin with.
+        port: of 127.0.0.1.
+        workers: the threads that answers are computed in.
+
+    Raises:
+        ModuleNotFoundError: the packages that serve are not installed.
+
+    """
+    import uvicorn
+
+    from pellucid.viewer.browser.app import App
+
+    config = uvicorn.Config(
+        App(answers, token, port, workers),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
 
 
 def listening(port: int) -> socket.socket:
