@@ -39,7 +39,7 @@ export class MapPane {
     this.area = h("div", { class: "pl-map-area" }, this.raster.element);
     this.element = h(
       "div",
-      { class: "pl-pane", tabIndex: 0, role: "application", "aria-roledescription": "attention map", "aria-label": label },
+      { class: "pl-map-pane", tabIndex: 0, role: "application", "aria-roledescription": "attention map", "aria-label": label },
       this.area,
       this.ink,
     );
