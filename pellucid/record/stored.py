@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pellucid import legible
-from pellucid.record.disk import faults
+from pellucid.record.belonging import Outline
+from pellucid.record.disk import faults, media
 from pellucid.record.disk import manifest as manifests
 from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
@@ -16,6 +17,8 @@ from pellucid.record.record import Record
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from torch import Tensor
 
 
 def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
@@ -48,6 +51,13 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
     if verify:
         manifests.verify(folder, manifest)
     record = StoredRecord(folder, manifest, state)
+    try:
+        record.take_media(manifest, media.read_pictures(folder, manifest, verify=verify))
+    except ValueError as error:
+        if not skip_damaged:
+            raise RecordError(f"{folder}: {error}; open_record(path, skip_damaged=True) opens the rest") from error
+        record.take_media(manifest, None)
+        record.notes = [*record.notes, legible.message(f"its pictures are left out: {error}")]
     for entry, fault in damaged:
         record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {faults.reason(fault)}"))
     return record
@@ -69,6 +79,24 @@ class StoredRecord(Record):
         self._run: str | None = manifest.get("run")
         self._state = state
         self.written_by: dict[str, str] = manifest.get("written_by", {})
+
+    def take_media(self, manifest: Json, pictures: Mapping[str, Tensor] | None) -> None:
+        """Have the images and frames that the manifest speaks of, whatever layers there are of an unfinished run.
+
+        Args:
+            manifest: what it says.
+            pictures: by name; None where they are left out.
+
+        Raises:
+            ValueError: an image or frames cannot be.
+
+        """
+        self._images = media.images_of(manifest, pictures)
+        self._frames = media.frames_of(manifest)
+
+    def outlines(self) -> list[Outline]:
+        """What is known of each layer without opening it."""
+        return [Outline.of(self._layers.get(name, self._entries.get(name))) for name in self.layers]
 
     def leave_out(self, name: str, reason: str) -> None:
         """Count a layer among those that were missed."""

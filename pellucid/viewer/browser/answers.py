@@ -13,7 +13,7 @@ from pellucid import legible
 from pellucid.record.disk.manifest import RecordError
 from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
-from pellucid.viewer.browser import describe
+from pellucid.viewer.browser import describe, media
 from pellucid.viewer.browser.asked import Asked, RefusedError
 from pellucid.viewer.browser.place import BuildingError, Place
 from pellucid.viewer.browser.pyramid.background import Background
@@ -176,6 +176,10 @@ def _align(place: Place) -> Answer:
     return as_json({name: torch.as_tensor(getattr(found, name)).tolist() for name in fields})
 
 
+def _picture(answers: Answers, asked: Asked) -> Answer:
+    return media.picture(answers.record(asked), asked)
+
+
 _ROUTES: dict[str, Callable[[Answers, Asked], Answer]] = {
     "api/info": _info,
     "api/tokens": _tokens,
@@ -189,4 +193,5 @@ _ROUTES: dict[str, Callable[[Answers, Asked], Answer]] = {
     "api/strip": _of_layer(_strip),
     "api/top": _of_layer(_top),
     "api/align": _of_layer(_align),
+    "api/picture": _picture,
 }

@@ -16,6 +16,7 @@ from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
 from pellucid.record.studies.summary import PAIRED
 from pellucid.viewer import special
+from pellucid.viewer.browser import media
 from pellucid.viewer.browser.values import MOST
 from pellucid.viewer.record_map import axes_tokens
 
@@ -66,8 +67,8 @@ def record_info(name: str, record: Record) -> Json:
         "missed": [missed._asdict() for missed in record.missed],
         "batch": max((layer.batch for layer in layers), default=0),
         "segments": {name: _spans(span) for name, span in record.segments.items()},
-        "images": [],
-        "frames": [],
+        "images": media.images(record),
+        "frames": media.frames(record),
         "layers": [layer_info(number, layer, record) for number, layer in enumerate(layers)],
     }
 

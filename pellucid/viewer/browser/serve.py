@@ -63,7 +63,7 @@ def show(
 
 def _serve(answers: Answers, port: int, open_browser: bool) -> None:
     needed("starlette", "uvicorn")
-    with listening(port) as server, ending_in_order(), ThreadPoolExecutor(WORKERS, "pellucid-answer") as workers:
+    with listening(port) as server, ending_in_order(), ThreadPoolExecutor(WORKERS, "pellucid answer") as workers:
         number, token = server.getsockname()[1], secrets.token_urlsafe(16)
         served = server_of(answers, token, number, workers)
         address = f"http://127.0.0.1:{number}/{token}/"
@@ -78,7 +78,7 @@ def _serve(answers: Answers, port: int, open_browser: bool) -> None:
 
 
 def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvicorn.Server:
-    """A server of answers. Raises ImportError where the packages that serve are not installed.
+    """What serves answers under `/token/`, once it is run on a socket of that port.
 
     Args:
         answers: what can be asked.
@@ -86,22 +86,24 @@ def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvi
         port: of 127.0.0.1.
         workers: the threads that answers are computed in.
 
+    Raises:
+        ImportError: the packages that serve are not installed.
+
     """
     import uvicorn
 
     from pellucid.viewer.browser.app import App
 
-    return uvicorn.Server(
-        uvicorn.Config(
-            App(answers, token, port, workers),
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            log_level="critical",  # a browser that leaves, or sends what is no request, is nobody's concern
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
+    config = uvicorn.Config(
+        App(answers, token, port, workers),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        log_level="critical",  # a browser that leaves, or sends what is no request, is nobody's concern
+        server_header=False,
+        timeout_graceful_shutdown=1,
     )
+    return uvicorn.Server(config)
 
 
 def listening(port: int) -> socket.socket:
