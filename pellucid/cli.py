@@ -25,6 +25,7 @@ from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
 
 KINDS = ("cross", "encoder", "decoder")
+POOLS = ("mean", "max")
 RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
 MOST = 1_000  # tokens, and numbers a token
 HELP_WIDTH = 80
@@ -37,6 +38,7 @@ examples:
   pellucid show "3 mars 1997" --save picture.svg
   pellucid show --file dates.txt --json
   pellucid show run.attn --layer 2 --head 5
+  pellucid show run.attn --layer 2 --head 5 --queries 100:140 --keys 0:140 --save head.svg
   pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
 """
@@ -135,7 +137,14 @@ def _add_show(commands: Commands) -> None:
     parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
-    parser.add_argument("--save", type=Path, metavar="PATH", help="draw every head into a .png, .svg or .pdf")
+    parser.add_argument("--pool", choices=POOLS, help="of a record: what a cell of many weights shows (default: mean)")
+    for axis in ("queries", "keys"):
+        parser.add_argument(
+            f"--{axis}", type=_span, metavar="A:B", help=f"of a record: only {axis} A up to B, counted from 0"
+        )
+    parser.add_argument(
+        "--save", type=Path, metavar="PATH", help="draw every head, or with --head that one, into a .png, .svg or .pdf"
+    )
     _check_with(parser, _check_show)
 
 
@@ -203,13 +212,28 @@ def _add_watch(commands: Commands) -> None:
 def _segment(text: str) -> tuple[str, slice]:
     """A named range of tokens: `prompt=0:10`, `answer=10:`."""
     name, _, place = text.partition("=")
-    start, colon, stop = place.partition(":")
-    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
-    if not name or not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+    span = _range(place)
+    if not name or span is None:
         raise argparse.ArgumentTypeError(f"must be a name and tokens, as in prompt=0:10, got {text!r}")
+    return name, span
+
+
+def _span(text: str) -> slice:
+    """A range of tokens: `0:10`, `10:`."""
+    span = _range(text)
+    if span is None:
+        raise argparse.ArgumentTypeError(f"must be a range, as in 0:10, got {text!r}")
+    return span
+
+
+def _range(text: str) -> slice | None:
+    start, colon, stop = text.partition(":")
+    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
+    if not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+        return None
     if None not in numbers and numbers[0] >= numbers[1]:  # type: ignore[operator]
         raise argparse.ArgumentTypeError(f"must end after it begins, got {text!r}")
-    return name, slice(*numbers)
+    return slice(*numbers)
 
 
 def _add_explain(commands: Commands) -> None:
@@ -291,10 +315,10 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return convert
 
 
-def _head(text: str) -> int | None:
-    """The number of a head, or None for `mean`."""
+def _head(text: str) -> int | str:
+    """The number of a head, or `mean`."""
     if text == "mean":
-        return None
+        return text
     try:
         return int(text)
     except ValueError:
