@@ -38,7 +38,7 @@ export function signed(difference) {
 }
 
 export function hoverCard() {
-  const element = h("div", { class: "pl-card", hidden: true });
+  const element = h("div", { class: "pl-map-card", hidden: true });
   let shown = "";
   return {
     element,
