@@ -54,9 +54,19 @@ export function recordPicker(page) {
       name.hidden = several;
       name.textContent = plainName(record.title, 40);
       name.title = [record.title, record.model, record.path].filter(Boolean).join("\n");
-      if (several) list.show(records.map((one) => [one.id, plainName(one.title, 40)]), record.id);
+      if (several) list.show(records.map((one) => [one.id, plainName(recordTitle(records, one), 40)]), record.id);
     },
   };
+}
+
+/**
+ * @param {import("./client.js").RecordInfo[]} records
+ * @param {import("./client.js").RecordInfo} record
+ * @returns {string} its title, told from others of the same by its id
+ */
+function recordTitle(records, record) {
+  const alike = records.filter((one) => one.title === record.title).length > 1;
+  return alike ? `${record.id}: ${record.title}` : record.title;
 }
 
 /**
