@@ -106,7 +106,7 @@ function headerTools(page, shown) {
   const help = () => dialog.open || dialog.showModal();
   const question = h("button", { type: "button", "aria-label": "help: keys and how to read", title: "help (?)", onclick: help }, "?");
   return {
-    element: h("div", { class: "pl-tools", role: "group", "aria-label": "take along, theme, help" }, menus.map((one) => one.element), theme, question, dialog),
+    element: h("div", { class: "pl-header-tools", role: "group", "aria-label": "take along, theme, help" }, menus.map((one) => one.element), theme, question, dialog),
     help,
     update() {
       theme.value = page.state.get("theme");

@@ -1,5 +1,7 @@
 // Every key of the page, by the view that hears it: what the help dialog lists.
 
+import { MAP_KEYS } from "./mapkeys.js";
+
 /**
  * @typedef {{title: string, keys: [string, string][]}} Shortcuts the key as it is written on a keyboard, and what it does
  */
@@ -24,4 +26,5 @@ export const SHORTCUTS = [
       ["Enter", "opens the head's map"],
     ],
   },
+  { title: "Map and Compare", keys: MAP_KEYS },
 ];
