@@ -61,6 +61,12 @@ class HeadsView {
     this.heads = [];
     this.alive = true;
     this.built = false;
+    this.drewFirst = () => {};
+    /** @type {Promise<void>} the maps in sight come first: the numbers may take the server a while */
+    this.firstDrawn = new Promise((resolve) => {
+      this.drewFirst = resolve;
+      setTimeout(resolve, 1500);
+    });
     this.sized = new ResizeObserver(() => this.resize());
     this.sized.observe(this.scroll);
     this.sized.observe(this.scatter.drawing);
@@ -103,6 +109,8 @@ class HeadsView {
     if (record.id !== this.numbersOf) this.numbers = null;
     this.numbersOf = record.id;
     this.refusal = "";
+    if (!this.page.state.get("sort") && !this.page.state.get("kinds")) await this.firstDrawn;
+    if (!this.alive || this.numbersOf !== record.id) return;
     try {
       const numbers = await this.page.numbers(record.id);
       if (!this.alive || this.numbersOf !== record.id) return;
@@ -140,6 +148,7 @@ class HeadsView {
   /** Say on the element whether all that is in sight is there. */
   tellDrawn() {
     const drawn = this.heads.length && this.choice().form === "wall" ? this.wall.drawn() : "final";
+    if (drawn === "final" && this.built) this.drewFirst();
     const awaited = Boolean(this.record()) && !this.numbers && !this.refusal;
     this.element.dataset.drawn = drawn === "final" && awaited ? "coarse" : drawn;
     this.element.setAttribute("aria-busy", String(drawn !== "final" || awaited));
