@@ -131,8 +131,8 @@ export class Wall {
       "div",
       { class: wanted ? "pl-head" : "pl-head pl-unwanted", role: "option", "aria-label": told.filter(Boolean).join(", "), "aria-selected": "false" },
       h("span", { class: head.layer.map ? "pl-head-map" : "pl-head-map pl-hatched" }),
-      h("span", { class: "pl-head-foot", "aria-hidden": "true" }, h("span", {}, name), numbers ? kindBadge(kind) : null),
-      value ? h("span", { class: "pl-head-value", "aria-hidden": "true" }, value) : null,
+      h("span", { class: "pl-head-foot", "aria-hidden": "true", "data-name": name }, numbers ? kindBadge(kind) : null),
+      value ? h("span", { class: "pl-head-value", "aria-hidden": "true", "data-value": value }) : null,
     );
     element.tabIndex = -1;
     if (!wanted) element.setAttribute("aria-hidden", "true");
