@@ -177,7 +177,8 @@ class HeadsView {
     const moved = this.width !== this.scroll.clientWidth;
     this.width = this.scroll.clientWidth;
     if (!moved && !anyway) return this.plot();
-    this.element.style.setProperty("--pl-cell", `${this.cell()}px`);
+    this.wall.side = this.cell();
+    this.element.style.setProperty("--pl-cell", `${this.wall.side}px`);
     this.wall.ask();
     this.plot();
   }
