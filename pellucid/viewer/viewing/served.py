@@ -17,15 +17,21 @@ _ENDING = 5.0  # seconds
 class Served:
     """A server of answers on a free port of this machine, until it is closed or the process ends.
 
+    Args:
+        answers: what it is asked.
+        port: 0 for a free one.
+        token: of the address, drawn if None.
+
     Attributes:
         address: of the page.
 
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, port: int = 0, token: str | None = None) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        port, token = self._socket.getsockname()[1], secrets.token_urlsafe(16)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        port, token = self._socket.getsockname()[1], token or secrets.token_urlsafe(16)
         self.address = f"http://127.0.0.1:{port}/{token}/"
         config = uvicorn.Config(application(answers, token, port), log_level="warning", lifespan="off")
         self._server = uvicorn.Server(config)
