@@ -129,7 +129,7 @@ def test_what_is_no_weight_is_refused(wrong: Any, error: type[Exception], messag
 def test_a_lone_nan_is_refused() -> None:
     weights = rows(2, 5, 5)
     weights[1, 2, 3] = torch.nan
-    with pytest.raises(ValueError, match="got nan, NaN in a row .* at sequence 0, head 1, query 2, key 3"):
+    with pytest.raises(ValueError, match=r"got nan, NaN in a row .* at sequence 0, head 1, query 2, key 3"):
         record_of_weights(weights)
 
 

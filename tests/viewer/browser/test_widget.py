@@ -1,4 +1,4 @@
-"""The widget's kernel side: what its page asks is answered, as bytes or as text, and taken back where it is cancelled."""
+"""The widget's kernel side: what its page asks is answered, as bytes or as text, or taken back."""
 
 from __future__ import annotations
 
