@@ -36,6 +36,7 @@ export class Wall {
     /** @type {Map<number, HTMLElement>} what is said of a layer */
     this.says = new Map();
     this.current = "";
+    this.looked = false; // whether it is known what is in sight
     /** @type {import("./thumbs.js").ThumbsLook | null} */
     this.look = null;
     this.sight = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "200px" });
@@ -76,13 +77,16 @@ export class Wall {
    * @param {Numbers | null} numbers
    */
   build(heads, choice, numbers) {
+    const focused = this.element.matches(":focus-within");
     this.sight.disconnect();
+    this.looked = false;
     for (const map of [this.cells, this.byElement, this.inSight, this.says]) map.clear();
     const shown = choice.sort ? sortedHeads(heads, choice, numbers).filter((head) => isWanted(head, choice, numbers)) : heads;
     for (const head of shown) this.make(head, choice, numbers);
     fill(this.element, choice.sort ? this.sorted(shown) : this.layered(shown));
     if (!this.cells.has(this.current) || this.isFaint(this.current)) this.current = [...this.cells.keys()].find((id) => !this.isFaint(id)) ?? "";
     this.cells.get(this.current)?.element.setAttribute("tabindex", "0");
+    if (focused) this.cells.get(this.current)?.element.focus({ preventScroll: true });
     for (const cell of this.cells.values()) this.sight.observe(cell.element);
     for (const layer of this.says.keys()) this.say(layer);
   }
@@ -171,6 +175,7 @@ export class Wall {
       if (entry.isIntersecting) this.inSight.add(cell);
       else this.inSight.delete(cell);
     }
+    this.looked = true;
     this.ask();
   }
 
@@ -185,6 +190,14 @@ export class Wall {
   drawAll(layer) {
     for (const cell of this.inSight) if (layer === undefined || cell.head.layer.number === layer) this.draw(cell);
     for (const number of layer === undefined ? this.says.keys() : [layer]) this.say(number);
+  }
+
+  /** @returns {"nothing" | "coarse" | "final"} how far what is in sight is drawn */
+  drawn() {
+    const layers = new Set([...this.inSight].map((cell) => cell.head.layer));
+    const awaited = [...layers].filter((layer) => this.thumbs.isAwaited(layer));
+    if (!this.looked) return "nothing";
+    return !awaited.length ? "final" : awaited.length < layers.size ? "coarse" : "nothing";
   }
 
   /** @param {WallCell} cell */
