@@ -45,8 +45,8 @@ export class MapScene {
     this.tools = mapTools(page, actions, [this.find.element]);
     this.card = hoverCard();
     this.status = h("p", { class: "pl-map-status" });
-    this.body = h("div", { class: "pl-panels" }, this.shownPanels.map((panel) => panel.element), this.card.element);
-    this.element = h("div", { class: "pl-scene" }, this.tools.element, this.body, this.status);
+    this.body = h("div", { class: "pl-map-panels" }, this.shownPanels.map((panel) => panel.element), this.card.element);
+    this.element = h("div", { class: `pl-map${compares ? " pl-compare" : ""}`, "aria-busy": "true", "data-drawn": "nothing" }, this.tools.element, this.body, this.status);
     /** @type {{panel: MapPanel, place: Pair, x: number, y: number} | null} */
     this.looked = null;
     this.frameAsked = 0;
@@ -54,6 +54,9 @@ export class MapScene {
     this.settledTimer = 0;
     this.fits = true;
     this.speaks = false;
+    this.words = "";
+    /** @type {Record<string, string>} where each mark of the browser's clock was last set */
+    this.marked = {};
     this.release = [this.hearKeys(), this.hearTheme()];
   }
 
@@ -172,6 +175,7 @@ export class MapScene {
     }
     this.drawing.draw(lead);
     this.say();
+    this.tellProgress(lead);
     this.showCard();
   }
 
@@ -353,6 +357,30 @@ export class MapScene {
     this.words = text + unlike;
     const full = `${this.words} · ${where}`;
     if (this.status.textContent !== full) this.status.textContent = full;
+  }
+
+  /**
+   * Say to whoever waits for it how far the drawing is: nothing, coarse, final.
+   * @param {MapPanel} lead
+   */
+  tellProgress(lead) {
+    const { pixels } = lead.pane;
+    const states = this.panels.map(({ source, chosen }) => {
+      if (!source || !chosen) return "nothing";
+      const visible = this.drawing.visibleOf({ source });
+      const known = source.known(visible, pixels);
+      if (known.ready === known.total || (known.refused && !this.store.asked.size)) return "final";
+      return source.grids(visible, pixels).length ? "coarse" : "nothing";
+    });
+    const drawn = states.includes("nothing") ? "nothing" : states.includes("coarse") ? "coarse" : "final";
+    const still = drawn !== "final" || this.movementTimer !== 0;
+    this.element.setAttribute("aria-busy", String(still));
+    this.element.dataset.drawn = drawn;
+    const where = JSON.stringify([this.camera.visible, this.panels.map((panel) => panel.source?.owner)]);
+    for (const [mark, reached] of /** @type {const} */ ([["pl-drawn", drawn !== "nothing"], ["pl-final", drawn === "final"]])) {
+      if (reached && this.marked[mark] !== where) performance.mark(mark);
+      if (reached) this.marked[mark] = where;
+    }
   }
 
   showCard() {
