@@ -15,6 +15,7 @@ from torch import Tensor
 from pellucid.language import INPUTS, Expression, constant, load, operation
 from pellucid.language.shift import of_sequences
 from pellucid.readouts import Received
+from pellucid.record import runs
 from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
 from pellucid.record.studies import sums
@@ -123,6 +124,7 @@ def _through(layer: Layer, path: Path) -> Layer:
         layer,
         batch=len(path.places),
         q_len=path.rows,
+        call_rows=runs.first(layer.call_rows, path.rows),
         k_len=k_len,
         readings={name: _of_layer(layer, name, path) for name in layer.readings if name not in summed},
         padding=_padding(layer, path, k_len),
