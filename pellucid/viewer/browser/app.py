@@ -45,11 +45,11 @@ class App:
         answers: what can be asked.
         token: what addresses begin with.
         port: that it is served at, of 127.0.0.1.
-        workers: the threads that answers are computed in.
+        workers: the threads that answers are computed in; the event loop's own if None.
 
     """
 
-    def __init__(self, answers: Answers, token: str, port: int, workers: Executor) -> None:
+    def __init__(self, answers: Answers, token: str, port: int, workers: Executor | None = None) -> None:
         self.answers, self.token, self.workers = answers, token, workers
         names = ("127.0.0.1", "localhost")
         self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == HTTP else set())
@@ -89,7 +89,7 @@ class App:
         return await while_wanted(request, self.workers, lambda: self.answers.get(path, query))
 
 
-async def while_wanted(request: Request, workers: Executor, answer: Callable[[], Answer]) -> Answer:
+async def while_wanted(request: Request, workers: Executor | None, answer: Callable[[], Answer]) -> Answer:
     """An answer that a worker computes, unless whoever asked leaves before it has begun."""
     loop = asyncio.get_running_loop()
     computed = loop.run_in_executor(workers, answer)

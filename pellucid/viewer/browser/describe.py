@@ -115,7 +115,7 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "calls": runs.starts(layer.call_rows) or [part.start - layer.start for part in layer.parts] or [0],
         "exact": layer.has_weights,
         "map": layer.has_weights or "pooled" in layer.readings,
-        "top": layer.has_weights or "topk" in layer.readings,
+        "top": has_top(layer),
         "tokens": {"queries": lists.get(id(own)), "keys": lists.get(id(source))},
         "query_offset": layer.start,
         "strips": strips(layer),

@@ -26,7 +26,6 @@ class Served:
     """
 
     def __init__(self, answers: Answers, port: int = 0, token: str | None = None) -> None:
-        self._answers = answers
         self._workers = ThreadPoolExecutor(WORKERS, "pellucid answer")
         self._socket = listening(port)  # whoever asks before the server runs is answered once it does
         port, token = self._socket.getsockname()[1], token or secrets.token_urlsafe(16)
@@ -49,4 +48,3 @@ class Served:
         self._thread.join(_ENDING)
         self._socket.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self._answers.close()
