@@ -22,7 +22,7 @@ Inputs = Mapping[str, Any]
 class Grid(NamedTuple):
     """One picture, or one frame of a film, as a language model is given it."""
 
-    rows: int
+    rows: int  # of its tokens
     columns: int
     picture: Tensor | None
     name: str
