@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pellucid.record.readable import token_texts
     from pellucid.record.record import Record
     from pellucid.record.stored import open_record
+    from pellucid.viewer.viewing.view import view
 
 __all__ = [
     "At",
@@ -59,6 +60,7 @@ __all__ = [
     "restore",
     "scores",
     "token_texts",
+    "view",
     "watch",
 ]
 
@@ -79,6 +81,7 @@ _NAMES_OF = {
     "record.readable": ("token_texts",),
     "record.record": ("Record",),
     "record.stored": ("open_record",),
+    "viewer.viewing.view": ("view",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pellucid import engines
+from pellucid import engines, showing
 from pellucid.problem import Problem, Result
 from pellucid.tensors.chosen import Chosen, positions
+
+if TYPE_CHECKING:
+    from pellucid.viewer.viewing.viewer import Viewer
 
 
 class Observation:
@@ -26,6 +29,7 @@ class Observation:
         self._shaped = shaped
         self._versions = None if torch.compiler.is_compiling() else tuple(map(_version, self._problem.tensors))
         self._lse = result.lse
+        self._over_heads = tuple(readout.name for readout in problem.readouts if not readout.per_head)
         lookup = {readout.name: readout for readout in problem.readouts}
         self._readings = {"lse": shaped(result.lse)} | {
             name: lookup[name].map(reading, shaped) if lookup[name].per_head else reading
@@ -119,6 +123,26 @@ class Observation:
         with torch.no_grad(), problem.own_precision():
             lse = self._lse.detach()[..., head, :][..., rows]
             return self._shaped(engines.weights(problem, lse, rows, columns, head))
+
+    def view(self, tokens: Any = None, source_tokens: Any = None, **options: Any) -> Viewer:
+        """Show it in the notebook's cell, or in the browser: `pellucid.view`, which says what else it takes.
+
+        Args:
+            tokens: the queries' tokens, a list or one for each sequence of the batch; in self-attention the keys' too.
+            source_tokens: the keys' tokens in cross-attention, the same way.
+            options: see `pellucid.view`.
+
+        Returns:
+            A Viewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
+
+        Raises:
+            ImportError: what serves the page is not installed.
+            RuntimeError: a tensor that weights are computed from was changed in place since the call.
+            TypeError: tokens that are no texts.
+            ValueError: more tokens than there are queries or keys, or fewer.
+
+        """
+        return showing.view(self, tokens, source_tokens, **options)
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "pellucid"
 
 # From the bottom up: a module imports from its own layer and from the lines before, not from its neighbours in a line.
 LAYERS = (
-    ("_version", "legible", "softmax", "tensors"),
+    ("_version", "legible", "softmax", "tensors", "showing"),
     ("masks", "scores"),
     ("dropout", "language"),
     ("problem",),
@@ -48,11 +48,15 @@ THIRD_PARTY = {
     "safetensors": ("demo.model.weights",),
     "matplotlib": ("viewer.pictures",),
     "babel": ("demo.data.cldr",),
-    "numpy": ("viewer.pictures", "engines.cpu"),
+    "numpy": ("viewer.pictures", "viewer.browser", "engines.cpu"),
     "llvmlite": ("engines.cpu", "commands.machine"),
     "pyarrow": ("record.export",),
+    "starlette": ("viewer.browser",),
+    "uvicorn": ("viewer.browser", "viewer.viewing.served"),
+    "anywidget": ("viewer.browser.widget",),
 }
 OPTIONAL = (
+    "anywidget",
     "babel",
     "hypothesis",
     "ipykernel",
@@ -62,7 +66,9 @@ OPTIONAL = (
     "onnx",
     "pyarrow",
     "pytest",
+    "starlette",
     "transformers",
+    "uvicorn",
 )
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -114,6 +114,11 @@ class Layer:
         return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
 
     @property
+    def has_weights(self) -> bool:
+        """Whether `weights` can be asked for."""
+        return bool(self.parts)
+
+    @property
     def end(self) -> int:
         """The position after its last query."""
         return self.start + self.q_len
@@ -143,6 +148,21 @@ class Layer:
         """The sinks' logits, [heads], or None where there are none or not kept."""
         return self.parts[-1].sinks if self.parts else None
 
+    def of_sequence(self, number: int) -> Layer:
+        """The layer of one sequence of the batch alone, with lse and padding and no other reading.
+
+        Raises:
+            IndexError: there is no such sequence.
+
+        """
+        if not 0 <= number < self.batch:
+            raise IndexError(f"sequence: {legible.name(self.name)} has {self.batch}, counted from 0, got {number}")
+        own = slice(number, number + 1)
+        padding = Padding(*(None if padded is None else padded[own] for padded in self.padding))
+        parts = [part.of_sequence(number) for part in self.parts]
+        lse = {"lse": self.readings["lse"][own]}
+        return replace(self, batch=1, readings=lse, sums=[], over_heads=[], padding=padding, parts=parts)
+
     def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
         """An exact part of the attention weights, [batch, heads, queries, keys], computed now from query, key and lse.
 
@@ -160,7 +180,7 @@ class Layer:
             IndexError: an index beyond the queries, keys or heads.
 
         """
-        if not self.parts:
+        if not self.has_weights:
             raise ValueError(
                 f"weights: {legible.name(self.name)} kept no query and key to compute them from; "
                 f"watch the model with keep=[{legible.quoted(self.name)}], or keep=True for all layers"

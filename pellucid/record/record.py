@@ -6,11 +6,11 @@ How it is filled is capture's work. What it can be asked for stands in modules b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from pellucid import legible
+from pellucid import legible, showing
 from pellucid.record import belonging, export
 from pellucid.record.belonging import Axis, Outline
 from pellucid.record.disk import writer
@@ -20,6 +20,9 @@ from pellucid.record.layer import Layer, Missed, Span
 from pellucid.record.studies import align as alignment
 from pellucid.record.studies import beams, segments
 from pellucid.record.studies import summary as summaries
+
+if TYPE_CHECKING:
+    from pellucid.viewer.viewing.viewer import Viewer
 
 T = TypeVar("T", Image, Frames)
 
@@ -166,6 +169,18 @@ class Record(Mapping[str, Layer]):
     to_parquet = export.to_parquet
     to_headvis = export.to_headvis
     to_bertviz = export.to_bertviz
+
+    def view(self, **options: Any) -> Viewer:
+        """Show the record in the notebook's cell, or in the browser: `pellucid.view`, which says what it takes.
+
+        Returns:
+            A Viewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
+
+        Raises:
+            ImportError: what serves the page is not installed.
+
+        """
+        return showing.view(self, **options)
 
     def of_beams(self, generated: Any, *, prompt: int | None = None) -> Record:
         """The record of the sequences that a beam search has returned, a sequence of the batch each.

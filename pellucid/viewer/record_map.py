@@ -63,9 +63,9 @@ def head_map(layer: Layer, head: int | None, most_rows: int, most_columns: int, 
     """
     heads = list(range(layer.heads)) if head is None else [head]
     is_exact = layer.q_len <= most_rows and layer.k_len <= most_columns
-    if "pooled" in layer.readings and not (is_exact and layer.parts):
+    if "pooled" in layer.readings and not (is_exact and layer.has_weights):
         maps = _joined_bins(layer.pooled[sequence, heads].cpu().float(), layer, most_rows, most_columns)
-    elif layer.parts:
+    elif layer.has_weights:
         maps = _computed(layer, heads, min(most_rows, layer.q_len), min(most_columns, layer.k_len), sequence)
     else:
         return None
@@ -76,7 +76,7 @@ def all_maps(layer: Layer, most: int, sequence: int = 0) -> Tensor | None:
     """The maps of all heads of a layer in at most `most` bins either way, [heads, rows, columns], or None."""
     if "pooled" in layer.readings:
         return _joined_bins(layer.pooled[sequence].cpu().float(), layer, most, most)
-    if layer.parts:
+    if layer.has_weights:
         heads = list(range(layer.heads))
         return _computed(layer, heads, min(most, layer.q_len), min(most, layer.k_len), sequence)
     return None

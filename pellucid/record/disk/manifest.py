@@ -199,6 +199,15 @@ def read(folder: Path) -> Json:
     return _checked(folder, manifest)
 
 
+def state(folder: Path) -> tuple[int, ...] | None:
+    """What changes whenever the manifest is written; None where there is none."""
+    try:
+        found = os.lstat(folder / NAME)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _check_folder(folder: Path) -> None:
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)

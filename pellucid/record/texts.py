@@ -1,0 +1,48 @@
+"""The tokens that a user gives with a call or with weights: one list, or one for each sequence of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Texts = Sequence[str] | Sequence[Sequence[str]] | None
+
+
+def texts_of(name: str, given: Texts, batch: int, length: int) -> list[list[str]] | None:
+    """A list of tokens for each sequence; None where none are given.
+
+    Args:
+        name: the argument that an error is about.
+        given: as the user gave them.
+        batch: sequences.
+        length: tokens of each.
+
+    Raises:
+        TypeError: these are no texts.
+        ValueError: there are more or fewer.
+
+    """
+    if given is None:
+        return None
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(f"{name}: a list of texts, or one for each sequence, is needed, got {type(given).__name__}")
+    one = all(isinstance(token, str) for token in given)
+    lists = [list(given)] if one else [list(each) for each in given if not isinstance(each, str)]
+    if not one and (len(lists) < len(given) or not all(isinstance(token, str) for each in lists for token in each)):
+        raise TypeError(f"{name}: a list of texts, or one for each sequence, is needed, got something else among them")
+    if len(lists) != batch:
+        raise ValueError(f"{name}: one list for each of {batch} sequences is needed, got {len(lists)}")
+    wrong = next((each for each in lists if len(each) != length), None)
+    if wrong is not None:
+        raise ValueError(f"{name}: {length} are needed, got {len(wrong)}")
+    return [[str(token) for token in each] for each in lists]
+
+
+def ids_of(texts: list[list[str]] | None) -> Tensor | None:
+    """A number for each text, int64 [batch, length], the same for the same text."""
+    if texts is None:
+        return None
+    known: dict[str, int] = {}
+    return torch.tensor([[known.setdefault(token, len(known)) for token in each] for each in texts], device="cpu")
