@@ -408,7 +408,9 @@ def test_whisper_while_it_generates() -> None:
     assert all(len(record.frames_of(name, "keys", sequence)) == 1 for name in crossed for sequence in range(4))
 
 
-@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert", "WavLM"])
+@pytest.mark.parametrize(
+    "kind", ["Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer"]
+)
 def test_models_of_waves(kind: str) -> None:
     own = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
     config = getattr(transformers, f"{kind}Config")(
