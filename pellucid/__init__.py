@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pellucid.language import TraceError
     from pellucid.observation import Observation
     from pellucid.readouts import At, Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, Renyi, TopK
+    from pellucid.record.frames import Frames
+    from pellucid.record.images import Image
     from pellucid.record.layer import Layer, Missed, Padding
     from pellucid.record.readable import token_texts
     from pellucid.record.record import Record
@@ -28,6 +30,8 @@ __all__ = [
     "At",
     "Entropy",
     "Expect",
+    "Frames",
+    "Image",
     "Layer",
     "LogSumExp",
     "MaxScore",
@@ -71,6 +75,8 @@ _NAMES_OF = {
     "readouts": (
         "At", "Entropy", "Expect", "LogSumExp", "MaxScore", "Pooled", "PooledMax", "Received", "Renyi", "TopK",
     ),
+    "record.frames": ("Frames",),
+    "record.images": ("Image",),
     "record.layer": ("Layer", "Missed", "Padding"),
     "record.readable": ("token_texts",),
     "record.record": ("Record",),

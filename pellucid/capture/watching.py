@@ -17,6 +17,7 @@ from pellucid.capture.attending import apart, watching
 from pellucid.capture.called import led
 from pellucid.capture.capturing import Capture
 from pellucid.capture.contexts import Counted
+from pellucid.capture.media.media import Media
 from pellucid.capture.run.choice import Chosen
 from pellucid.capture.run.modules import Modules
 from pellucid.capture.run.progress import Bar, Listener
@@ -24,7 +25,10 @@ from pellucid.capture.run.session import Session
 from pellucid.capture.run.tokens import TokenIds, word_embeddings
 from pellucid.capture.sources import SOURCES
 from pellucid.readouts import Readout
+from pellucid.record import belonging
 from pellucid.record.disk.told import told
+from pellucid.record.frames import Frames
+from pellucid.record.images import Image
 from pellucid.record.layer import Layer, OnLayer, Span
 from pellucid.record.record import Record
 from pellucid.record.studies.beyond import summary_readouts
@@ -45,6 +49,8 @@ def watch(
     tokens: list[list[str]] | None = None,
     source_tokens: list[list[str]] | None = None,
     segments: Mapping[str, Span] | None = None,
+    images: Sequence[Image] | None = None,
+    frames: Sequence[Frames] | None = None,
     out: str | Path | RecordWriter | None = None,
     resume: bool = False,
     on_layer: OnLayer | None = None,
@@ -69,6 +75,8 @@ def watch(
         tokens: the tokens of each sequence of the batch, to be shown.
         source_tokens: the same for what cross-attention looks at.
         segments: named ranges of tokens: prompt, answer, source, image ...
+        images: the pictures whose patches are tokens; where None, those of models that are known. None at all: ().
+        frames: the sound whose frames are tokens, the same way.
         out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory. Or a
             RecordWriter, which whoever made it closes.
         resume: whether a record in `out` is gone on with: the layers that it has whole are not read again. It must be
@@ -99,6 +107,8 @@ def watch(
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
+    record.images, record.frames = images or (), frames or ()
+    session.media = Media(session.modules, record, images=images is None, frames=frames is None)
     record.readouts = [*(["summary"] if session.readouts is None else told(session.readouts)), *told(session.more)]
     with ExitStack() as stack:
         listener = _listener(progress, stack)
@@ -116,8 +126,19 @@ def watch(
             session.salvage()
             raise
         session.finish()
+        _note_unplaced(record, "images", images or ())
+        _note_unplaced(record, "frames", frames or ())
         record.complete = True
     _report(session, model)
+
+
+def _note_unplaced(record: Record, argument: str, items: Sequence[Image] | Sequence[Frames]) -> None:
+    """Say of what was given that it belongs to no layer, now that there are layers."""
+    try:
+        belonging.check(argument, items, record.outlines())
+    except ValueError as error:
+        record.notes.append(str(error))
+        warnings.warn(f"watch: {error}", stacklevel=5)
 
 
 def _session(

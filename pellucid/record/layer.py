@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -147,6 +147,21 @@ class Layer:
     def sinks(self) -> Tensor | None:
         """The sinks' logits, [heads], or None where there are none or not kept."""
         return self.parts[-1].sinks if self.parts else None
+
+    def of_sequence(self, number: int) -> Layer:
+        """The layer of one sequence of the batch alone, with lse and padding and no other reading.
+
+        Raises:
+            IndexError: there is no such sequence.
+
+        """
+        if not 0 <= number < self.batch:
+            raise IndexError(f"sequence: {legible.name(self.name)} has {self.batch}, counted from 0, got {number}")
+        own = slice(number, number + 1)
+        padding = Padding(*(None if padded is None else padded[own] for padded in self.padding))
+        parts = [part.of_sequence(number) for part in self.parts]
+        lse = {"lse": self.readings["lse"][own]}
+        return replace(self, batch=1, readings=lse, sums=[], over_heads=[], padding=padding, parts=parts)
 
     def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
         """An exact part of the attention weights, [batch, heads, queries, keys], computed now from query, key and lse.

@@ -5,14 +5,17 @@ How it is filled is capture's work. What it can be asked for stands in modules b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from pellucid import legible, showing
-from pellucid.record import export
+from pellucid.record import belonging, export
+from pellucid.record.belonging import Axis, Outline
 from pellucid.record.disk import writer
+from pellucid.record.frames import Frames
+from pellucid.record.images import Image
 from pellucid.record.layer import Layer, Missed, Span
 from pellucid.record.studies import align as alignment
 from pellucid.record.studies import beams, segments
@@ -20,6 +23,8 @@ from pellucid.record.studies import summary as summaries
 
 if TYPE_CHECKING:
     from pellucid.viewer.viewing.viewer import Viewer
+
+T = TypeVar("T", Image, Frames)
 
 
 class Record(Mapping[str, Layer]):
@@ -34,6 +39,8 @@ class Record(Mapping[str, Layer]):
         source_tokens: the same of the sequence that cross-attention looks at.
         token_ids: the ids that the model was called with, int64 [batch, length], if they are known.
         segments: named ranges of tokens, a slice, or a list of them for the sequences of the batch.
+        images: the pictures whose patches are tokens, an Image each.
+        frames: the sound whose frames are tokens, a Frames for each stretch.
         readouts: what was asked to be read, in words.
         notes: what else is to be known of the run, in sentences.
         missed: the attention modules that ran and were not observed, each with the reason.
@@ -62,11 +69,64 @@ class Record(Mapping[str, Layer]):
         self.planned_bytes = 0
         self.complete = True
         self._layers: dict[str, Layer] = dict(layers or {})
+        self._images: list[Image] = []
+        self._frames: list[Frames] = []
 
     @property
     def layers(self) -> list[str]:
         """The names of the layers, in the order of their first call."""
         return list(self._layers)
+
+    @property
+    def images(self) -> list[Image]:
+        """The pictures whose patches are tokens.
+
+        Set, they must each belong to a layer, if there are layers.
+
+        Raises:
+            TypeError, ValueError: on setting, for what is no list of Image, or belongs to no layer.
+
+        """
+        return self._images
+
+    @images.setter
+    def images(self, images: Iterable[Image]) -> None:
+        self._images = belonging.listed("images", images, Image)
+        belonging.check("images", self._images, self.outlines())
+
+    @property
+    def frames(self) -> list[Frames]:
+        """The sound whose frames are tokens. Set, and refused, as `images`."""
+        return self._frames
+
+    @frames.setter
+    def frames(self, frames: Iterable[Frames]) -> None:
+        self._frames = belonging.listed("frames", frames, Frames)
+        belonging.check("frames", self._frames, self.outlines())
+
+    def images_of(self, layer: str | int | Layer, sequence: int = 0, axis: Axis | None = None) -> list[Image]:
+        """The pictures whose patches are among a layer's queries or keys.
+
+        Args:
+            layer: one of the record's, by name, by number or itself.
+            sequence: number of the sequence in the batch.
+            axis: "queries" or "keys"; either if None. Patches are counted in positions, as keys are; row i of the
+                weights is the query at position `layer.start + i`.
+
+        """
+        return self._on(self._images, layer, sequence, axis)
+
+    def frames_of(self, layer: str | int | Layer, axis: Axis, sequence: int = 0) -> list[Frames]:
+        """The sound whose frames are among a layer's queries or keys; takes what `images_of` does."""
+        return self._on(self._frames, layer, sequence, axis)
+
+    def _on(self, items: list[T], layer: str | int | Layer, sequence: int, axis: Axis | None) -> list[T]:
+        outline = Outline.of(self[layer] if isinstance(layer, str | int) else layer)
+        return belonging.those_on(items, outline, sequence, axis, self.outlines())
+
+    def outlines(self) -> list[Outline]:
+        """What is known of each layer without reading it."""
+        return [Outline.of(layer) for layer in self._layers.values()]
 
     def add(self, layer: Layer) -> None:
         """Put a layer into the record, in the place of one of its name."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pellucid import legible
-from pellucid.record.disk import faults
+from pellucid.record.belonging import Outline
+from pellucid.record.disk import faults, media
 from pellucid.record.disk import manifest as manifests
+from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
 from pellucid.record.layer import Layer, Missed
 from pellucid.record.record import Record
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from torch import Tensor
 
 
 def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
@@ -36,6 +40,7 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
 
     """
     folder = Path(path)
+    state = manifests.state(folder)
     manifest = manifests.read(folder)
     found = [(entry, faults.fault_of(folder, entry, manifest.get("run"), verify)) for entry in manifest["layers"]]
     damaged = [(entry, fault) for entry, fault in found if fault is not None]
@@ -45,7 +50,14 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
         )
     if verify:
         manifests.verify(folder, manifest)
-    record = StoredRecord(folder, manifest)
+    record = StoredRecord(folder, manifest, state)
+    try:
+        record.take_media(manifest, media.read_pictures(folder, manifest, verify=verify))
+    except ValueError as error:
+        if not skip_damaged:
+            raise RecordError(f"{folder}: {error}; open_record(path, skip_damaged=True) opens the rest") from error
+        record.take_media(manifest, None)
+        record.notes = [*record.notes, legible.message(f"its pictures are left out: {error}")]
     for entry, fault in damaged:
         record.leave_out(entry["name"], legible.message(f"{entry['file']} is damaged: {faults.reason(fault)}"))
     return record
@@ -59,13 +71,32 @@ class StoredRecord(Record):
 
     """
 
-    def __init__(self, folder: Path, manifest: Json) -> None:
+    def __init__(self, folder: Path, manifest: Json, state: tuple[int, ...] | None = None) -> None:
         super().__init__()
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
         self._run: str | None = manifest.get("run")
+        self._state = state
         self.written_by: dict[str, str] = manifest.get("written_by", {})
+
+    def take_media(self, manifest: Json, pictures: Mapping[str, Tensor] | None) -> None:
+        """Have the images and frames that the manifest speaks of, whatever layers there are of an unfinished run.
+
+        Args:
+            manifest: what it says.
+            pictures: by name; None where they are left out.
+
+        Raises:
+            ValueError: an image or frames cannot be.
+
+        """
+        self._images = media.images_of(manifest, pictures)
+        self._frames = media.frames_of(manifest)
+
+    def outlines(self) -> list[Outline]:
+        """What is known of each layer without opening it."""
+        return [Outline.of(self._layers.get(name, self._entries.get(name))) for name in self.layers]
 
     def leave_out(self, name: str, reason: str) -> None:
         """Count a layer among those that were missed."""
@@ -91,6 +122,25 @@ class StoredRecord(Record):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a run is writing the record, so that layers will be added."""
+        return not self.complete and is_locked(self.path)
+
+    def newest(self) -> StoredRecord:
+        """The record as it is on the disk now, without damaged layers; itself where it is whole, or nothing is new."""
+        if self.complete or manifests.state(self.path) == self._state:
+            return self
+        try:
+            return open_record(self.path, skip_damaged=True)
+        except RecordError:  # it is being replaced
+            return self
+
+    def fingerprint(self, name: str) -> str:
+        """What tells a layer's file from every other: its checksum, and of which run it is."""
+        entry = self._entries[name]
+        return f"{self._run} {entry['file']} {entry['bytes']} {entry['crc32']:08x}"
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the record to another folder, as any record. Raises RecordError."""

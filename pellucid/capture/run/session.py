@@ -19,6 +19,7 @@ from pellucid.capture.calls.beside import Beside
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.keeping import kept_bytes, kept_part_of
 from pellucid.capture.calls.roles import forbids_ahead, role_of
+from pellucid.capture.media.media import Media
 from pellucid.capture.run.caches import Caches
 from pellucid.capture.run.going_back import taken_back
 from pellucid.capture.run.layering import Place, continues, joined, layer_of
@@ -57,6 +58,7 @@ class Session:
     on_layer: OnLayer | None = None
     listener: Listener | None = None
     more: tuple[Readout, ...] = ()  # beside what the summary needs
+    media: Media | None = None  # None: nobody asks for pictures and sound
     tokens: TokenIds = field(default_factory=TokenIds)
     caches: Caches = field(default_factory=Caches)
     captured: Counter[str] = field(default_factory=Counter)  # calls of each module
@@ -93,6 +95,8 @@ class Session:
             self.take_back()
         self.modules.begin(module)
         self.tokens.begin(module, args)
+        if self.media is not None:
+            self.media.begin(module, args, kwargs)
         self.caches.handed(module, args, kwargs)
 
     @contextmanager
@@ -132,6 +136,8 @@ class Session:
             raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {call.heads}")
         call = self._placed(base, module, call)
         place = self._place(base, module, call)
+        if self.media is not None:
+            self.media.enter(place.name, place.role, place.start, call)
         padded = self._padded(place, call)
         readouts = self._readouts(place, call)
         if place.name in self.stored:
@@ -207,6 +213,8 @@ class Session:
         cut = taken_back(layer, start, recent, self._sums)
         if "received" in layer.readings and "received" not in cut.readings:
             self._lost.add(layer.name)
+        if self.media is not None:
+            self.media.cut(layer.name, start)
         return cut
 
     def take_back(self) -> None:

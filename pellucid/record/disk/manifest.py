@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
 from pellucid import legible
 from pellucid._version import __version__
-from pellucid.record.disk import schema, strict_json
+from pellucid.record.disk import media, schema, strict_json
 from pellucid.record.disk.atomic import write_atomically
 from pellucid.record.disk.plain_file import open_plain, size_of
 from pellucid.record.layer import Missed
@@ -61,6 +62,9 @@ _OPTIONAL: dict[str, schema.Kind] = {  # not in records of the first releases
     "written_by": schema.map_of(schema.text),
     "readouts": schema.list_of(schema.text),
     "notes": schema.list_of(schema.text),
+    "images": media.IMAGES,
+    "pictures": media.PICTURES,
+    "frames": media.FRAMES,
     "run": schema.name,
     "crc32": _CRC32,
 }
@@ -94,8 +98,17 @@ class RecordError(ValueError):
         super().__init__(legible.message(message))
 
 
-def header(record: Record) -> Json:
-    """What a manifest says of the whole run. Raises RecordError for a segment with a step."""
+def header(record: Record, pictures: Mapping[int, str] = MappingProxyType({})) -> Json:
+    """What a manifest says of the whole run.
+
+    Args:
+        record: the run.
+        pictures: the names of those in files, by the id of the tensor.
+
+    Raises:
+        RecordError: a segment has a step.
+
+    """
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -108,6 +121,8 @@ def header(record: Record) -> Json:
         "readouts": record.readouts,
         "notes": record.notes,
         "segments": {name: _spans(span) for name, span in record.segments.items()},
+        "images": media.image_entries(record.images, pictures),
+        "frames": media.frames_entries(record.frames),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in record.missed],
         "exact": _EXACT,
         "layers": [],
@@ -182,6 +197,15 @@ def read(folder: Path) -> Json:
             f"{folder}: its {NAME} is damaged ({error}); the layers' files beside it are whole"
         ) from error
     return _checked(folder, manifest)
+
+
+def state(folder: Path) -> tuple[int, ...] | None:
+    """What changes whenever the manifest is written; None where there is none."""
+    try:
+        found = os.lstat(folder / NAME)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _check_folder(folder: Path) -> None:

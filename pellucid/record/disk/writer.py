@@ -21,6 +21,8 @@ from pellucid.record.disk.faults import fault_of, opened
 from pellucid.record.disk.layer_file import write_layer
 from pellucid.record.disk.lock import FolderLock, LockedError
 from pellucid.record.disk.manifest import Json, RecordError, described, layer_entries
+from pellucid.record.disk.media import FILES as PICTURE_FILES
+from pellucid.record.disk.media import PictureFiles, read_pictures
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -128,6 +130,7 @@ class RecordWriter:
                 self.was_complete = found["complete"] and len(self.written) == len(found["layers"])
             else:
                 _empty(self.folder, overwrite=overwrite)
+            self._pictures = PictureFiles(self.folder, self._manifest)
             self._describe(record)
             self._write_manifest()
         except BaseException:
@@ -220,7 +223,11 @@ class RecordWriter:
         return None
 
     def _describe(self, record: Record) -> None:
-        known = manifests.header(record)
+        try:
+            names = self._pictures.names(record.images)
+        except OSError as error:
+            raise self._failed("its pictures", error) from error
+        known = manifests.header(record, names) | {"pictures": self._pictures.entries}
         kept = {name: known[name] for name in known if name not in ("layers", "complete")}
         self._manifest |= {name: value for name, value in kept.items() if value not in (None, {}, [])}
 
@@ -275,11 +282,16 @@ def _continued(folder: Path, found: Json, fresh: Json, keeps: Keeps | None) -> J
     whole = list(takewhile(lambda entry: _is_whole(folder, entry, found.get("run")), found["layers"]))
     if keeps is not None and (difference := _kept_otherwise(whole, keeps)):
         raise RecordError(f"{folder}: {_OTHER_RUN}, with other keep ({difference}); overwrite it, or name another")
+    found = found | {"layers": whole, "complete": False}
     try:
-        _remove_leftovers(folder, [entry["file"] for entry in whole])
+        read_pictures(folder, found, verify=True)
+    except ValueError:  # the run that goes on has them again
+        found = {name: value for name, value in found.items() if name not in ("images", "pictures")}
+    try:
+        _remove_leftovers(folder, [entry["file"] for entry in (*whole, *found.get("pictures", []))])
     except OSError as error:
         raise _not_writable(folder, error) from error
-    return found | {"layers": whole, "complete": False}
+    return found
 
 
 def _kept_otherwise(entries: list[Json], keeps: Keeps) -> str | None:
@@ -324,8 +336,8 @@ def _not_writable(folder: Path, error: OSError) -> RecordError:
 
 
 def _remove_leftovers(folder: Path, kept: list[str]) -> None:
-    """Remove layers that no manifest names, and what an interrupted writer left."""
-    for file in [*folder.glob(LAYER_FILES), *folder.glob(f".*{UNFINISHED}")]:
+    """Remove files that no manifest names, and what an interrupted writer left."""
+    for file in [*folder.glob(LAYER_FILES), *folder.glob(PICTURE_FILES), *folder.glob(f".*{UNFINISHED}")]:
         if file.name not in kept:
             file.unlink()
 

@@ -2,8 +2,13 @@
 
 import { Client, Refusal } from "./client.js";
 import { fill, h } from "./dom.js";
+import { followInfo } from "./following.js";
+import { pageHeader, pageTitle } from "./header.js";
+import { listenKeys, ownsWindow } from "./keys.js";
+import { lessonPanel } from "./lesson.js";
+import { pageNotices } from "./notices.js";
+import { stepHead, stepLayer } from "./pickers.js";
 import { numbersOf, ViewState } from "./state.js";
-import { pageHeader } from "./header.js";
 import { headsView } from "./heads.js";
 import { mapView } from "./map.js";
 import { textView } from "./text.js";
@@ -91,6 +96,15 @@ export class Page {
   }
 
   /**
+   * The record that the state names, or the first; undefined where there is none.
+   * @param {State} state
+   * @returns {RecordInfo | undefined}
+   */
+  record(state) {
+    return this.info.records.find((one) => one.id === state.record) ?? this.info.records[0];
+  }
+
+  /**
    * The record, layer and heads that the state names, or the nearest there are; null where a record has no layer.
    * @param {State} state
    * @param {string} [prefix] "b." for what is compared with
@@ -132,10 +146,21 @@ export async function openPage(root, client, state) {
     fill(root, h("p", { class: "pl-error", role: "alert" }, error instanceof Refusal ? error.message : String(error)));
     throw error;
   }
-  const page = new Page(root, client, info, state);
-  const body = h("main", { class: "pl-view" });
+  return showPage(new Page(root, client, info, state));
+}
+
+/**
+ * @param {Page} page
+ * @returns {() => void} takes it away again
+ */
+function showPage(page) {
+  const { root, state } = page;
+  const body = h("main", { class: "pl-view", tabIndex: -1, "aria-label": "view" });
   const header = pageHeader(page);
-  fill(root, header.element, body, page.live);
+  const notices = pageNotices(page);
+  const lesson = page.info.lesson ? lessonPanel(page, page.info.lesson) : null;
+  const skip = h("button", { type: "button", class: "pl-skip", onclick: () => body.focus() }, "Skip to the view");
+  fill(root, skip, header.element, notices.element, h("div", { class: "pl-middle" }, body, lesson?.element), page.live);
   /** @type {View | null} */
   let view = null;
   let shown = "";
@@ -150,18 +175,45 @@ export async function openPage(root, client, state) {
       fill(body, view.element);
       header.shows(name, view);
     }
-    header.update(current, changed);
+    header.update();
+    notices.update();
+    lesson?.update();
+    if (ownsWindow(root)) document.title = pageTitle(page, name);
     view?.update(current, changed);
   };
-  const stop = state.subscribe(show);
+  const releases = [
+    state.subscribe(show),
+    followInfo(page, { changed: () => show(state.state, new Set(["info"])), serving: notices.serving }),
+    listenKeys(root, (event) => pressed(page, event, { help: header.help, lesson })),
+    () => view?.destroy(),
+    header.destroy,
+    () => state.release?.(),
+    () => fill(root),
+  ];
+  lesson?.start();
   show(state.state, new Set(Object.keys(state.state)));
-  return () => {
-    stop();
-    view?.destroy();
-    header.destroy();
-    state.release?.();
-    fill(root);
-  };
+  return () => releases.forEach((release) => release());
+}
+
+/**
+ * The keys that mean the same in every view.
+ * @param {Page} page
+ * @param {KeyboardEvent} event
+ * @param {{help: () => void, lesson: {go: (by: 1 | -1) => void} | null}} shell
+ */
+function pressed(page, event, shell) {
+  const does = /** @type {Record<string, () => void>} */ ({
+    "?": shell.help,
+    "[": () => stepHead(page, -1),
+    "]": () => stepHead(page, 1),
+    "{": () => stepLayer(page, -1),
+    "}": () => stepLayer(page, 1),
+    ",": () => shell.lesson?.go(-1),
+    ".": () => shell.lesson?.go(1),
+  });
+  if (!(event.key in does)) return;
+  event.preventDefault();
+  does[event.key]();
 }
 
 /**

@@ -148,8 +148,8 @@ export class Client {
    * @param {{record: string, layer: number, sequence?: number, pool?: string, most?: number}} query
    * @param {AbortSignal} [signal]
    */
-  thumbs(query, signal) {
-    return this.values("api/thumbs", query, signal);
+  async thumbs(query, signal) {
+    return builtOrNot(await this.ask("api/thumbs", query, signal));
   }
 
   /**
@@ -157,8 +157,8 @@ export class Client {
    * @param {Place} place
    * @param {AbortSignal} [signal]
    */
-  overview(place, signal) {
-    return this.values("api/overview", { ...place }, signal);
+  async overview(place, signal) {
+    return builtOrNot(await this.ask("api/overview", { ...place }, signal));
   }
 
   /**
@@ -167,9 +167,7 @@ export class Client {
    * @returns {Promise<Values | Building>}
    */
   async tile(query, signal) {
-    const reply = await this.ask("api/tile", { ...query }, signal);
-    if (reply.status === 202) return new Building(JSON.parse(new TextDecoder().decode(reply.bytes)).building);
-    return valuesOf(reply);
+    return builtOrNot(await this.ask("api/tile", { ...query }, signal));
   }
 
   /**
@@ -254,6 +252,15 @@ export class Client {
  */
 function shapeOf(reply) {
   return reply.headers["x-shape"].split(",").map(Number);
+}
+
+/**
+ * @param {Reply} reply
+ * @returns {Values | Building}
+ */
+function builtOrNot(reply) {
+  if (reply.status !== 202) return valuesOf(reply);
+  return new Building(JSON.parse(new TextDecoder().decode(reply.bytes)).building);
 }
 
 /**

@@ -97,10 +97,37 @@ export function fittedScale(kind, visible) {
       if (log < low && log > -Infinity) low = log;
     }
   }
+  return scaleBetween(kind, low, high);
+}
+
+/**
+ * The scale between the least logarithm above -inf and the largest; infinities where there is none.
+ * @param {ScaleKind} kind
+ * @param {number} low
+ * @param {number} high
+ * @returns {Scale}
+ */
+export function scaleBetween(kind, low, high) {
   if (!(high > -Infinity)) return { kind, low: kind === "log" ? 1e-5 : 0, high: 1 };
   if (kind !== "log") return { kind, low: 0, high: Math.exp(high) };
   low = Math.max(low, high - 5 * Math.LN10);
   return { kind, low: Math.exp(low < high ? low : high - 1), high: Math.exp(high) };
+}
+
+/** @param {import("./state.js").State} state @returns {ScaleKind} */
+export function scaleKindOf(state) {
+  return state.scale === "linear" || state.scale === "sqrt" ? state.scale : "log";
+}
+
+/**
+ * A range of weights that somebody chose; null where there is none, or none that the scale can show.
+ * @param {import("./state.js").State} state
+ * @returns {Scale | null}
+ */
+export function givenScale(state) {
+  const kind = scaleKindOf(state);
+  const [low, high] = (state.range ?? "").split(":").map(Number);
+  return high > low && low >= 0 && (kind !== "log" || low > 0) ? { kind, low, high } : null;
 }
 
 /**
@@ -110,10 +137,7 @@ export function fittedScale(kind, visible) {
  * @returns {Scale}
  */
 export function scaleOf(state, visible) {
-  const kind = state.scale === "linear" || state.scale === "sqrt" ? state.scale : "log";
-  const [low, high] = (state.range ?? "").split(":").map(Number);
-  if (high > low && low >= 0 && (kind !== "log" || low > 0)) return { kind, low, high };
-  return fittedScale(kind, visible());
+  return givenScale(state) ?? fittedScale(scaleKindOf(state), visible());
 }
 
 /**

@@ -1,0 +1,184 @@
+// What stands along the two axes of a map: the tokens' text where it fits, positions where it does not, and segments.
+
+import { labelAt } from "./tokens.js";
+import { MARK_SIZE, textWidth, textWithin } from "./marks.js";
+
+/**
+ * @typedef {import("./marks.js").Mark} Mark
+ * @typedef {{from: number, to: number, pixels: number, length: number, start: number, down: boolean}} AxisSpan
+ *   what is visible of an axis; start: its first pixel; down: the axis of queries, from top to bottom
+ * @typedef {{texts: string[] | null, offset: number, special: Set<number>, place: (index: number) => string | null}} AxisText
+ *   place: what stands there besides a token (seconds, a patch)
+ * @typedef {{text: string, faint: string, line: string, accent: string, back: string, panel: string, mark: string}} Palette
+ * @typedef {{name: string, start: number, stop: number}} Segment
+ */
+
+const axesLeast = { tokens: 13, across: 64, down: 26 }; // pixels: of a token's line, of a tick's label
+export const SEGMENT_BAND = 16;
+
+/**
+ * The width that labels ask for, within a limit.
+ * @param {AxisText} axis
+ * @param {number} length
+ * @param {number} most
+ * @returns {number}
+ */
+export function gutterFor(axis, length, most) {
+  let widest = textWidth(String(axis.offset + length));
+  const step = Math.max(1, Math.floor(length / 1500));
+  for (let index = 0; index < length && widest < most; index += step) widest = Math.max(widest, textWidth(axisLabel(axis, index)));
+  return Math.min(Math.ceil(widest) + 10, most);
+}
+
+/**
+ * The text of a place on an axis: its token; else what stands there, or the position.
+ * @param {AxisText} axis
+ * @param {number} index
+ * @param {number} [longest]
+ * @returns {string}
+ */
+export function axisLabel(axis, index, longest) {
+  if (axis.texts?.[axis.offset + index] === undefined) return axis.place(index) ?? String(axis.offset + index);
+  return labelAt(axis, index, longest);
+}
+
+/**
+ * A place in full: position, token, and what else stands there.
+ * @param {AxisText} axis
+ * @param {number} index
+ * @returns {string}
+ */
+export function placeInWords(axis, index) {
+  const token = axis.texts?.[axis.offset + index];
+  const place = axis.place(index);
+  const words = [token === undefined ? null : labelAt(axis, index, 40), place].filter((part) => part !== null);
+  return `${axis.offset + index}${words.length ? ` ${words.join(", ")}` : ""}`;
+}
+
+/**
+ * Where a place of an axis is drawn.
+ * @param {AxisSpan} span
+ * @param {number} place
+ * @returns {number}
+ */
+export function pixelOf(span, place) {
+  return span.start + ((place - span.from) / (span.to - span.from)) * span.pixels;
+}
+
+/**
+ * The labels of an axis, ending at an edge: right-aligned for queries, upwards for keys.
+ * @param {AxisSpan} span
+ * @param {AxisText} axis
+ * @param {{edge: number, gutter: number}} room edge: where the labels end, in pixels across the axis
+ * @param {Palette} palette
+ * @returns {Mark[]}
+ */
+export function axisMarks(span, axis, room, palette) {
+  const cell = span.pixels / (span.to - span.from);
+  const first = Math.max(0, Math.floor(span.from));
+  const last = Math.min(span.length, Math.ceil(span.to)) - 1;
+  const named = axis.texts !== null || axis.place(first) !== null;
+  if (named && cell >= axesLeast.tokens) return axesTokens(span, axis, room, palette, [first, last]);
+  return axesTicks(span, axis, room, palette, [first, last]);
+}
+
+/**
+ * @param {AxisSpan} span
+ * @param {AxisText} axis
+ * @param {{edge: number, gutter: number}} room
+ * @param {Palette} palette
+ * @param {[number, number]} places
+ * @returns {Mark[]}
+ */
+function axesTokens(span, axis, room, palette, [first, last]) {
+  const cell = span.pixels / (span.to - span.from);
+  const labels = [];
+  for (let index = first; index <= last; index++) labels.push(axisLabel(axis, index));
+  const flat = !span.down && labels.every((label) => textWidth(label) < cell - 6);
+  /** @type {Mark[]} */
+  const marks = [];
+  labels.forEach((label, number) => {
+    const at = pixelOf(span, first + number + 0.5);
+    if (at < span.start || at > span.start + span.pixels) return;
+    const colour = axis.special.has(axis.offset + first + number) ? palette.accent : palette.text;
+    const text = flat ? label : textWithin(label, room.gutter - 6);
+    marks.push(axesLabel(text, at, span.down, flat, room.edge, colour));
+  });
+  return marks;
+}
+
+/**
+ * @param {string} text
+ * @param {number} at
+ * @param {boolean} down
+ * @param {boolean} flat
+ * @param {number} edge
+ * @param {string} colour
+ * @returns {Mark}
+ */
+function axesLabel(text, at, down, flat, edge, colour) {
+  if (down) return { text, x: edge - 4, y: at, anchor: "end", colour };
+  if (flat) return { text, x: at, y: edge - 10, anchor: "middle", colour };
+  return { text, x: at, y: edge - 4, anchor: "start", angle: -90, colour };
+}
+
+/**
+ * @param {AxisSpan} span
+ * @param {AxisText} axis
+ * @param {{edge: number, gutter: number}} room
+ * @param {Palette} palette
+ * @param {[number, number]} places
+ * @returns {Mark[]}
+ */
+function axesTicks(span, axis, room, palette, [first, last]) {
+  const least = span.down ? axesLeast.down : axesLeast.across;
+  const step = roundStep(((span.to - span.from) / span.pixels) * least);
+  /** @type {Mark[]} */
+  const marks = [];
+  for (let position = Math.ceil((axis.offset + first) / step) * step; position <= axis.offset + last; position += step) {
+    const index = position - axis.offset;
+    const at = pixelOf(span, index + 0.5);
+    if (at < span.start || at > span.start + span.pixels) continue;
+    const text = textWithin(axis.place(index) ?? String(position), span.down ? room.gutter - 8 : least);
+    marks.push(axesLabel(text, at, span.down, !span.down, room.edge, palette.faint));
+    const { edge } = room;
+    marks.push({ points: span.down ? [edge - 3, at, edge, at] : [at, edge - 3, at, edge], colour: palette.faint });
+  }
+  return marks;
+}
+
+/**
+ * The least of 1, 2, 5, 10, 20, … that is at least so large.
+ * @param {number} least
+ * @returns {number}
+ */
+export function roundStep(least) {
+  if (least <= 1) return 1;
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least * (1 - 1e-9)) ?? power * 10;
+}
+
+/**
+ * The named segments of an axis as a band.
+ * @param {AxisSpan} span
+ * @param {Segment[]} segments
+ * @param {number} across where the band begins
+ * @param {Palette} palette
+ * @returns {Mark[]}
+ */
+export function segmentMarks(span, segments, across, palette) {
+  /** @type {Mark[]} */
+  const marks = [];
+  const thick = SEGMENT_BAND - 2;
+  segments.forEach(({ name, start, stop }, number) => {
+    const from = Math.max(span.start, pixelOf(span, start));
+    const to = Math.min(span.start + span.pixels, pixelOf(span, stop));
+    if (to - from < 0.5) return;
+    const size = span.down ? { x: across, y: from, width: thick, height: to - from } : { x: from, y: across, width: to - from, height: thick };
+    marks.push({ ...size, fill: number % 2 ? palette.panel : palette.line, stroke: palette.line });
+    const text = textWithin(name, to - from - 6, MARK_SIZE - 2);
+    const at = { x: size.x + size.width / 2, y: size.y + size.height / 2 };
+    if (text) marks.push({ text, ...at, anchor: "middle", angle: span.down ? -90 : 0, size: MARK_SIZE - 2, colour: palette.text });
+  });
+  return marks;
+}

@@ -1,0 +1,71 @@
+// Keeps what the page knows of its records up to date: of one that is still being written, and after the server was away.
+
+import { Refusal } from "./client.js";
+
+/**
+ * @typedef {import("./app.js").Page} Page
+ * @typedef {"up" | "lost" | "elsewhere"} Serving elsewhere: somebody answers, but not at this address
+ */
+
+const followingEvery = 2000; // milliseconds
+
+/**
+ * Ask `info` again every two seconds while a record is followed or nobody answers.
+ * @param {Page} page
+ * @param {{changed: () => void, serving: (now: Serving) => void}} tell `changed` after page.info is another, or is there again
+ * @returns {() => void} stops
+ */
+export function followInfo(page, tell) {
+  /** @type {Serving} */
+  let serving = "up";
+  let known = JSON.stringify(page.info);
+  let timer = 0;
+  const becomes = (/** @type {Serving} */ now) => {
+    if (now !== serving) tell.serving((serving = now));
+  };
+  const ask = async () => {
+    timer = 0;
+    try {
+      const info = await page.client.info();
+      const [text, was] = [JSON.stringify(info), serving];
+      becomes("up");
+      if (text !== known) takeInfo(page, info);
+      if (text !== known || was !== "up") tell.changed();
+      known = text;
+    } catch (error) {
+      becomes(error instanceof Refusal && error.status === 403 ? "elsewhere" : "lost");
+    }
+    plan();
+  };
+  const plan = (wait = followingEvery) => {
+    if (timer || !(serving !== "up" || page.info.records.some((record) => record.following))) return;
+    timer = window.setTimeout(ask, wait);
+  };
+  const listener = (/** @type {boolean} */ up) => {
+    if (!up) becomes("lost");
+    clearTimeout(timer);
+    timer = 0;
+    plan(up ? 0 : followingEvery);
+  };
+  page.client.listeners.add(listener);
+  plan();
+  return () => {
+    page.client.listeners.delete(listener);
+    clearTimeout(timer);
+    timer = -1; // an answer that is on its way plans nothing more
+  };
+}
+
+/**
+ * Take what is newly known; what was kept of a record that has changed is asked again.
+ * @param {Page} page
+ * @param {import("./client.js").Info} info
+ */
+function takeInfo(page, info) {
+  const before = new Map(page.info.records.map((record) => [record.id, JSON.stringify(record)]));
+  page.info = info;
+  for (const record of info.records) {
+    if (before.get(record.id) === JSON.stringify(record)) continue;
+    for (const name of page.kept.keys()) if (name === `numbers ${record.id}` || name.startsWith(`tokens ${record.id} `)) page.kept.delete(name);
+  }
+}

@@ -1,0 +1,90 @@
+// What a person takes along: the view as a picture, as a line of Python, as an address.
+
+import { h } from "./dom.js";
+
+/**
+ * @typedef {import("./app.js").Page} Page
+ * @typedef {import("./app.js").View} View
+ */
+
+/**
+ * @param {Page} page
+ * @param {View | null} view
+ * @param {() => void} close
+ * @returns {HTMLElement}
+ */
+export function picturePanel(page, view, close) {
+  if (!view?.picture) return h("p", {}, "This view draws no picture.");
+  const said = h("p", { role: "status" });
+  const save = (/** @type {"png" | "svg"} */ kind) => async () => {
+    said.textContent = "drawing …";
+    try {
+      const picture = await view.picture?.(kind);
+      if (picture) download(picture.blob, picture.name);
+      page.announce(`saved ${picture?.name}`);
+      close();
+    } catch (error) {
+      said.textContent = `no picture: ${error instanceof Error ? error.message : error}`;
+    }
+  };
+  const row = h("div", { class: "pl-row" }, h("button", { type: "button", onclick: save("png") }, "PNG"), h("button", { type: "button", onclick: save("svg") }, "SVG"));
+  return h("div", {}, h("p", {}, "What is on screen, with its tokens, its colour bar and what is exact in it."), row, said);
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ */
+export function download(blob, name) {
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+/**
+ * @param {Page} page
+ * @param {View | null} view
+ * @returns {HTMLElement}
+ */
+export function copyPanel(page, view) {
+  const line = view?.python?.();
+  const python = line ? takingField(page, "Python that gives what is on screen", pythonWhole(page, line)) : h("p", {}, "This view has no line of Python.");
+  const address = page.state.write ? takingField(page, "Address of this view, while the program that serves it runs", location.href) : null;
+  return h("div", {}, python, address);
+}
+
+/**
+ * A line with what opens its record before it, so that it runs where it is pasted.
+ * @param {Page} page
+ * @param {string} line
+ * @returns {string}
+ */
+export function pythonWhole(page, line) {
+  const opens = page.record(page.state.state)?.python ?? "record";
+  if (opens === "record" || line.startsWith("import ")) return line;
+  return `import pellucid\nrecord = ${opens}\n${line}`;
+}
+
+/**
+ * A text that can be selected, and a button that copies it; where that is not allowed, the text is selected.
+ * @param {Page} page
+ * @param {string} title
+ * @param {string} text
+ * @returns {HTMLElement}
+ */
+function takingField(page, title, text) {
+  const field = h("textarea", { readOnly: true, rows: Math.min(text.split("\n").length + 1, 6), "aria-label": title, spellcheck: false });
+  field.value = text;
+  const said = h("span", { role: "status" });
+  const copy = async () => {
+    field.select();
+    try {
+      await navigator.clipboard.writeText(text);
+      said.textContent = "copied";
+    } catch {
+      said.textContent = "selected: copy it with Ctrl+C";
+    }
+    page.announce(said.textContent);
+  };
+  return h("div", { class: "pl-taking" }, h("p", {}, title), field, h("div", { class: "pl-row" }, h("button", { type: "button", onclick: copy }, "Copy"), said));
+}

@@ -1,0 +1,158 @@
+// The toolbar of maps: what is joined and pooled, colours and their range, strips.
+
+import { barMarks } from "./bar.js";
+import { COLOUR_MAPS, inDigits } from "./colour.js";
+import { fill, h } from "./dom.js";
+import { paintMarks } from "./marks.js";
+
+/**
+ * @typedef {import("./state.js").State} State
+ * @typedef {{key: string, title: string, options: [string, string][], usual: string}} Choice the first option's key is what
+ *   is meant where the state says nothing
+ * @typedef {{zoom: (factor: number) => void, whole: () => void, strongest: () => void, again: () => void}} ToolActions
+ * @typedef {{state: State, heads: number, strips: import("./client.js").StripInfo[], shownStrips: string[], square: boolean,
+ *   scale: import("./colour.js").Scale, table: Uint8Array, ticks: import("./bar.js").BarTick[], palette: import("./axes.js").Palette,
+ *   refused: boolean}} ToolsShown
+ */
+
+/** @type {Choice[]} */
+const toolsChoices = [
+  { key: "over", title: "Heads as", options: [["mean", "mean"], ["max", "largest"]], usual: "mean" },
+  { key: "pool", title: "Pooled by", options: [["mean", "mean"], ["max", "largest"]], usual: "mean" },
+  { key: "scale", title: "Scale", options: [["log", "log"], ["sqrt", "square root"], ["linear", "linear"]], usual: "log" },
+  { key: "colours", title: "Colours", options: COLOUR_MAPS.map((name) => [name, name]), usual: "viridis" },
+];
+const toolsBar = { width: 190, height: 30 };
+
+/**
+ * @param {import("./app.js").Page} page
+ * @param {ToolActions} actions
+ * @param {HTMLElement[]} others what stands in the toolbar besides
+ */
+export function mapTools(page, actions, others) {
+  const selects = toolsChoices.map((choice) => toolsSelect(page, choice));
+  const bar = h("canvas", { class: "pl-bar", role: "img" });
+  const range = toolsRange(page);
+  const strips = h("div", { class: "pl-menu-list" });
+  const menu = h("details", { class: "pl-menu" }, h("summary", {}, "Strips"), strips);
+  const square = h("input", { type: "checkbox", onchange: () => page.state.set({ cells: square.checked ? "square" : "fill", q: null, k: null }) });
+  const again = toolsButton("Ask again", "ask again for what was refused", actions.again);
+  const zooms = h(
+    "div",
+    { class: "pl-tool-group", role: "group", "aria-label": "zoom" },
+    toolsButton("−", "zoom out (-)", () => actions.zoom(0.5)),
+    toolsButton("+", "zoom in (+)", () => actions.zoom(2)),
+    toolsButton("Whole", "show the whole map (0)", actions.whole),
+    toolsButton("Strongest", "go to the strongest of what is visible (s)", actions.strongest),
+    again,
+  );
+  const look = h("div", { class: "pl-tool-look" }, selects.map((one) => one.element), range.element, h("label", { class: "pl-tool" }, square, " square cells"), menu);
+  const more = h("details", { class: "pl-tool-more" }, h("summary", {}, "Look"), look);
+  const element = h("div", { class: "pl-tools", role: "group", "aria-label": "how the map is shown" }, zooms, ...others, bar, more);
+  const narrow = new ResizeObserver(() => {
+    const isNarrow = element.clientWidth < 900;
+    if (element.dataset.narrow !== String(isNarrow)) more.open = !isNarrow;
+    element.dataset.narrow = String(isNarrow);
+  });
+  narrow.observe(element);
+  return {
+    element,
+    /** @param {ToolsShown} shown */
+    update(shown) {
+      selects.forEach((one) => one.update(shown));
+      range.update(shown);
+      square.checked = shown.square;
+      again.hidden = !shown.refused;
+      menu.hidden = !shown.strips.length;
+      const picked = JSON.stringify([shown.strips.map((strip) => strip.name), shown.shownStrips]);
+      if (strips.dataset.picked !== picked) fill(strips, shown.strips.map((strip) => toolsStrip(page, strip, shown)));
+      strips.dataset.picked = picked;
+      toolsPaintBar(bar, shown);
+    },
+    destroy() {
+      narrow.disconnect();
+    },
+  };
+}
+
+/** @param {string} text @param {string} title @param {() => void} act */
+function toolsButton(text, title, act) {
+  return h("button", { type: "button", title, "aria-label": title, onclick: act }, text);
+}
+
+/** @param {import("./app.js").Page} page @param {Choice} choice */
+function toolsSelect(page, choice) {
+  const options = choice.options.map(([value, text]) => h("option", { value }, text));
+  const change = () => page.state.set({ [choice.key]: select.value === choice.usual ? null : select.value });
+  const select = h("select", { onchange: change }, options);
+  const element = h("label", { class: "pl-tool" }, `${choice.title} `, select);
+  return {
+    element,
+    /** @param {ToolsShown} shown */
+    update({ state, heads }) {
+      element.hidden = choice.key === "over" && heads < 2;
+      select.value = choice.options.some(([value]) => value === state[choice.key]) ? state[choice.key] : choice.usual;
+    },
+  };
+}
+
+/** @param {import("./app.js").Page} page */
+function toolsRange(page) {
+  const field = (/** @type {string} */ label) => h("input", { class: "pl-range", inputMode: "decimal", "aria-label": label, title: label, onchange: () => change() });
+  const low = field("least weight of the colours");
+  const high = field("largest weight of the colours");
+  const fitted = toolsButton("fit", "colours from what is visible", () => page.state.set({ range: null }));
+  const element = h("span", { class: "pl-tool", role: "group", "aria-label": "range of the colours" }, "Range ", low, " to ", high, " ", fitted);
+  let shown = ["", ""];
+  const change = () => {
+    const [from, to] = [low, high].map((input) => Number(input.value.replace(",", ".")));
+    if (to > from && from >= 0) page.state.set({ range: `${from}:${to}` });
+    else {
+      page.announce("the range was refused: it must be two weights from 0, the smaller first");
+      [low.value, high.value] = shown;
+    }
+  };
+  return {
+    element,
+    /** @param {ToolsShown} tools */
+    update({ scale, state }) {
+      const now = [inDigits(scale.low), inDigits(scale.high)];
+      [low, high].forEach((input, number) => {
+        if (document.activeElement !== input && input.value !== now[number]) input.value = now[number];
+      });
+      shown = now;
+      fitted.disabled = state.range === undefined;
+    },
+  };
+}
+
+/**
+ * @param {import("./app.js").Page} page
+ * @param {import("./client.js").StripInfo} strip
+ * @param {ToolsShown} shown
+ */
+function toolsStrip(page, strip, shown) {
+  const change = () => {
+    const names = shown.shownStrips.filter((name) => name !== strip.name);
+    if (box.checked) names.push(strip.name);
+    page.state.set({ strips: names.join(",") });
+  };
+  const box = h("input", { type: "checkbox", checked: shown.shownStrips.includes(strip.name), onchange: change });
+  return h("label", { title: strip.title }, box, ` ${strip.name.replaceAll("_", " ")} `, h("span", { class: "pl-faint" }, `of ${strip.axis}`));
+}
+
+/** @param {HTMLCanvasElement} canvas @param {ToolsShown} shown */
+function toolsPaintBar(canvas, { table, ticks, palette }) {
+  const ratio = Math.min(window.devicePixelRatio || 1, 3);
+  const look = JSON.stringify([ticks, palette, ratio, table[4], table[512]]);
+  if (canvas.dataset.look === look) return;
+  canvas.dataset.look = look;
+  const { width, height } = toolsBar;
+  [canvas.width, canvas.height] = [width * ratio, height * ratio];
+  const context = canvas.getContext("2d");
+  if (!context) return;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  paintMarks(context, barMarks(table, ticks, { x: 4, y: 1, width: width - 8 }, palette));
+  canvas.setAttribute("aria-label", `colours of weights from ${ticks[0].text} to ${ticks[1].text}`);
+}

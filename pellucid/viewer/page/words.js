@@ -1,0 +1,127 @@
+// What is on a map in words: how exact it is, and what lies under the crosshair.
+
+import { inDigits } from "./colour.js";
+import { placeInWords } from "./axes.js";
+
+/**
+ * @typedef {import("./source.js").Cell} Cell
+ * @typedef {import("./source.js").Known} Known
+ * @typedef {import("./app.js").Chosen} Chosen
+ * @typedef {import("./axes.js").AxisText} AxisText
+ */
+
+/**
+ * The heads of a place, by the numbers that the model gives them.
+ * @param {Chosen} chosen
+ * @returns {string}
+ */
+export function headsInWords({ layer, heads, place }) {
+  if (heads.length === 1) return `head ${layer.head_numbers[heads[0]]}`;
+  const which = heads.length === layer.heads ? `all ${heads.length} heads` : `heads ${heads.map((head) => layer.head_numbers[head]).join(", ")}`;
+  return `${place.over === "max" ? "largest" : "mean"} of ${which}`;
+}
+
+/**
+ * The place as a title: layer, heads, and the sequence of several.
+ * @param {Chosen} chosen
+ * @returns {string}
+ */
+export function placeTitle(chosen) {
+  const sequence = chosen.layer.batch > 1 ? `, sequence ${chosen.sequence}` : "";
+  return `${chosen.layer.name}, ${headsInWords(chosen)}${sequence}`;
+}
+
+/**
+ * What the pixels are.
+ * @param {Known} known
+ * @param {Chosen} chosen
+ * @returns {string}
+ */
+export function exactnessInWords(known, chosen) {
+  const { layer, place } = chosen;
+  if (!layer.map) return "no map was read of this layer";
+  if (!layer.q_len || !layer.k_len) return "the layer has no pairs of tokens";
+  if (known.lost) return "the program that serves this page does not answer; it is asked again";
+  if (known.refused) return known.refused;
+  if (!layer.exact) return wordsCoarse(known, place.pool ?? "mean");
+  if (known.ready < known.total) {
+    const missing = known.total - known.ready;
+    const part = (known.ready + missing * (known.building || 0)) / known.total;
+    const building = Number.isNaN(known.building) ? "" : ": the coarser levels of this map are being computed";
+    return `being refined, ${Math.floor(part * 100)} %${building}`;
+  }
+  if (known.bins.q === 1 && known.bins.k === 1) return "exact: a cell is one query and one key";
+  return `pooled exactly: a pixel is ${wordsPairs(known.bins.q, known.bins.k, place.pool)}`;
+}
+
+/** @param {Known} known @param {string} pool */
+function wordsCoarse({ coarse }, pool) {
+  if (!coarse) return "being asked for";
+  if (coarse.exact) return "exact: a cell is one query and one key";
+  const size = [coarse.qBin, coarse.kBin].map((bin) => Number(bin.toFixed(1)));
+  return `magnified from the coarse map, the finest that was kept: a cell is ${wordsPairs(size[0], size[1], pool)}`;
+}
+
+/** @param {number} queries @param {number} keys @param {string | undefined} pool */
+function wordsPairs(queries, keys, pool) {
+  return `the ${pool === "max" ? "largest" : "mean"} of ${queries} × ${keys} pairs (queries × keys)`;
+}
+
+/**
+ * The places of a cell: "query 12 cat", "queries 8 – 15".
+ * @param {Cell} cell
+ * @param {{queries: AxisText, keys: AxisText}} axes
+ * @returns {[string, string]}
+ */
+export function cellPlaces(cell, axes) {
+  const one = (/** @type {string} */ name, /** @type {string} */ many, /** @type {number} */ from, /** @type {number} */ to, /** @type {AxisText} */ axis) =>
+    to - from <= 1 ? `${name} ${placeInWords(axis, from)}` : `${many} ${placeInWords(axis, from)} … ${placeInWords(axis, to - 1)}`;
+  return [one("query", "queries", cell.q0, cell.q1, axes.queries), one("key", "keys", cell.k0, cell.k1, axes.keys)];
+}
+
+/** @param {Cell} cell @returns {boolean} */
+export function isPair(cell) {
+  return cell.q1 - cell.q0 <= 1 && cell.k1 - cell.k0 <= 1;
+}
+
+/**
+ * The weight of a cell in words.
+ * @param {Cell} cell
+ * @param {string | undefined} pool
+ * @param {Float32Array | null} row logarithms of the query's whole row, where they are known
+ * @returns {string}
+ */
+export function cellWeight(cell, pool, row) {
+  if (Number.isNaN(cell.log)) return "no weight: padding";
+  const weight = inDigits(Math.exp(cell.log));
+  if (!isPair(cell)) return `${weight}, the ${pool === "max" ? "largest" : "mean"} of ${cell.q1 - cell.q0} × ${cell.k1 - cell.k0} pairs`;
+  if (!row) return `weight ${weight}`;
+  let [above, read] = [0, 0];
+  for (const log of row) {
+    if (log > row[cell.k0]) above++;
+    if (log > -Infinity) read++;
+  }
+  return `weight ${weight}, ${read && cell.log > -Infinity ? `${ordinal(above + 1)} of the ${read} keys that it reads` : "not read"}`;
+}
+
+/** @param {number} number @returns {string} */
+export function ordinal(number) {
+  const tens = number % 100;
+  const ending = tens > 10 && tens < 14 ? "th" : (["th", "st", "nd", "rd"][number % 10] ?? "th");
+  return `${number}${ending}`;
+}
+
+/**
+ * The line of Python that gives what is on screen.
+ * @param {Chosen} chosen
+ * @param {[number, number]} queries
+ * @param {[number, number]} keys
+ * @returns {string}
+ */
+export function pythonOf(chosen, queries, keys) {
+  const { record, layer, heads, sequence, place } = chosen;
+  const name = JSON.stringify(layer.name);
+  const slices = `queries=slice(${queries.join(", ")}), keys=slice(${keys.join(", ")}), heads=[${heads.join(", ")}]`;
+  const one = heads.length === 1 ? `[${sequence}, 0]` : `[${sequence}].${place.over === "max" ? "amax" : "mean"}(0)`;
+  return `${record.python}[${name}].weights(${slices})${one}`;
+}
