@@ -31,7 +31,7 @@ STORY_VOCABULARY = (START, CALL, "the", ".", *_ADJECTIVES, *_NOUNS, *_VERBS, *_P
 
 def repeated_list(rng: Random, words: int, length: int) -> list[str]:
     """The start, then a list of so many words, no word twice, again and again: `length` tokens in all."""
-    listed = rng.sample(LIST_WORDS, words) * (length // words + 1)
+    repeated = rng.sample(LIST_WORDS, words) * (length // words + 1)
     return [START, *repeated[: length - 1]]
 
 
