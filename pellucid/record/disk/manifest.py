@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pellucid.record.record import Record
 
 NAME = "manifest.json"
+MAPS = ".maps"  # a folder of what was computed of the layers to be looked at; no part of the record
 FORMAT = "pellucid record"
 VERSION = 1
 

@@ -21,7 +21,6 @@ class Served:
     """
 
     def __init__(self, answers: Answers) -> None:
-        self._answers = answers
         self._workers = ThreadPoolExecutor(WORKERS, "pellucid answer")
         self._socket = listening(0)  # whoever asks before the server runs is answered once it does
         port, token = self._socket.getsockname()[1], secrets.token_urlsafe(16)
@@ -44,4 +43,3 @@ class Served:
         self._thread.join(_ENDING)
         self._socket.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self._answers.close()
