@@ -290,9 +290,7 @@ def _add_lesson(commands: Commands) -> None:
         LESSON_EXAMPLES,
     )
     parser.add_argument("name", nargs="?", choices=LESSONS, metavar="NAME", help=", ".join(LESSONS))
-    parser.add_argument("--port", type=_whole(0, 65_535), default=0, metavar="N", help="of 127.0.0.1 (default: any)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
-    parser.add_argument("--save", type=Path, metavar="PATH", help="write a page that opens from disk, and end")
+    add_page_options(parser)
 
 
 def _add(

@@ -53,12 +53,12 @@ def _steps(record: Record) -> list[Step]:
         Step(
             "Two texts",
             f"A small model of encoder and decoder has read “{TEXT}” and written {WRITTEN}. In cross-attention the rows "
-            "are the text that is written, the columns the text that is read. These are its heads; no two do the same.",
-            {"view": "heads", "roles": "cross", "sink": "with", "sort": "layer"},
+            "are the text that is written, the columns the text that is read. These are its heads.",
+            {"view": "heads", "roles": "cross", "sink": "with", "sort": "layer", "x": "entropy", "y": "concentration"},
         ),
         Step(
             "Who reads the month?",
-            f"{str(found).capitalize()}. A row has the name of the character that was just written, and says where the model "
+            f"{str(found).capitalize()} does. A row has the name of the character that was just written, and says where the model "
             "looks for the next one. Follow the rows downwards: from the year to the month to the day.",
             {"view": "map", "roles": None, **found.state, "q": None, "k": None, "query": str(first), "key": None},
         ),

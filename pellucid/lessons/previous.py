@@ -44,6 +44,4 @@ def _steps(record: Record) -> list[Step]:
     ]
 
 
-LESSON = Lesson(
-    "previous", "The token before", "a head that looks at the token before, whatever it is", record, _steps
-)
+LESSON = Lesson("previous", "The token before", "a head that looks at the token before, whatever it is", record, _steps)

@@ -1,4 +1,4 @@
-"""The lesson as a page: the same matrices, each number of what is given may be changed. One file, which opens from disk."""
+"""The lesson as a page, one file that opens from disk: the same matrices, and numbers that may be changed."""
 
 from __future__ import annotations
 
