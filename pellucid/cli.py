@@ -63,7 +63,15 @@ examples:
   pellucid explain
   pellucid explain --tokens 5 --dim 3 --seed 7
   pellucid explain --text "3 mars 1997" --head 1
+  pellucid explain --page
 """
+LESSON_EXAMPLES = """\
+examples:
+  pellucid lesson
+  pellucid lesson induction
+  pellucid lesson needle --save needle.html
+"""
+LESSONS = ("sink", "previous", "induction", "alignment", "needle")
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
 
@@ -110,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_view(commands)
     _add_watch(commands)
     _add_explain(commands)
+    _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
     return parser
 
@@ -252,6 +261,9 @@ def _add_explain(commands: Commands) -> None:
     parser.add_argument("--seed", type=_whole(0, LARGEST_SEED), metavar="N", help="of the random numbers (default: 0)")
     parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
     parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
+    parser.add_argument("--page", action="store_true", help="in the browser, with numbers that can be changed")
+    parser.add_argument("--no-browser", action="store_true", help="with --page, write the page and open nothing")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write that page to a file, such as explain.html")
     _check_with(parser, _check_explain)
 
 
@@ -261,9 +273,24 @@ def _check_explain(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error(f"{given[0]}: is for random tokens; leave it out with --text")
     if options.text is None and options.head is not None:
         parser.error("--head: is for --text; random tokens have one head")
+    if options.no_browser and not options.page:
+        parser.error("--no-browser: is for --page")
     for name, default in RANDOM_LESSON.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
+
+
+def _add_lesson(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "lesson",
+        "what attention does in trained models, in five lessons",
+        "Opens a lesson in the browser: a small trained model's attention, and a few steps through it. Without a name "
+        "it lists the lessons.",
+        LESSON_EXAMPLES,
+    )
+    parser.add_argument("name", nargs="?", choices=LESSONS, metavar="NAME", help=", ".join(LESSONS))
+    add_page_options(parser)
 
 
 def _add(

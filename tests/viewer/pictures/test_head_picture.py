@@ -36,7 +36,9 @@ def test_a_head_of_a_short_text_has_every_token():
     assert [label.get_text() for label in panel.get_xticklabels()] == words
     assert [label.get_text() for label in panel.get_yticklabels()] == words
     assert panel.get_aspect() == 1.0
-    assert figure.get_suptitle().replace("\n", " ") == f"a model made by hand, layer 0, head 2: {record.summary()[2].kind}"
+    assert (
+        figure.get_suptitle().replace("\n", " ") == f"a model made by hand, layer 0, head 2: {record.summary()[2].kind}"
+    )
     assert panel.get_title() == "model.layers.0.attention, causal self"
 
 
