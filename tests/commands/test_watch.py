@@ -560,7 +560,7 @@ def test_a_wide_terminal_shows_the_whole_too(pellucid, run, monkeypatch):
 def test_the_map_is_that_of_the_head(pellucid, run):
     _, out, _ = pellucid("show", run, "--layer", 0, "--head", 1)
     weights = open_record(run)[0].weights(heads=1)[0, 0]
-    assert f"{weights.max():.2f}" in out.splitlines()[-1]
+    assert f"{weights.max():.2f}" in out.splitlines()[-3]
 
 
 def test_json(pellucid, run):
