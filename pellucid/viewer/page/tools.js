@@ -110,7 +110,7 @@ function toolsRange(page) {
   const field = (/** @type {string} */ label) => h("input", { class: "pl-map-range", inputMode: "decimal", "aria-label": label, title: label, onchange: () => change() });
   const low = field("least weight of the colours");
   const high = field("largest weight of the colours");
-  const fitted = toolsButton("fit", "colours from what is visible", () => page.state.set({ range: null }));
+  const fitted = toolsButton("fit", "fit the colours to what is visible", () => page.state.set({ range: null }));
   const element = h("span", { class: "pl-map-tool", role: "group", "aria-label": "range of the colours" }, "Range ", low, " to ", high, " ", fitted);
   let shown = ["", ""];
   const change = () => {
