@@ -98,7 +98,7 @@ export class SceneDrawing {
       table: this.table,
       ticks: barTicks(this.scale),
       palette: this.palette,
-      refused: this.scene.store.refused.size > 0,
+      refused: this.scene.store.refused.size > 0 && !this.scene.panels.some((panel) => panel.source?.probes),
     });
   }
 

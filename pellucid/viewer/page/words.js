@@ -43,7 +43,7 @@ export function exactnessInWords(known, chosen) {
   if (!layer.q_len || !layer.k_len) return "the layer has no pairs of tokens";
   if (known.lost) return "the program that serves this page does not answer; it is asked again";
   if (known.refused) return known.refused;
-  if (!layer.exact) return wordsCoarse(known, place.pool ?? "mean");
+  if (known.coarse || !known.total) return wordsCoarse(known, place.pool ?? "mean");
   if (known.ready < known.total) {
     const missing = known.total - known.ready;
     const part = (known.ready + missing * (known.building || 0)) / known.total;
@@ -51,7 +51,8 @@ export function exactnessInWords(known, chosen) {
     return `being refined, ${Math.floor(part * 100)} %${building}`;
   }
   if (known.bins.q === 1 && known.bins.k === 1) return "exact: a cell is one query and one key";
-  return `pooled exactly: a pixel is ${wordsPairs(known.bins.q, known.bins.k, place.pool)}`;
+  const held = layer.exact ? "a pixel" : "a cell of the finest level that is held";
+  return `pooled exactly: ${held} is ${wordsPairs(known.bins.q, known.bins.k, place.pool)}`;
 }
 
 /** @param {Known} known @param {string} pool */
