@@ -1,6 +1,5 @@
 // What is on a map in words: how exact it is, and what lies under the crosshair.
 
-import { inDigits } from "./colour.js";
 import { placeInWords } from "./axes.js";
 
 /**
@@ -94,7 +93,7 @@ export function isPair(cell) {
  */
 export function cellWeight(cell, pool, row) {
   if (Number.isNaN(cell.log)) return "no weight: padding";
-  const weight = inDigits(Math.exp(cell.log));
+  const weight = weightInFull(Math.exp(cell.log));
   if (!isPair(cell)) return `${weight}, the ${pool === "max" ? "largest" : "mean"} of ${cell.q1 - cell.q0} × ${cell.k1 - cell.k0} pairs`;
   if (!row) return `weight ${weight}`;
   let [above, read] = [0, 0];
@@ -103,6 +102,16 @@ export function cellWeight(cell, pool, row) {
     if (log > -Infinity) read++;
   }
   return `weight ${weight}, ${read && cell.log > -Infinity ? `${ordinal(above + 1)} of the ${read} keys that it reads` : "not read"}`;
+}
+
+/**
+ * A weight in four digits: 0.3125, 2.064e-6.
+ * @param {number} weight
+ * @returns {string}
+ */
+export function weightInFull(weight) {
+  const digits = Number(weight.toPrecision(4));
+  return weight === 0 || weight >= 1e-4 ? String(digits) : digits.toExponential();
 }
 
 /** @param {number} number @returns {string} */
