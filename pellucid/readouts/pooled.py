@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,39 @@ from pellucid.tensors import compiling
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
+
+
+@dataclass(frozen=True)
+class Even:
+    """As many bins as can be of so many, as equal as can be: position i is in bin i * bins // length."""
+
+    bins: int
+
+    def count(self, length: int) -> int:
+        """How many bins there are."""
+        return min(length, self.bins)
+
+    def of(self, positions: Tensor, length: int) -> Tensor:
+        """The bin of each position."""
+        return positions * self.count(length) // max(length, 1)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Bins of any sizes, by the position that each begins with: the first 0, each above the one before."""
+
+    firsts: tuple[int, ...]
+
+    def count(self, length: int) -> int:
+        """How many bins there are."""
+        return len(self.firsts)
+
+    def of(self, positions: Tensor, length: int) -> Tensor:
+        """The bin of each position."""
+        return torch.bucketize(positions, torch.tensor(self.firsts, device=positions.device), right=True) - 1
+
+
+Bins = Even | Begun
 
 
 class Pooled(ColumnReadout):
@@ -38,6 +72,14 @@ class Pooled(ColumnReadout):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: Pooled takes a whole number of bins from 1, got {value!r}")
         self.queries, self.keys = compiling.number(queries), compiling.number(keys)
+        self.bins: tuple[Bins, Bins] = Even(self.queries), Even(self.keys)
+
+    @staticmethod
+    def in_bins(queries: Bins, keys: Bins) -> Pooled:
+        """The same in bins of any sizes; for one call of that many queries and keys, not for a graph."""
+        made = Pooled(1, 1)
+        made.bins = queries, keys
+        return made
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,48 +93,42 @@ class Pooled(ColumnReadout):
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""
-        sums = _joined(dense.weights, -1, self.keys, Tensor.sum)
-        return _joined(sums, -2, self.queries, Tensor.mean)
+        sums = _joined(dense.weights, -1, self.bins[1], Tensor.sum)
+        return _joined(sums, -2, self.bins[0], Tensor.mean)
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros."""
-        bins = (_count(problem.q_len, self.queries), _count(problem.k_len, self.keys))
-        return problem.query.new_zeros((*problem.batch, problem.heads, *bins), dtype=problem.dtype)
+        counts = (self.bins[0].count(problem.q_len), self.bins[1].count(problem.k_len))
+        return problem.query.new_zeros((*problem.batch, problem.heads, *counts), dtype=problem.dtype)
 
     def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
         """Add the tile's sums over its bins."""
-        key_bins = place["k"] * state.shape[-1] // problem.k_len
-        query_bins = place["q"].flatten() * state.shape[-2] // problem.q_len
+        key_bins = self.bins[1].of(place["k"], problem.k_len)
+        query_bins = self.bins[0].of(place["q"].flatten(), problem.q_len)
         by_key = weights.new_zeros(*weights.shape[:-1], state.shape[-1]).index_add_(-1, key_bins, weights)
         state.index_add_(-2, query_bins, by_key)
 
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
-        counts = torch.bincount(_bins(problem.q_len, self.queries, state.device), minlength=state.shape[-2])
+        counts = torch.bincount(_each(problem.q_len, self.bins[0], state.device), minlength=state.shape[-2])
         return state.div_(counts[:, None])
 
     def without_padding(self, result: Tensor, padded: Tensor) -> Tensor:
         """Means over each bin's tokens in place of all its queries; NaN where it has none."""
         bins, q_len = result.shape[2], padded.shape[1]
-        own = _bins(q_len, bins, padded.device)
+        own = _each(q_len, self.bins[0], padded.device)
         tokens = torch.zeros(len(padded), bins, device=padded.device).index_add_(1, own, (~padded).float())
         counts = torch.bincount(own, minlength=bins)
         return result * (counts / tokens).masked_fill(tokens == 0, torch.nan)[:, None, :, None].to(result)
 
 
-def _count(length: int, bins: int) -> int:
-    return min(length, bins)
-
-
-def _joined(weights: Tensor, dim: int, bins: int, join: Callable[[Tensor, int], Tensor]) -> Tensor:
+def _joined(weights: Tensor, dim: int, bins: Bins, join: Callable[[Tensor, int], Tensor]) -> Tensor:
     """The weights of each bin as one."""
     length = weights.shape[dim]
-    count = _count(length, bins)
-    first = [-(-number * length // count) for number in range(count)]  # the least that the division below puts there
-    sizes = [end - start for start, end in zip(first, [*first[1:], length], strict=True)] if count else [0]
-    parts = [join(part, dim) for part in weights.split(sizes, dim)[:count]]
+    sizes = torch.bincount(_each(length, bins, torch.device("cpu")), minlength=bins.count(length)).tolist()
+    parts = [join(part, dim) for part in weights.split(sizes, dim)] if sizes else []
     return torch.stack(parts, dim) if parts else weights.narrow(dim, 0, 0)
 
 
-def _bins(length: int, bins: int, device: torch.device) -> Tensor:
-    return torch.arange(length, device=device) * _count(length, bins) // max(length, 1)
+def _each(length: int, bins: Bins, device: torch.device) -> Tensor:
+    return bins.of(torch.arange(length, device=device), length)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.readouts.base import ColumnReadout, Dense
-from pellucid.readouts.pooled import Pooled
+from pellucid.readouts.pooled import Bins, Pooled
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -32,8 +32,20 @@ class PooledMax(ColumnReadout):
     name = "pooled_max"
 
     def __init__(self, queries: int, keys: int) -> None:
-        self._bins = Pooled(queries, keys)  # which checks them
-        self.queries, self.keys = self._bins.size
+        self._mean = Pooled(queries, keys)  # which checks them
+        self.queries, self.keys = self._mean.size
+
+    @staticmethod
+    def in_bins(queries: Bins, keys: Bins) -> PooledMax:
+        """The same in bins of any sizes, as `Pooled.in_bins`."""
+        made = PooledMax(1, 1)
+        made._mean = Pooled.in_bins(queries, keys)
+        return made
+
+    @property
+    def bins(self) -> tuple[Bins, Bins]:
+        """Those of queries and of keys."""
+        return self._mean.bins
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,7 +65,7 @@ class PooledMax(ColumnReadout):
 
     def start(self, problem: Problem) -> Tensor:
         """Zeros: no weight is less."""
-        return self._bins.start(problem)
+        return self._mean.start(problem)
 
     def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
         """Take the tile's largest weights where they are larger."""
@@ -66,9 +78,9 @@ class PooledMax(ColumnReadout):
 
     def _largest(self, weights: Tensor, rows: Tensor, columns: Tensor, q_len: int, k_len: int) -> Tensor:
         """The largest of these rows and columns of weights in each bin, [..., R, C]; 0 in a bin without any."""
-        query_bins, key_bins = min(q_len, self._bins.queries), min(k_len, self._bins.keys)
-        by_key = weights.new_zeros(*weights.shape[:-1], key_bins)
-        by_key.scatter_reduce_(-1, (columns * key_bins // max(k_len, 1)).expand_as(weights), weights, "amax")
-        largest = weights.new_zeros(*weights.shape[:-2], query_bins, key_bins)
-        own = (rows * query_bins // max(q_len, 1))[:, None].expand_as(by_key)
+        query_bins, key_bins = self.bins
+        by_key = weights.new_zeros(*weights.shape[:-1], key_bins.count(k_len))
+        by_key.scatter_reduce_(-1, key_bins.of(columns, k_len).expand_as(weights), weights, "amax")
+        largest = weights.new_zeros(*weights.shape[:-2], query_bins.count(q_len), by_key.shape[-1])
+        own = query_bins.of(rows, q_len)[:, None].expand_as(by_key)
         return largest.scatter_reduce_(-2, own, by_key, "amax")

@@ -6,16 +6,19 @@ Functions and indices here count positions in the whole sequence, so that parts 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pellucid import reference
+from pellucid import engines, reference
 from pellucid.engines import rounded
 from pellucid.language import Expression
+from pellucid.language.shift import by_index, of_heads, of_sequences
 from pellucid.problem import Problem
 from pellucid.softmax import finite
+
+FOR_AN_ENGINE = 1 << 18  # weights from which on compiling a kernel for them pays
 
 
 @dataclass
@@ -50,6 +53,34 @@ class Part:
         batch, heads = self.query.shape[:2]
         return Problem(self.query, self.key, self.key, (batch,), heads, self.scale, self.score, self.mask, self.sinks)
 
+    def indexed(self) -> Problem:
+        """The same with functions of the indices q and k, as engines run it."""
+        problem, device = self.problem(), self.query.device
+        score, mask = (by_index(e, self.start, self.k_start, device) for e in (problem.score, problem.mask))
+        return replace(problem, value=problem.key[..., :1], score=score, mask=mask)
+
+    def of_sequence(self, number: int) -> Part:
+        """The part of one sequence of the batch alone."""
+        if len(self.query) == 1:
+            return self
+        own, index = slice(number, number + 1), torch.tensor([number], device=self.query.device)
+        score, mask = (of_sequences(expression, index) for expression in (self.score, self.mask))
+        return replace(self, query=self.query[own], key=self.key[own], score=score, mask=mask)
+
+    def of_heads(self, heads: Tensor) -> Part:
+        """The part of some heads alone, which are then numbered anew."""
+        every, kv_heads = self.query.shape[1], self.key.shape[1]
+        if torch.equal(heads, torch.arange(every, device=heads.device)):
+            return self
+        score, mask = (of_heads(expression, heads) for expression in (self.score, self.mask))
+        key = self.key if kv_heads == 1 else self.key[:, heads // (every // kv_heads)]
+        sinks = None if self.sinks is None else self.sinks[heads]
+        return replace(self, query=self.query[:, heads], key=key, score=score, mask=mask, sinks=sinks)
+
+    def between(self, start: int, stop: int) -> Part:
+        """The part of the queries from one position up to another."""
+        return replace(self, start=start, query=self.query[..., start - self.start : stop - self.start, :])
+
     def weights(self, lse: Tensor, rows: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
         """The exact weights of some of the part's rows, [batch, heads, rows, keys]; 0 for keys that it has not.
 
@@ -63,7 +94,10 @@ class Part:
         inside = (keys >= self.k_start) & (keys < self.k_start + self.k_len)
         own_keys = keys[inside] - self.k_start
         every = torch.arange(self.k_len, device=own_keys.device)
-        if torch.equal(own_keys, every):
+        if lse.numel() * len(own_keys) >= FOR_AN_ENGINE:
+            with self.computing():
+                found = engines.weights(self.indexed(), lse, rows - self.start, own_keys, heads)
+        elif torch.equal(own_keys, every):
             found = self._softmax(rows, heads)
         else:
             scores = self.scores(rows, own_keys, heads)

@@ -10,6 +10,7 @@ from pellucid import legible
 from pellucid.record.belonging import Outline
 from pellucid.record.disk import faults, media
 from pellucid.record.disk import manifest as manifests
+from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
 from pellucid.record.layer import Layer, Missed
 from pellucid.record.record import Record
@@ -39,6 +40,7 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
 
     """
     folder = Path(path)
+    state = manifests.state(folder)
     manifest = manifests.read(folder)
     found = [(entry, faults.fault_of(folder, entry, manifest.get("run"), verify)) for entry in manifest["layers"]]
     damaged = [(entry, fault) for entry, fault in found if fault is not None]
@@ -48,7 +50,7 @@ def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged
         )
     if verify:
         manifests.verify(folder, manifest)
-    record = StoredRecord(folder, manifest)
+    record = StoredRecord(folder, manifest, state)
     try:
         record.take_media(manifest, media.read_pictures(folder, manifest, verify=verify))
     except ValueError as error:
@@ -69,12 +71,13 @@ class StoredRecord(Record):
 
     """
 
-    def __init__(self, folder: Path, manifest: Json) -> None:
+    def __init__(self, folder: Path, manifest: Json, state: tuple[int, ...] | None = None) -> None:
         super().__init__()
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
         self._run: str | None = manifest.get("run")
+        self._state = state
         self.written_by: dict[str, str] = manifest.get("written_by", {})
 
     def take_media(self, manifest: Json, pictures: Mapping[str, Tensor] | None) -> None:
@@ -119,6 +122,39 @@ class StoredRecord(Record):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def leave_out_damaged(self) -> None:
+        """Leave out the layers whose files turn out to be damaged when they are opened."""
+        for name in self.layers:
+            fault = self._fault(name)
+            if fault is not None:
+                self.leave_out(name, fault)
+
+    def _fault(self, name: str) -> str | None:
+        try:
+            _ = self[name]
+        except RecordError as error:
+            return str(error)
+        return None
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether a run is writing the record, so that layers will be added."""
+        return not self.complete and is_locked(self.path)
+
+    def newest(self) -> StoredRecord:
+        """The record as it is on the disk now, without damaged layers; itself where it is whole, or nothing is new."""
+        if self.complete or manifests.state(self.path) == self._state:
+            return self
+        try:
+            return open_record(self.path, skip_damaged=True)
+        except RecordError:  # it is being replaced
+            return self
+
+    def fingerprint(self, name: str) -> str:
+        """What tells a layer's file from every other: its checksum, and of which run it is."""
+        entry = self._entries[name]
+        return f"{self._run} {entry['file']} {entry['bytes']} {entry['crc32']:08x}"
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the record to another folder, as any record. Raises RecordError."""

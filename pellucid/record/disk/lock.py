@@ -62,6 +62,25 @@ class FolderLock:
         self._descriptor = None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether somebody writes to a folder. A writer that begins in the very moment of the question is turned away."""
+    if fcntl is None:  # pragma: no cover
+        return False
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 _HELD: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 

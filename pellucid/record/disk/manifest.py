@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pellucid.record.record import Record
 
 NAME = "manifest.json"
+MAPS = ".maps"  # a folder of what was computed of the layers to be looked at; no part of the record
 FORMAT = "pellucid record"
 VERSION = 1
 
@@ -199,6 +200,15 @@ def read(folder: Path) -> Json:
     return _checked(folder, manifest)
 
 
+def state(folder: Path) -> tuple[int, ...] | None:
+    """What changes whenever the manifest is written; None where there is none."""
+    try:
+        found = os.lstat(folder / NAME)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _check_folder(folder: Path) -> None:
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
@@ -219,6 +229,8 @@ def check(manifest: Json) -> None:
     _RECORD(manifest, "")
     if len({len(ids) for ids in manifest["token_ids"] or ()}) > 1:
         raise ValueError("token_ids must be of one length for all sequences")
+    media.images_of(manifest, None)
+    media.frames_of(manifest)
     try:
         schema.list_of(_FILE_OF_A_LAYER)(manifest["layers"], "layers")
     except ValueError as error:

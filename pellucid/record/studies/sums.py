@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pellucid import engines
 from pellucid.language import INPUTS, load, operation
-from pellucid.language.shift import by_index
 from pellucid.problem import Problem
 from pellucid.readouts import ColumnReadout, Readout
 from pellucid.record.layer import Layer
@@ -65,10 +64,7 @@ def _added(layer: Layer, readout: ColumnReadout) -> Tensor:
 
 def _of_part(part: Part, readouts: Sequence[Readout], padded: Tensor | None) -> dict[str, Any]:
     """The same of one part; `padded` says which of its queries are padding, bool [batch, q_len], or None."""
-    problem = part.problem()
-    device = part.query.device
-    score, mask = (by_index(e, part.start, part.k_start, device) for e in (problem.score, problem.mask))
-    problem = replace(problem, score=score, mask=mask, value=problem.key[..., :1], readouts=tuple(readouts))
+    problem = replace(part.indexed(), readouts=tuple(readouts))
     with torch.no_grad():
         found = run(problem if padded is None else without_rows(problem, padded)).readings
     return found if padded is None else {r.name: r.without_padding(found[r.name], padded) for r in readouts}

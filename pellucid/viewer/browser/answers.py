@@ -9,17 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.record.layer import Layer
+from pellucid import legible
+from pellucid.record.disk.manifest import RecordError
 from pellucid.record.record import Record
+from pellucid.record.stored import StoredRecord
 from pellucid.viewer.browser import describe, media
 from pellucid.viewer.browser.asked import Asked, RefusedError
+from pellucid.viewer.browser.place import BuildingError, Place
+from pellucid.viewer.browser.pyramid.background import Background
 from pellucid.viewer.browser.tiles import tile
-from pellucid.viewer.browser.values import MOST, Answer, exact, joined_heads, logs, values
-from pellucid.viewer.record_map import all_maps
+from pellucid.viewer.browser.values import MOST, Answer, joined_heads, logs, values
+from pellucid.viewer.browser.wholes import overview, thumbs
+
+TOP = 8  # keys a query, where the record has not more
 
 
 class Answers:
-    """What can be asked of some records.
+    """What can be asked of some records. To be closed when nobody asks any more.
 
     Args:
         records: by the ids that requests name.
@@ -28,8 +34,9 @@ class Answers:
     """
 
     def __init__(self, records: Mapping[str, Record], lesson: dict[str, Any] | None = None) -> None:
-        self.records = dict(records)
+        self.records: dict[str, Record] = dict(records)
         self.lesson = lesson
+        self.background = Background()
 
     def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """The answer to a request; of one that cannot be answered, a status and a sentence."""
@@ -37,23 +44,65 @@ class Answers:
             if path not in _ROUTES:
                 raise RefusedError(f"{path}: there is no such address; there are {', '.join(_ROUTES)}", 404)
             return _ROUTES[path](self, Asked(query))
-        except RefusedError as refused:
-            return as_json({"error": str(refused)}, refused.status)
+        except BuildingError as building:
+            return as_json({"building": building.fraction}, 202)
+        except Exception as error:  # whoever asked is told; a page in a browser can do nothing with a traceback
+            return as_json({"error": told(error)}, _status(error))
+
+    def close(self) -> None:
+        """End what is computed in the background."""
+        self.background.close()
+
+    def follow(self) -> None:
+        """Open records again that have been written to, and leave out layers that are damaged by now."""
+        for name, record in list(self.records.items()):
+            if isinstance(record, StoredRecord):
+                newest = record.newest()
+                newest.leave_out_damaged()
+                self.records[name] = newest
 
     def record(self, asked: Asked) -> Record:
         """The record that is asked for. Raises RefusedError."""
         name = asked.query.get("record", next(iter(self.records), ""))
         if name not in self.records:
-            raise RefusedError(f"record: there is no {name!r}; there are {', '.join(self.records)}", 404)
+            known = ", ".join(map(legible.name, self.records))
+            raise RefusedError(f"record: there is no {legible.quoted(name)}; there are {known}", 404)
         return self.records[name]
+
+    def place(self, asked: Asked) -> Place:
+        """The layer that is asked for. Raises RefusedError."""
+        record = self.record(asked)
+        return Place(record, asked.layer(record), asked, self.background)
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in one sentence."""
+    if isinstance(error, RefusedError | RecordError):
+        return str(error)
+    if _is_of_memory(error):
+        return "there is not enough memory for this; ask for less at a time"
+    words = error.strerror if isinstance(error, OSError) else None
+    return legible.message(f"this cannot be answered: {words or f'{type(error).__name__}: {error}'}")
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, RefusedError):
+        return error.status
+    return 507 if isinstance(error, OSError) or _is_of_memory(error) else 500
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
 
 
 def as_json(value: Any, status: int = 200) -> Answer:
-    """An answer in JSON; a lone surrogate is written as an escape."""
-    return Answer(json.dumps(value, allow_nan=False).encode("ascii"), "application/json", status)
+    """An answer in JSON; a lone surrogate is written as an escape, and so is what would begin a tag in HTML."""
+    text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+    return Answer(text.encode("ascii"), "application/json", status)
 
 
 def _info(answers: Answers, asked: Asked) -> Answer:
+    answers.follow()
     return as_json(describe.info(answers.records, answers.lesson))
 
 
@@ -65,73 +114,63 @@ def _numbers(answers: Answers, asked: Asked) -> Answer:
     return as_json(describe.numbers(answers.record(asked)))
 
 
-def _of_layer(answer: Callable[[Layer, Asked], Answer]) -> Callable[[Answers, Asked], Answer]:
-    return lambda answers, asked: answer(asked.layer(answers.record(asked)), asked)
+def _of_layer(answer: Callable[[Place], Answer]) -> Callable[[Answers, Asked], Answer]:
+    return lambda answers, asked: answer(answers.place(asked))
 
 
-def _thumbs(layer: Layer, asked: Asked) -> Answer:
-    maps = all_maps(layer, asked.whole("most", 1, 256, 48), asked.sequence(layer.batch))
-    if maps is None:
-        raise RefusedError("thumbs: the layer kept neither query and key nor a pooled map", 404)
-    return logs(maps, "f16", maps.shape[1:] == (layer.q_len, layer.k_len))
+def _window(place: Place) -> Answer:
+    queries, keys = place.asked.span("queries", place.layer.q_len), place.asked.span("keys", place.layer.k_len)
+    return logs(_exact(place, queries, keys), "f32", True)
 
 
-def _overview(layer: Layer, asked: Asked) -> Answer:
-    maps = all_maps(layer, 256, asked.sequence(layer.batch))
-    if maps is None:
-        raise RefusedError("overview: the layer kept neither query and key nor a pooled map", 404)
-    chosen = joined_heads(maps[asked.heads(layer)], asked.one_of("over", ("mean", "max")))
-    return logs(chosen, "f32", chosen.shape == (layer.q_len, layer.k_len))
+def _row(place: Place) -> Answer:
+    query = place.asked.whole("query", 0, place.layer.q_len - 1)
+    return logs(_exact(place, slice(query, query + 1), slice(0, place.layer.k_len))[0], "f32", True)
 
 
-def _window(layer: Layer, asked: Asked) -> Answer:
-    queries, keys = asked.span("queries", layer.q_len), asked.span("keys", layer.k_len)
-    return logs(_exact(layer, asked, queries, keys), "f32", True)
+def _column(place: Place) -> Answer:
+    key = place.asked.whole("key", 0, place.layer.k_len - 1)
+    return logs(_exact(place, slice(0, place.layer.q_len), slice(key, key + 1))[:, 0], "f32", True)
 
 
-def _row(layer: Layer, asked: Asked) -> Answer:
-    query = asked.whole("query", 0, layer.q_len - 1)
-    return logs(_exact(layer, asked, slice(query, query + 1), slice(0, layer.k_len))[0], "f32", True)
-
-
-def _column(layer: Layer, asked: Asked) -> Answer:
-    key = asked.whole("key", 0, layer.k_len - 1)
-    return logs(_exact(layer, asked, slice(0, layer.q_len), slice(key, key + 1))[:, 0], "f32", True)
-
-
-def _exact(layer: Layer, asked: Asked, queries: slice, keys: slice) -> Tensor:
-    if not layer.has_weights:
-        raise RefusedError("the layer kept no query and key to compute exact weights from", 404)
+def _exact(place: Place, queries: slice, keys: slice) -> Tensor:
+    shown = place.shown()
     size = (queries.stop - queries.start) * (keys.stop - keys.start)
     if size > MOST:
         raise RefusedError(f"queries, keys: {size} weights are asked for at once, and {MOST} are the most")
-    heads, over = asked.heads(layer), asked.one_of("over", ("mean", "max"))
-    return exact(layer, asked.sequence(layer.batch), heads, queries, keys, over)
+    with place.background.giving_way():
+        return shown.exact(queries, keys)
 
 
-def _strip(layer: Layer, asked: Asked) -> Answer:
+def _strip(place: Place) -> Answer:
+    layer, name = place.layer, place.asked.query.get("name", "")
     names = tuple(strip["name"] for strip in describe.strips(layer))
-    if asked.query.get("name") not in names:
-        raise RefusedError(f"name: the layer has {', '.join(names)}, got {asked.query.get('name')!r}", 404)
-    reading = layer.readings[asked.query["name"]][asked.sequence(layer.batch)][asked.heads(layer)].float()
-    return values(joined_heads(reading, asked.one_of("over", ("mean", "max"))), "f32")
+    if name not in names:
+        raise RefusedError(f"name: the layer has {', '.join(names)}, got {legible.quoted(name)}", 404)
+    reading = layer.readings[name][place.sequence][place.heads].float()
+    return values(joined_heads(reading, place.over), "f32")
 
 
-def _top(layer: Layer, asked: Asked) -> Answer:
-    heads, sequence = asked.heads(layer), asked.sequence(layer.batch)
-    if "topk" not in layer.readings or len(heads) != 1:
-        raise RefusedError("top: the layer read no TopK, or heads is not one", 404)
-    top = layer.topk
-    keys, weights = top.keys[sequence, heads[0]].int(), top.weights[sequence, heads[0]].float().log()
-    first, second = values(keys, "i32"), values(weights, "f32")
+def _top(place: Place) -> Answer:
+    heads, sequence, layer = place.heads, place.sequence, place.layer
+    if len(heads) != 1:
+        raise RefusedError(f"heads: one head's strongest keys are told at a time, got {len(heads)}")
+    if "topk" in layer.readings:
+        top = layer.topk
+        keys, weights = top.keys[sequence, heads[0]], top.weights[sequence, heads[0]]
+    elif describe.has_top(layer):
+        weights, keys = place.shown().exact(slice(0, layer.q_len), slice(0, layer.k_len)).topk(min(TOP, layer.k_len))
+        keys = keys.masked_fill(weights.isnan(), -1)
+    else:
+        raise RefusedError("top: the layer read no TopK; watch with more=[pellucid.TopK(8)]", 404)
+    first, second = values(keys.int(), "i32"), values(weights.float().log(), "f32")
     return Answer(first.body + second.body, headers=first.headers)
 
 
-def _align(answers: Answers, asked: Asked) -> Answer:
-    record = answers.record(asked)
-    layer = asked.layer(record)
+def _align(place: Place) -> Answer:
+    layer = place.layer
     try:
-        found = record.align([(layer.name, head) for head in asked.heads(layer)], sequence=asked.sequence(layer.batch))
+        found = place.record.align([(layer.name, head) for head in place.heads], sequence=place.sequence)
     except (ValueError, IndexError) as error:
         raise RefusedError(f"align: {error}", 404) from error
     fields = ("rows", "keys", "starts", "stops")
@@ -146,14 +185,14 @@ _ROUTES: dict[str, Callable[[Answers, Asked], Answer]] = {
     "api/info": _info,
     "api/tokens": _tokens,
     "api/numbers": _numbers,
-    "api/thumbs": _of_layer(_thumbs),
-    "api/overview": _of_layer(_overview),
+    "api/thumbs": _of_layer(thumbs),
+    "api/overview": _of_layer(overview),
     "api/tile": _of_layer(tile),
     "api/window": _of_layer(_window),
     "api/row": _of_layer(_row),
     "api/column": _of_layer(_column),
     "api/strip": _of_layer(_strip),
     "api/top": _of_layer(_top),
-    "api/align": _align,
+    "api/align": _of_layer(_align),
     "api/picture": _picture,
 }

@@ -48,10 +48,13 @@ class Asked:
 
     def span(self, name: str, length: int) -> slice:
         """A range `a:b` of neighbours within a length. Raises RefusedError."""
-        start, colon, stop = self.query.get(name, f"0:{length}").partition(":")
+        text = self.query.get(name, f"0:{length}")
+        start, colon, stop = text.partition(":")
         ends = [int(end) if end.isascii() and end.isdecimal() and len(end) < 16 else -1 for end in (start, stop)]
         if not colon or not 0 <= ends[0] < ends[1] <= length:
-            raise RefusedError(f"{name}: must be a range a:b within 0:{length}, got {legible.quoted(self.query[name])}")
+            raise RefusedError(
+                f"{name}: must be a range a:b within 0:{length}, got {legible.quoted(self.query.get(name))}"
+            )
         return slice(*ends)
 
     def layer(self, record: Record) -> Layer:
@@ -66,17 +69,11 @@ class Asked:
         if text == "all":
             return list(range(layer.heads))
         parts = text.split(",")
-        if len(parts) > layer.heads or not all(p.isascii() and p.isdecimal() and len(p) < 9 for p in parts):
-            raise self._no_heads(layer, text)
-        found = list(dict.fromkeys(map(int, parts)))
-        if max(found) >= layer.heads:
-            raise self._no_heads(layer, text)
-        return found
-
-    @staticmethod
-    def _no_heads(layer: Layer, text: str) -> RefusedError:
-        known = f"must be all, or numbers from 0 to {layer.heads - 1}"
-        return RefusedError(f"heads: {known}, got {legible.quoted(text)}")
+        are_numbers = all(part.isascii() and part.isdecimal() and len(part) < 9 for part in parts)
+        if len(parts) > layer.heads or not are_numbers or max(map(int, parts)) >= layer.heads:
+            rule = f"must be all, or numbers from 0 to {layer.heads - 1}, each once"
+            raise RefusedError(f"heads: {rule}; got {legible.quoted(text)}")
+        return list(dict.fromkeys(map(int, parts)))
 
     def sequence(self, batch: int) -> int:
         """A sequence of the batch. Raises RefusedError."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pellucid._version import __version__
+from pellucid.record import runs
 from pellucid.record.layer import Layer, Span
 from pellucid.record.record import Record
+from pellucid.record.stored import StoredRecord
 from pellucid.record.studies.summary import PAIRED
+from pellucid.viewer import special
 from pellucid.viewer.browser import media
+from pellucid.viewer.browser.values import MOST
 from pellucid.viewer.record_map import axes_tokens
 
 Json = dict[str, Any]
@@ -41,29 +47,52 @@ TITLES = {
 
 def info(records: Mapping[str, Record], lesson: Json | None = None) -> Json:
     """Everything that `api/info` says."""
-    described = [record_info(name, record) for name, record in records.items()]
+    titles = _titles(records)
+    described = [record_info(name, record) | {"title": titles[name]} for name, record in records.items()]
     return {"version": 1, "pellucid": __version__, "records": described, "lesson": lesson, "left_out": []}
 
 
 def record_info(name: str, record: Record) -> Json:
     """One record."""
     path = getattr(record, "path", None)
+    layers = [record[layer] for layer in record.layers]
     return {
         "id": name,
-        "title": path.name if path is not None else record.model,
+        "title": record.model if path is None else path.name,
         "path": None if path is None else str(path),
         "model": record.model,
         "python": "record" if path is None else f"pellucid.open_record({str(path)!r})",
         "complete": record.complete,
-        "following": False,
+        "following": isinstance(record, StoredRecord) and record.is_being_written,
         "notes": list(record.notes),
         "missed": [missed._asdict() for missed in record.missed],
-        "batch": max((record[layer].batch for layer in record.layers), default=0),
+        "batch": max((layer.batch for layer in layers), default=0),
         "segments": {name: _spans(span) for name, span in record.segments.items()},
         "images": media.images(record),
         "frames": media.frames(record),
-        "layers": [layer_info(number, record[layer], record) for number, layer in enumerate(record.layers)],
+        "layers": [layer_info(number, layer, record) for number, layer in enumerate(layers)],
     }
+
+
+def _titles(records: Mapping[str, Record]) -> dict[str, str]:
+    """A short name for each record, no two alike: as much of its path's end as that takes."""
+    paths = {name: getattr(record, "path", None) for name, record in records.items()}
+    titles = {}
+    for name, record in records.items():
+        own = paths[name]
+        alike = [one for other, one in paths.items() if other != name and one is not None]
+        titles[name] = record.model or name if own is None else _end(own, [*alike])
+    counts = Counter(titles.values())
+    return {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+
+
+def _end(path: Path, others: list[Path]) -> str:
+    parts = path.parts
+    for length in range(1, len(parts)):
+        end = parts[-length:]
+        if all(other.parts[-length:] != end for other in others):
+            return "/".join(end)
+    return str(path)
 
 
 def layer_info(number: int, layer: Layer, record: Record) -> Json:
@@ -83,14 +112,19 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "q_len": layer.q_len,
         "k_len": layer.k_len,
         "start": layer.start,
-        "calls": [part.start - layer.start for part in layer.parts] or [0],
+        "calls": runs.starts(layer.call_rows) or [part.start - layer.start for part in layer.parts] or [0],
         "exact": layer.has_weights,
         "map": layer.has_weights or "pooled" in layer.readings,
-        "top": layer.has_weights or "topk" in layer.readings,
+        "top": has_top(layer),
         "tokens": {"queries": lists.get(id(own)), "keys": lists.get(id(source))},
         "query_offset": layer.start,
         "strips": strips(layer),
     }
+
+
+def has_top(layer: Layer) -> bool:
+    """Whether the strongest keys of each query were read, or are few enough to be looked for."""
+    return "topk" in layer.readings or (layer.has_weights and layer.q_len * layer.k_len <= MOST)
 
 
 def strips(layer: Layer) -> list[Json]:
@@ -113,7 +147,12 @@ def tokens(record: Record, sequence: int) -> Json:
         each[sequence] if each is not None and sequence < len(each) else None
         for each in (record.tokens, record.source_tokens)
     )
-    return {"own": own, "source": source, "own_special": [], "source_special": []}
+    return {
+        "own": own,
+        "source": source,
+        "own_special": special.places(own or []),
+        "source_special": special.places(source or []),
+    }
 
 
 def numbers(record: Record) -> Json:

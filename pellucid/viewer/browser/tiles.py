@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from pellucid.record.layer import Layer
 from pellucid.viewer.browser.asked import Asked, RefusedError
-from pellucid.viewer.browser.values import Answer, exact, logs
+from pellucid.viewer.browser.place import BuildingError, Place
+from pellucid.viewer.browser.pyramid.jobs import Job, Pyramid
+from pellucid.viewer.browser.pyramid.levels import Level
+from pellucid.viewer.browser.pyramid.shown import Shown
+from pellucid.viewer.browser.values import Answer, logs
 
 SIDE = 256  # bins
-MOST_COMPUTED = 1 << 22  # pairs of one head that are computed while somebody waits
+LARGEST_LEVEL = 27  # there are no longer sequences
+AT_ONCE = 1 << 23  # weights of all heads that are computed while somebody waits
+SMALL = 1 << 24  # weights of a whole map, of all heads, of which everything is
+MOST = 1 << 28  # weights of a tile that is computed because no pyramid has it, as of few queries and very many keys
 
 
-def tile(layer: Layer, asked: Asked) -> Answer:
-    """One tile. Raises RefusedError where there is none."""
-    if not layer.has_weights:
-        raise RefusedError("tile: the layer kept no query and key to compute it from", 404)
-    levels = [asked.whole(name, 0, 27) for name in ("zq", "zk")]
-    places = [asked.whole(name, 0, 1 << 27) for name in ("i", "j")]
-    queries, keys = (
-        _extent(name, place, level, length)
-        for name, place, level, length in zip("ij", places, levels, (layer.q_len, layer.k_len), strict=True)
-    )
-    heads, over, pool = asked.heads(layer), asked.one_of("over", ("mean", "max")), asked.one_of("pool", ("mean", "max"))
-    sequence, dtype = asked.sequence(layer.batch), asked.one_of("dtype", ("f16", "f32"))
-    weights = exact(layer, sequence, heads, queries, keys, over)
-    return logs(pooled(weights, 1 << levels[0], 1 << levels[1], pool), dtype, levels == [0, 0])
+def tile(place: Place) -> Answer:
+    """One tile. Raises RefusedError where there is none, BuildingError where it is not there yet."""
+    asked, shown, pool = place.asked, place.shown(), place.pool
+    zq, zk = (asked.whole(name, 0, LARGEST_LEVEL, 0) for name in ("zq", "zk"))
+    dtype = asked.one_of("dtype", ("f16", "f32"))
+    queries, keys = (_extent(asked, *named) for named in zip("ij", (zq, zk), shown.size, strict=True))
+    found = values_of(place, shown, (queries, keys), (zq, zk), pool)
+    return logs(found, dtype, zq == zk == 0)
 
 
-def _extent(name: str, place: int, level: int, length: int) -> slice:
+def _extent(asked: Asked, name: str, level: int, length: int) -> slice:
     size = SIDE << level
-    if place * size >= max(length, 1):
+    place = asked.whole(name, 0, 1 << LARGEST_LEVEL, 0)
+    if place * size >= length:
         raise RefusedError(f"{name}: there is no tile {place} of {size} tokens in {length}", 404)
     return slice(place * size, min((place + 1) * size, length))
 
 
-def pooled(weights: Tensor, q_bin: int, k_bin: int, pool: str) -> Tensor:
-    """Bins of a window's weights: the mean of the pairs that count, or the largest; NaN where none counts."""
-    rows, columns = (-(-size // bin_) for size, bin_ in zip(weights.shape, (q_bin, k_bin), strict=True))
-    missing = (0, columns * k_bin - weights.shape[1], 0, rows * q_bin - weights.shape[0])
-    padded = pad(weights, missing, value=torch.nan).view(rows, q_bin, columns, k_bin)
-    if pool == "mean":
-        return padded.nanmean((1, 3))
-    filled = padded.nan_to_num(nan=-1.0).amax((1, 3))
-    return filled.masked_fill(filled < 0, torch.nan)
+def values_of(place: Place, shown: Shown, window: tuple[slice, slice], levels: tuple[int, int], pool: str) -> Tensor:
+    """A window in bins of 2^zq queries by 2^zk keys: the mean weight of a bin's pairs, or the largest; NaN: padding.
+
+    Args:
+        place: who asks.
+        shown: the map.
+        window: queries and keys, from the beginning of a bin on.
+        levels: zq and zk.
+        pool: "mean" or "max".
+
+    Raises:
+        RefusedError: it is too much to compute at once, or a pyramid cannot be kept.
+        BuildingError: the pyramid is not there yet.
+
+    """
+    bins = 1 << levels[0], 1 << levels[1]
+    weights = len(shown.heads) * prod(axis.stop - axis.start for axis in window)
+    is_small = weights <= AT_ONCE or len(shown.heads) * prod(shown.size) <= SMALL
+    pyramid = None if is_small else place.background.pyramid(place.record, shown, pool)
+    level = None if pyramid is None else pyramid.level(*levels)
+    if pyramid is not None and level is not None:
+        found = _built(pyramid, level, window, bins, pool)
+    elif weights > MOST:
+        raise RefusedError(f"zq, zk, heads: {weights} weights fall on the tile, and {MOST} are the most")
+    else:
+        with place.background.giving_way():
+            computed = shown.binned(*window, *bins, pool)
+        found = computed.sums if pool == "mean" else computed.largest
+    return of_pairs(shown, found, window, bins, pool)
+
+
+def of_pairs(shown: Shown, found: Tensor, window: tuple[slice, slice], bins: tuple[int, int], pool: str) -> Tensor:
+    """Sums as means over the pairs that count, or the largest as they are; NaN where no query counts.
+
+    Args:
+        shown: the map.
+        found: sums, or the largest, [..., rows, columns].
+        window: queries and keys.
+        bins: tokens of a bin, of queries and of keys.
+        pool: "mean" or "max".
+
+    """
+    counted = shown.counted(window[0].start, bins[0], found.shape[-2])[:, None]
+    if pool == "max":
+        return found.masked_fill(counted == 0, torch.nan)
+    length = window[1].stop - window[1].start
+    keys = (length - torch.arange(found.shape[-1], device="cpu") * bins[1]).clamp(max=bins[1])
+    return found / (counted * keys)  # of 0 queries NaN: 0 / 0
+
+
+def _built(pyramid: Pyramid, level: Level, window: tuple[slice, slice], bins: tuple[int, int], pool: str) -> Tensor:
+    check(pyramid)
+    found = pyramid.bins(level, *window, bins, pool)
+    if found is None:
+        raise BuildingError(pyramid.fraction)
+    return found
+
+
+def check(job: Job) -> None:
+    """Raise what a map that is computed in the background could not be made for."""
+    if job.failure is not None:
+        raise job.failure

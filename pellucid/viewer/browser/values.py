@@ -50,12 +50,22 @@ def logs(weights: Tensor, dtype: str, exact: bool) -> Answer:
 
 
 def exact(layer: Layer, sequence: int, heads: list[int], queries: slice, keys: slice, over: str) -> Tensor:
-    """The weights of a window, of several heads their mean or largest, float32 [queries, keys]; NaN: padding."""
-    weights = layer.weights(queries=queries, keys=keys, heads=heads)[sequence].float()
-    joined = joined_heads(weights, over)
-    padding = layer.padding.queries
+    """The weights of a window, of several heads their mean or largest, float32 [queries, keys]; NaN: padding.
+
+    Args:
+        layer: of a record.
+        sequence: its number in the batch, which alone is computed.
+        heads: places among the layer's heads.
+        queries: rows of the layer.
+        keys: neighbours.
+        over: "mean" or "max".
+
+    """
+    own, place = (layer.of_sequence(sequence), 0) if layer.parts else (layer, sequence)
+    joined = joined_heads(own.weights(queries=queries, keys=keys, heads=heads)[place].float(), over)
+    padding = own.padding.queries
     if padding is not None:
-        joined = joined.masked_fill(padding[sequence, queries].to(joined.device)[:, None], torch.nan)
+        joined = joined.masked_fill(padding[place, queries].to(joined.device)[:, None], torch.nan)
     return joined
 
 

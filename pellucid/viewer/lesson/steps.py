@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pellucid
 from pellucid.nn import CrossAttention, SelfAttention
 from pellucid.nn.heads import split_heads
+from pellucid.nn.rotary import Rotary
+
+
+class Projection(NamedTuple):
+    """What makes queries, keys or values of tokens: tokens @ weight + bias."""
+
+    weight: Tensor  # [width of a token, head_dim]
+    bias: Tensor | None = None  # [head_dim]
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Lesson:
     value: Tensor  # [k_len, value_dim]
     query_labels: tuple[str, ...]
     key_labels: tuple[str, ...]
+    projections: tuple[Projection, Projection, Projection]  # of queries, keys and values
+    rotary: Rotary | None = None  # turns queries and keys by their place
 
     @cached_property
     def scores(self) -> Tensor:
@@ -94,7 +105,8 @@ def notebook_lessons(tokens: int, dim: int, context: int, seed: int) -> tuple[Le
 def _random_lesson(x: Tensor, context: Tensor | None, projections: tuple[Tensor, Tensor, Tensor]) -> Lesson:
     query, key, value = projections
     source = x if context is None else context
-    return Lesson(x, context, x @ query, source @ key, source @ value, _numbers(x), _numbers(source))
+    made = Projection(query), Projection(key), Projection(value)
+    return Lesson(x, context, x @ query, source @ key, source @ value, _numbers(x), _numbers(source), made)
 
 
 def _numbers(x: Tensor) -> tuple[str, ...]:
@@ -127,8 +139,9 @@ def layer_lesson(
     query = split_heads(layer.query_projection(x), layer.num_heads, layer.head_dim)
     key = split_heads(layer.key_projection(source), layer.kv_heads, layer.head_dim)
     value = split_heads(layer.value_projection(source), layer.kv_heads, layer.head_dim)
-    if isinstance(layer, SelfAttention) and layer.rotary is not None:
-        query, key = layer.rotary(query), layer.rotary(key)
+    rotary = layer.rotary if isinstance(layer, SelfAttention) else None
+    if rotary is not None:
+        query, key = rotary(query), rotary(key)
     shared = head * layer.kv_heads // layer.num_heads
     return Lesson(
         x[0],
@@ -138,4 +151,16 @@ def layer_lesson(
         value[0, shared],
         tuple(query_labels),
         tuple(key_labels),
+        (
+            _projection(layer.query_projection, head, layer.head_dim),
+            _projection(layer.key_projection, shared, layer.head_dim),
+            _projection(layer.value_projection, shared, layer.head_dim),
+        ),
+        rotary,
     )
+
+
+def _projection(linear: nn.Linear, head: int, head_dim: int) -> Projection:
+    """A head's part of what projects for all of them."""
+    own = slice(head * head_dim, (head + 1) * head_dim)
+    return Projection(linear.weight[own].T, None if linear.bias is None else linear.bias[own])

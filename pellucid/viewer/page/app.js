@@ -96,6 +96,15 @@ export class Page {
   }
 
   /**
+   * The record that the state names, or the first; undefined where there is none.
+   * @param {State} state
+   * @returns {RecordInfo | undefined}
+   */
+  record(state) {
+    return this.info.records.find((one) => one.id === state.record) ?? this.info.records[0];
+  }
+
+  /**
    * The record, layer and heads that the state names, or the nearest there are; null where a record has no layer.
    * @param {State} state
    * @param {string} [prefix] "b." for what is compared with

@@ -24,7 +24,7 @@ export class HeadCard {
   constructor(page, thumbs) {
     this.page = page;
     this.thumbs = thumbs;
-    this.element = h("div", { class: "pl-card", "aria-hidden": "true", hidden: true });
+    this.element = h("div", { class: "pl-head-card", "aria-hidden": "true", hidden: true });
     this.pairs = h("ul", {});
     this.timer = 0;
     /** @type {AbortController | null} */
@@ -57,7 +57,7 @@ export class HeadCard {
       this.element,
       h("div", { class: "pl-row" }, h("b", {}, `layer ${head.layer.number} · head ${head.number}`), numbers ? kindBadge(kindOf(numbers, head, "without").kind) : null),
       h("p", { class: "pl-faint" }, `${plainName(head.layer.name, 50)} · ${head.layer.role}`),
-      h("div", { class: "pl-card-body" }, canvas, h("div", {}, numbers ? cardKinds(numbers, head) : null, numbers ? cardNumbers(numbers, head) : null)),
+      h("div", { class: "pl-head-card-body" }, canvas, h("div", {}, numbers ? cardKinds(numbers, head) : null, numbers ? cardNumbers(numbers, head) : null)),
       this.pairs,
     );
     this.element.hidden = false;

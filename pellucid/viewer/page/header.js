@@ -5,6 +5,7 @@ import { VIEWS } from "./app.js";
 import { bookmarkPanel, Bookmarks, browserStorage } from "./bookmarks.js";
 import { plainName } from "./choices.js";
 import { helpDialog } from "./help.js";
+import { ownsWindow } from "./keys.js";
 import { menu } from "./menu.js";
 import { headPicker, layerPicker, recordPicker, sequencePicker } from "./pickers.js";
 import { copyPanel, picturePanel } from "./taking.js";
@@ -28,7 +29,7 @@ export function pageHeader(page) {
   const element = h(
     "header",
     { class: "pl-header" },
-    h("div", { class: "pl-brand" }, h("strong", {}, "Pellucid"), more),
+    h("div", { class: "pl-brand" }, h(ownsWindow(page.root) ? "h1" : "strong", { class: "pl-name" }, "Pellucid"), more),
     h("div", { class: "pl-pickers", role: "group", "aria-label": "what is looked at" }, pickers.map((picker) => picker.element)),
     tabs.element,
     tools.element,
@@ -88,7 +89,7 @@ function headerTools(page, shown) {
   /** @type {Map<string, Bookmarks>} */
   const kept = new Map();
   const bookmarks = () => {
-    const title = page.chosen(page.state.state)?.record.title ?? "";
+    const title = page.record(page.state.state)?.title ?? "";
     if (!kept.has(title)) kept.set(title, new Bookmarks(title, browserStorage()));
     return /** @type {Bookmarks} */ (kept.get(title));
   };
@@ -106,7 +107,7 @@ function headerTools(page, shown) {
   const help = () => dialog.open || dialog.showModal();
   const question = h("button", { type: "button", "aria-label": "help: keys and how to read", title: "help (?)", onclick: help }, "?");
   return {
-    element: h("div", { class: "pl-tools", role: "group", "aria-label": "take along, theme, help" }, menus.map((one) => one.element), theme, question, dialog),
+    element: h("div", { class: "pl-header-tools", role: "group", "aria-label": "take along, theme, help" }, menus.map((one) => one.element), theme, question, dialog),
     help,
     update() {
       theme.value = page.state.get("theme");
@@ -125,7 +126,7 @@ function headerTools(page, shown) {
  */
 export function pageTitle(page, view) {
   const chosen = page.chosen(page.state.state);
-  const title = page.info.lesson?.title ?? chosen?.record.title ?? page.info.records[0]?.title ?? "";
+  const title = page.info.lesson?.title ?? page.record(page.state.state)?.title ?? "";
   const place = chosen && view !== "heads" ? `, layer ${chosen.layer.number}` : "";
   return `${VIEWS[view]?.title ?? ""}${place} · ${plainName(title, 60)} · Pellucid`;
 }

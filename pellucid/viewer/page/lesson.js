@@ -40,11 +40,10 @@ export function lessonPanel(page, lesson) {
     "aside",
     { class: "pl-lesson", "aria-label": "lesson" },
     h("h2", {}, lesson.title),
-    count,
+    h("div", { class: "pl-row pl-lesson-steps" }, back, count, next),
     text,
-    h("p", { class: "pl-warning" }, lesson.warning),
-    h("div", { class: "pl-row" }, back, next),
     again,
+    h("p", { class: "pl-warning" }, lesson.warning),
   );
   let shown = -1;
   const at = () => Math.min(Math.max(Number(page.state.get("step", "0")) || 0, 0), Math.max(steps.length - 1, 0));

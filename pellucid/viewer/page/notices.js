@@ -22,14 +22,14 @@ export function pageNotices(page) {
   const notes = h("div", { class: "pl-notes" });
   let made = "";
   return {
-    element: h("div", { class: "pl-notices" }, alarm, notes),
+    element: h("section", { class: "pl-notices", "aria-label": "notices" }, alarm, notes),
     /** @param {Serving} now */
     serving(now) {
       fill(alarm, noticesServing[now] && h("p", {}, noticesServing[now]));
       if (now === "up") page.announce("the program answers again");
     },
     update() {
-      const record = page.chosen(page.state.state)?.record ?? page.info.records[0];
+      const record = page.record(page.state.state);
       const text = JSON.stringify([record?.id, record?.notes, record?.complete, record?.following, record?.missed, page.info.left_out]);
       if (text === made) return;
       made = text;

@@ -60,9 +60,9 @@ export function copyPanel(page, view) {
  * @returns {string}
  */
 export function pythonWhole(page, line) {
-  const opens = page.chosen(page.state.state)?.record.python ?? "record";
+  const opens = page.record(page.state.state)?.python ?? "record";
   if (opens === "record" || line.startsWith("import ")) return line;
-  return `import pellucid\nrecord = ${opens}\n${line}`;
+  return `import pellucid\nrecord = ${opens}\n${line.replaceAll(opens, "record")}`;
 }
 
 /**

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import threading
-
-import uvicorn
+from concurrent.futures import ThreadPoolExecutor
 
 from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.browser.app import application
+from pellucid.viewer.browser.serve import WORKERS, listening, server_of
 
 _ENDING = 5.0  # seconds
 
@@ -17,20 +15,23 @@ _ENDING = 5.0  # seconds
 class Served:
     """A server of answers on a free port of this machine, until it is closed or the process ends.
 
+    Args:
+        answers: what it is asked.
+        port: 0 for a free one.
+        token: of the address, drawn if None.
+
     Attributes:
         address: of the page.
 
     """
 
-    def __init__(self, answers: Answers) -> None:
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        port, token = self._socket.getsockname()[1], secrets.token_urlsafe(16)
+    def __init__(self, answers: Answers, port: int = 0, token: str | None = None) -> None:
+        self._workers = ThreadPoolExecutor(WORKERS, "pellucid answer")
+        self._socket = listening(port)  # whoever asks before the server runs is answered once it does
+        port, token = self._socket.getsockname()[1], token or secrets.token_urlsafe(16)
         self.address = f"http://127.0.0.1:{port}/{token}/"
-        config = uvicorn.Config(application(answers, token, port), log_level="warning", lifespan="off")
-        self._server = uvicorn.Server(config)
+        self._server = server_of(answers, token, port, self._workers)
         self._thread = threading.Thread(target=self._serve, name="pellucid-view", daemon=True)
-        self._socket.listen(128)  # whoever asks before the server runs is answered once it does
         self._thread.start()
 
     def _serve(self) -> None:
@@ -46,3 +47,4 @@ class Served:
         self._server.should_exit = True
         self._thread.join(_ENDING)
         self._socket.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)

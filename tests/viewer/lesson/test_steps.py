@@ -76,3 +76,27 @@ def test_heads_of_cross_attention_add_up_to_its_output():
 def test_a_head_that_there_is_not(head):
     with pytest.raises(ValueError, match=f"^head: the layer has 0-2, got {head}$"):
         layer_lesson(SelfAttention(12, 3), [torch.randn(1, 7, 12)], head, "abcdefg", "abcdefg")
+
+
+@pytest.mark.parametrize("kv_heads", [2, 6])
+def test_projections_make_the_queries_keys_and_values(kv_heads):
+    torch.manual_seed(0)
+    layer = SelfAttention(18, 6, kv_heads=kv_heads, head_dim=4, rotary=100.0)
+    other = CrossAttention(12, 6, context_dim=5, kv_heads=kv_heads, bias=False)
+    lessons = [
+        *notebook_lessons(5, 3, 4, seed=0),
+        layer_lesson(layer, [torch.randn(1, 7, 18)], 4, "abcdefg", "abcdefg"),
+        layer_lesson(other, [torch.randn(1, 7, 12), torch.randn(1, 4, 5)], 4, "abcdefg", "wxyz"),
+    ]
+    for lesson in lessons:
+        source = lesson.tokens if lesson.context is None else lesson.context
+        turned = lesson.rotary or (lambda projected: projected)
+        made = [
+            x @ p.weight + (0 if p.bias is None else p.bias)
+            for x, p in zip((lesson.tokens, source, source), lesson.projections, strict=True)
+        ]
+        torch.testing.assert_close(turned(made[0]), lesson.query)
+        torch.testing.assert_close(turned(made[1]), lesson.key)
+        torch.testing.assert_close(made[2], lesson.value)
+    assert lessons[2].rotary is layer.rotary
+    assert lessons[3].projections[0].bias is None

@@ -21,7 +21,7 @@ from pellucid.engines.cpu.products.tiles import load_transposed, rounded, transp
 from pellucid.engines.cpu.stages.stage import Found, Reading, Sizes, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
-from pellucid.readouts import Pooled
+from pellucid.readouts.pooled import Bins, Pooled
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.block import Block, Task
@@ -184,7 +184,7 @@ class PooledStage(Stage):
 class PooledReading(Reading):
     """The bins of one readout in a call."""
 
-    bins: tuple[int, int]  # of queries and keys
+    divided: tuple[Bins, Bins]  # queries and keys
     lengths: tuple[int, int]
 
     @classmethod
@@ -195,8 +195,13 @@ class PooledReading(Reading):
     @classmethod
     def of(cls, readout: Any, problem: Problem, roots: Sequence[str]) -> PooledReading:
         """No more bins than queries and keys."""
-        lengths = problem.q_len, problem.k_len
-        return cls(readout.name, (min(readout.queries, problem.q_len), min(readout.keys, problem.k_len)), lengths)
+        return cls(readout.name, readout.bins, (problem.q_len, problem.k_len))
+
+    @property
+    def bins(self) -> tuple[int, int]:
+        """How many bins of queries and of keys."""
+        (queries, keys), (q_len, k_len) = self.divided, self.lengths
+        return queries.count(q_len), keys.count(k_len)
 
     @property
     def stage(self) -> PooledStage:
@@ -231,12 +236,12 @@ class PooledReading(Reading):
 
     def tables(self, sizes: Sizes) -> dict[str, Tensor]:
         """Where each key's bin lies and whether it goes on, and each query's bin, by argument."""
-        (rows, columns), (q_len, k_len) = self.bins, self.lengths
+        (rows, columns), (q_len, k_len) = self.divided, self.lengths
         padded = -(-k_len // KEYS) * KEYS
-        bins = torch.arange(padded, device="cpu").clamp_(max=k_len - 1) * columns // k_len
+        bins = columns.of(torch.arange(padded, device="cpu").clamp_(max=k_len - 1), k_len)
         keep = torch.zeros(padded, dtype=sizes.dtype, device="cpu")
         torch.eq(bins[1:], bins[:-1], out=keep[1:])
-        queries = torch.arange(q_len, device="cpu") * rows // q_len
+        queries = rows.of(torch.arange(q_len, device="cpu"), q_len)
         return {
             f"{self.name}_keys": bins * sizes.spec.lanes,
             f"{self.name}_keep": keep,
@@ -246,8 +251,11 @@ class PooledReading(Reading):
     def result(self, readout: Any, found: Found) -> Tensor:
         """The bins, what was shared added."""
         whole, shared = found.written[self.name], found.written[f"{self.name}_shared"]
+        begun = (
+            self.divided[0].of(torch.arange(shared.shape[1], device="cpu") * found.queries, self.lengths[0]).tolist()
+        )
         for number in range(1, shared.shape[1]):
-            own, part = whole[:, number * found.queries * self.bins[0] // self.lengths[0]], shared[:, number]
+            own, part = whole[:, begun[number]], shared[:, number]
             torch.add(own, part, out=own) if self.name == Pooled.name else torch.maximum(own, part, out=own)
         result: Tensor = readout.finish(whole.unflatten(0, found.lse.shape[:-1]), found.problem)
         return result
