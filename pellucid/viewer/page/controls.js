@@ -27,6 +27,19 @@ export function stateChoice(state, name, label, options) {
 }
 
 /**
+ * A row of controls, of which some fold away where there is little room.
+ * @param {string} label
+ * @param {(Node | Node[])[]} first
+ * @param {(Node | Node[])[]} folded
+ * @returns {HTMLElement}
+ */
+export function toolbar(label, first, folded) {
+  const more = h("button", { type: "button", class: "pl-toolbar-more", "aria-expanded": "false", onclick: () => more.setAttribute("aria-expanded", String(element.classList.toggle("pl-toolbar-open"))) }, "More");
+  const element = h("div", { class: "pl-toolbar", role: "group", "aria-label": label }, first.flat(), more, h("span", { class: "pl-toolbar-folded" }, folded.flat()));
+  return element;
+}
+
+/**
  * The choices that say how weights become colours behind words, where the square root is read best: by logarithms nearly
  * every word is coloured.
  * @param {import("./state.js").ViewState} state
