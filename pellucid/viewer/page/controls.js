@@ -40,17 +40,23 @@ export function toolbar(label, first, folded) {
 }
 
 /**
- * The choices that say how weights become colours behind words, where the square root is read best: by logarithms nearly
- * every word is coloured.
+ * The choices that say how heads become one and weights colours behind words, where the square root is read best: by
+ * logarithms nearly every word is coloured.
  * @param {import("./state.js").ViewState} state
  */
 export function colourChoices(state) {
+  const over = stateChoice(state, "over", "Heads", [["mean", "mean"], ["max", "largest"]]);
   const choices = [
+    over,
     stateChoice(state, "scale", "Scale", [["sqrt", "square root"], ["log", "log"], ["linear", "linear"]]),
     stateChoice(state, "colours", "Colours", COLOUR_MAPS.map((name) => [name, name])),
   ];
   return {
     elements: choices.map((choice) => choice.element),
-    update: (/** @type {import("./state.js").State} */ current) => choices.forEach((choice) => choice.update(current)),
+    /** @param {import("./state.js").State} current @param {import("./app.js").Chosen | null} chosen */
+    update(current, chosen) {
+      choices.forEach((choice) => choice.update(current));
+      over.element.hidden = (chosen?.heads.length ?? 1) < 2;
+    },
   };
 }

@@ -73,7 +73,7 @@ class CrossView {
     return {
       element,
       update: (/** @type {import("./state.js").State} */ current) => {
-        [several, path, colours].forEach((one) => one.update(current));
+        [several, path, colours].forEach((one) => one.update(current, this.page.chosen(current)));
         slider.value = String(Math.log10(this.least));
         words.textContent = `weight ${inDigits(this.least)}`;
         slider.setAttribute("aria-valuetext", words.textContent);
@@ -327,7 +327,7 @@ class CrossView {
       const own = pane.element.getBoundingClientRect();
       figurePane(figure, pane, 16 + own.left - box.left, 60 + own.top - box.top, text, mark);
     }
-    figureFrame(figure, this.page, this.reader, Boolean(this.reader.shown));
+    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.reader.ink : null);
     return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "two texts");
   }
 }

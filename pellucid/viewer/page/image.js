@@ -37,6 +37,8 @@ class ImageView {
     /** @type {ImageInfo | null} */
     this.image = null;
     this.message = "";
+    /** @type {import("./ink.js").Ink | null} */
+    this.patchInk = null;
     this.patches = new Patches({
       onpoint: (patch, by) => this.pointed(patch, by),
       onchoose: (patch, add) => this.choose(patch, add),
@@ -68,7 +70,7 @@ class ImageView {
     const colours = colourChoices(state);
     const blend = h("input", { type: "range", class: "pl-cross-slider", min: "0", max: "1", step: "0.05", value: "0.75", oninput: () => this.paint() });
     const element = toolbar("image", [picker, direction.element], [several.element, colours.elements, h("label", { class: "pl-choice" }, "Weights over picture", blend)]);
-    return { element, picker, blend, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current)) };
+    return { element, picker, blend, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
@@ -248,7 +250,8 @@ class ImageView {
     const { shown, scale } = this.reader;
     const table = colourTable(this.page.state.get("colours", "viridis"));
     const colours = Array.from({ length: 256 }, (_, i) => [table[i * 4], table[i * 4 + 1], table[i * 4 + 2]]);
-    if (shown) this.legend.show({ back: colours.map((colour) => `rgb(${colour.join(",")})`), ink: colours.map(inkOn) }, scale);
+    this.patchInk = { back: colours.map((colour) => `rgb(${colour.join(",")})`), ink: colours.map(inkOn) };
+    if (shown) this.legend.show(this.patchInk, scale);
     const axis = this.axisOfImage();
     const coloured = this.colouredAxis();
     const isColoured = shown && (axis === "both" || axis === coloured);
@@ -340,7 +343,7 @@ class ImageView {
       figurePane(figure, side.pane, width + 32, y, text, mark);
       y += heights[i];
     });
-    figureFrame(figure, this.page, this.reader, true);
+    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.patchInk : null);
     return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "image");
   }
 }

@@ -83,7 +83,7 @@ class TextView {
     const finding = h("span", { class: "pl-text-finding" }, find, h("button", { type: "button", "aria-label": "previous place found", onclick: () => this.next(-1) }, "↑"), h("button", { type: "button", "aria-label": "next place found", onclick: () => this.next(1) }, "↓"), count);
     const going = h("span", { class: "pl-text-finding" }, position, h("button", { type: "button", onclick: go }, "Go"));
     const element = toolbar("text", [direction.element, finding], [several.element, colours.elements, going]);
-    return { element, find, count, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current)) };
+    return { element, find, count, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
@@ -336,7 +336,7 @@ class TextView {
     this.reader.expect(false);
     const go = (/** @type {"queries" | "keys"} */ axis) => (/** @type {number} */ index) => this.show(axis, index);
     if (!shown) {
-      this.reads.show("", []);
+      this.reads.show("", [], this.reader.attending.busy ? "…" : "No weights to list.");
       this.others.show("", []);
       return;
     }
@@ -363,7 +363,9 @@ class TextView {
       const logs = await this.reader.attending.logs(direction, index, asking.signal);
       if (asking.signal.aborted) return;
       const items = this.reader.strong((place) => this.show(direction === "reads" ? "keys" : "queries", place), logs, direction);
-      this.others.show(heading, items, items.length ? "" : "nothing");
+      const known = this.reader.attending.known;
+      const limited = this.reader.chosen?.layer.exact || known === null ? "" : `among the ${known} strongest keys of each query`;
+      this.others.show(heading, items, items.length ? limited : "nothing");
     } catch (error) {
       if (!asking.signal.aborted) this.others.show(heading, [], error instanceof Error ? error.message : String(error));
     } finally {
