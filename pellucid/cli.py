@@ -1,4 +1,4 @@
-"""The command line: `pellucid show`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
+"""The command line: `pellucid show`, `pellucid view`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
 
 Options are declared here and checked as far as they can be on their own, with the standard library alone, so that help
 comes at once; `pellucid.commands` carries them out. A command's module is imported when it runs, and torch with it.
@@ -25,6 +25,7 @@ from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
 
 KINDS = ("cross", "encoder", "decoder")
+POOLS = ("mean", "max")
 RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
 MOST = 1_000  # tokens, and numbers a token
 HELP_WIDTH = 80
@@ -37,8 +38,17 @@ examples:
   pellucid show "3 mars 1997" --save picture.svg
   pellucid show --file dates.txt --json
   pellucid show run.attn --layer 2 --head 5
+  pellucid show run.attn --layer 2 --head 5 --queries 100:140 --keys 0:140 --save head.svg
   pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
+"""
+VIEW_EXAMPLES = """\
+examples:
+  pellucid view run.attn
+  pellucid view before.attn after.attn
+  pellucid view "3 mars 1997"
+  pellucid view run.attn --port 8123 --no-browser
+  pellucid view run.attn --save page.html
 """
 WATCH_EXAMPLES = """\
 examples:
@@ -46,14 +56,22 @@ examples:
   pellucid watch --model ./my-translator --text german.txt --target english.txt --out run.attn
   pellucid watch --model ./my-model --text prompt.txt --segment rules=0:40 --keep "*.3.*" --out run.attn
   echo "3 mars 1997" | pellucid watch --text - --out date.attn
-  pellucid show run.attn
+  pellucid view run.attn
 """
 EXPLAIN_EXAMPLES = """\
 examples:
   pellucid explain
   pellucid explain --tokens 5 --dim 3 --seed 7
   pellucid explain --text "3 mars 1997" --head 1
+  pellucid explain --page
 """
+LESSON_EXAMPLES = """\
+examples:
+  pellucid lesson
+  pellucid lesson induction
+  pellucid lesson needle --save needle.html
+"""
+LESSONS = ("sink", "previous", "induction", "alignment", "needle")
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
 
@@ -97,8 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options: _no_command(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_show(commands)
+    _add_view(commands)
     _add_watch(commands)
     _add_explain(commands)
+    _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
     return parser
 
@@ -126,7 +146,14 @@ def _add_show(commands: Commands) -> None:
     parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
-    parser.add_argument("--save", type=Path, metavar="PATH", help="draw every head into a .png, .svg or .pdf")
+    parser.add_argument("--pool", choices=POOLS, help="of a record: what a cell of many weights shows (default: mean)")
+    for axis in ("queries", "keys"):
+        parser.add_argument(
+            f"--{axis}", type=_span, metavar="A:B", help=f"of a record: only {axis} A up to B, counted from 0"
+        )
+    parser.add_argument(
+        "--save", type=Path, metavar="PATH", help="draw every head, or with --head that one, into a .png, .svg or .pdf"
+    )
     _check_with(parser, _check_show)
 
 
@@ -135,6 +162,28 @@ def _check_show(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error("--file: replaces TEXT; give one of the two")
     if options.file is None and not options.text and (sys.stdin is None or sys.stdin.isatty()):
         parser.error('TEXT: give a date, as in: pellucid show "3 mars 1997"')
+
+
+def _add_view(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "view",
+        "look at records, or at a date, in the browser",
+        "Opens records, folders that pellucid watch wrote, side by side on a page in the browser; without one the "
+        "embedded model on a date. The page is served on this machine alone, at the address that is printed, until "
+        "Ctrl-C.",
+        VIEW_EXAMPLES,
+    )
+    parser.add_argument("text", nargs="*", metavar="RECORD", help="records, or a date (default: 3 mars 1997)")
+    add_page_options(parser)
+
+
+def add_page_options(parser: argparse.ArgumentParser) -> None:
+    """The options of whatever opens a page."""
+    port = _whole(1, 65_535)
+    parser.add_argument("--port", type=port, default=0, metavar="N", help="serve at this port (default: any free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write one page that opens from disk, and end")
 
 
 def _add_watch(commands: Commands) -> None:
@@ -172,13 +221,28 @@ def _add_watch(commands: Commands) -> None:
 def _segment(text: str) -> tuple[str, slice]:
     """A named range of tokens: `prompt=0:10`, `answer=10:`."""
     name, _, place = text.partition("=")
-    start, colon, stop = place.partition(":")
-    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
-    if not name or not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+    span = _range(place)
+    if not name or span is None:
         raise argparse.ArgumentTypeError(f"must be a name and tokens, as in prompt=0:10, got {text!r}")
+    return name, span
+
+
+def _span(text: str) -> slice:
+    """A range of tokens: `0:10`, `10:`."""
+    span = _range(text)
+    if span is None:
+        raise argparse.ArgumentTypeError(f"must be a range, as in 0:10, got {text!r}")
+    return span
+
+
+def _range(text: str) -> slice | None:
+    start, colon, stop = text.partition(":")
+    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
+    if not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+        return None
     if None not in numbers and numbers[0] >= numbers[1]:  # type: ignore[operator]
         raise argparse.ArgumentTypeError(f"must end after it begins, got {text!r}")
-    return name, slice(*numbers)
+    return slice(*numbers)
 
 
 def _add_explain(commands: Commands) -> None:
@@ -197,6 +261,9 @@ def _add_explain(commands: Commands) -> None:
     parser.add_argument("--seed", type=_whole(0, LARGEST_SEED), metavar="N", help="of the random numbers (default: 0)")
     parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
     parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
+    parser.add_argument("--page", action="store_true", help="in the browser, with numbers that can be changed")
+    parser.add_argument("--no-browser", action="store_true", help="with --page, write the page and open nothing")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write that page to a file, such as explain.html")
     _check_with(parser, _check_explain)
 
 
@@ -206,9 +273,24 @@ def _check_explain(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error(f"{given[0]}: is for random tokens; leave it out with --text")
     if options.text is None and options.head is not None:
         parser.error("--head: is for --text; random tokens have one head")
+    if options.no_browser and not options.page:
+        parser.error("--no-browser: is for --page")
     for name, default in RANDOM_LESSON.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
+
+
+def _add_lesson(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "lesson",
+        "what attention does in trained models, in five lessons",
+        "Opens a lesson in the browser: a small trained model's attention, and a few steps through it. Without a name "
+        "it lists the lessons.",
+        LESSON_EXAMPLES,
+    )
+    parser.add_argument("name", nargs="?", choices=LESSONS, metavar="NAME", help=", ".join(LESSONS))
+    add_page_options(parser)
 
 
 def _add(
@@ -260,10 +342,10 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return convert
 
 
-def _head(text: str) -> int | None:
-    """The number of a head, or None for `mean`."""
+def _head(text: str) -> int | str:
+    """The number of a head, or `mean`."""
     if text == "mean":
-        return None
+        return text
     try:
         return int(text)
     except ValueError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import pellucid
 from pellucid.capture.run.choice import Chosen
 from pellucid.capture.run.modules import Modules
 from pellucid.capture.run.progress import in_words
-from pellucid.commands.console import tell
+from pellucid.commands.console import tell, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.vocabulary import START, encode_target
@@ -30,6 +30,7 @@ from pellucid.record.record import Record
 LARGEST_TEXT = 1 << 26  # bytes
 KEPT_UP_TO = 4096  # tokens: longer texts keep query and key only if asked
 MAP = 64  # bins either way of the pooled maps
+LONG_MAP = 256  # of texts whose query and key are not kept, so that no finer map can be computed later
 TOP = 8  # keys a query
 
 
@@ -53,6 +54,11 @@ class Run:
     name: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def length(self) -> int:
+        """Tokens of the longer text."""
+        return max(len(self.tokens), len(self.source_tokens or ()))
+
 
 def run(options: argparse.Namespace) -> int:
     """Watch the model and write the record; the exit status.
@@ -64,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     text, target = _read("--text", options.text), _read("--target", options.target) if options.target else None
     segments = dict(options.segment or ())
     _check_place(options)
-    prepared = _embedded(text, target) if options.model is None else _of_transformers(options, text, target)
+    prepared = embedded(text, target) if options.model is None else _of_transformers(options, text, target)
     _check_segments(segments, prepared)
     record = Record(prepared.name, tokens=[prepared.tokens], source_tokens=_as_batch(prepared.source_tokens))
     record.segments, record.notes = segments, [*prepared.notes]
@@ -77,18 +83,19 @@ def run(options: argparse.Namespace) -> int:
         writer.finish(record)
         tell(f"{options.out} holds every layer already")
         return 0
-    with _closing(writer, record), _as_input_errors(), _warnings_told(), torch.inference_mode():
+    with _closing(writer, record), _as_input_errors(), warnings_told(), torch.inference_mode():
         _watch(options, prepared, record, writer)
     _report(options.out, writer)
     return 0
 
 
 def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: RecordWriter) -> None:
+    bins = MAP if prepared.length <= KEPT_UP_TO else LONG_MAP
     watching = pellucid.watch(
         prepared.model,
         layers=options.layers or True,
         keep=_keep(options, prepared),
-        more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP), pellucid.PooledMax(MAP, MAP)],
+        more=[pellucid.TopK(TOP), pellucid.Pooled(bins, bins), pellucid.PooledMax(bins, bins)],
         tokens=record.tokens,
         source_tokens=record.source_tokens,
         segments=record.segments,
@@ -103,7 +110,7 @@ def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: R
 
 def _keep(options: argparse.Namespace, prepared: Run) -> Chosen:
     if not options.keep:
-        return max(len(prepared.tokens), len(prepared.source_tokens or ())) <= KEPT_UP_TO
+        return prepared.length <= KEPT_UP_TO
     return {"all": True, "none": False}.get(options.keep[0], options.keep)
 
 
@@ -129,7 +136,8 @@ def _of_transformers(options: argparse.Namespace, text: str, target: str | None)
     )
 
 
-def _embedded(text: str, target: str | None) -> Run:
+def embedded(text: str, target: str | None = None) -> Run:
+    """The embedded model and a date. Raises InputError where it cannot read that."""
     if target is not None:
         raise InputError("--target: the embedded model writes the date itself; leave it out, or name a --model")
     reader = embedded_reader()
@@ -236,18 +244,10 @@ def _as_input_errors(quiet: bool = False) -> Iterator[None]:
         raise InputError("there is not enough memory; give a shorter text, or --keep none") from error
 
 
-@contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Tell warnings on one line each once the run is over."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        yield
-    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        tell(f"warning: {text}")
-
-
 def _report(path: str, writer: RecordWriter) -> None:
     record = pellucid.open_record(path)
     heads = sum(layer.heads for layer in record.values())
     size = sum(file.stat().st_size for file in writer.folder.iterdir())
-    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}; pellucid show {path}")
+    quoted = shlex.quote(path)
+    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}")
+    tell(f"pellucid show {quoted} prints it, pellucid view {quoted} opens it in the browser")
