@@ -144,7 +144,7 @@ class TextView {
       onpoint: (token, by) => this.pointed(axis, token, by),
       onchoose: (token, add) => this.choose(axis, token, add),
     });
-    const element = axis === "both" ? pane.element : h("section", { class: "pl-text-half" }, h("h3", {}, words), pane.element);
+    const element = axis === "both" ? pane.element : h("section", { class: "pl-text-half" }, h("h2", {}, words), pane.element);
     return { pane, axis, element };
   }
 
@@ -379,8 +379,9 @@ class TextView {
     const rows = stepRows(callsOf(chosen.record, chosen.layer), chosen.layer.q_len);
     const row = shown?.direction === "reads" && shown.places.length === 1 ? shown.places[0] : null;
     this.steps.update(rows, row, (step) => {
-      const next = queries.texts[rows[step] + 1];
-      return `${placeName(queries, rows[step])} reads${next === undefined ? "" : `; ${placeName(queries, rows[step] + 1)} comes next`}`;
+      const isLast = rows[step] + 1 >= queries.texts.length;
+      const next = isLast ? queries.after && `‘${queries.after}’` : placeName(queries, rows[step] + 1);
+      return `${placeName(queries, rows[step])} reads${next ? `; ${next} comes next` : ""}`;
     });
   }
 
