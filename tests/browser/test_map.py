@@ -25,6 +25,13 @@ def state_of(page: Page) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).fragment).items()}
 
 
+def cells_of(page: Page) -> bytes:
+    """The map's cells, without what the focus and the pointer add."""
+    page.mouse.move(2, 2)
+    page.evaluate("document.activeElement?.blur()")
+    return page.locator(".pl-map-area").first.screenshot()
+
+
 def visible(page: Page, axis: str = "q") -> float:
     """How many tokens are visible along an axis; 0 for all."""
     found = state_of(page).get(axis)
@@ -55,7 +62,9 @@ def test_the_wheel_zooms_about_the_pointer(opened: Page) -> None:
 def test_shift_and_the_wheel_zoom_the_keys_alone(opened: Page) -> None:
     map_of(opened).hover()
     opened.keyboard.down("Shift")
-    opened.mouse.wheel(0, -400)
+    for _ in range(4):
+        opened.mouse.wheel(0, -400)
+        settled(opened)
     opened.keyboard.up("Shift")
     settled(opened)
     assert visible(opened, "k") > 0
@@ -69,9 +78,9 @@ def test_keys_zoom_move_and_show_the_whole(opened: Page) -> None:
     settled(opened)
     near = state_of(opened)
     assert visible(opened) > 0
-    opened.keyboard.press("ArrowRight")
+    opened.keyboard.press("ArrowDown")
     settled(opened)
-    assert state_of(opened)["k"] != near["k"]
+    assert state_of(opened)["q"] != near["q"]
     opened.keyboard.press("0")
     settled(opened)
     assert visible(opened) in (0, len(records.WORDS))
@@ -165,7 +174,7 @@ def test_the_address_restores_the_view(watched: Watched, opened: Page) -> None:
     other = watched.open(opened.url)
     settled(other)
     assert state_of(other) == state_of(opened)
-    assert other.screenshot() == opened.screenshot() or map_of(other).screenshot() == map_of(opened).screenshot()
+    assert cells_of(other) == cells_of(opened)
 
 
 def test_back_and_forward(opened: Page) -> None:
@@ -243,9 +252,6 @@ def test_the_line_of_python_gives_what_is_on_screen(opened: Page) -> None:
     opened.keyboard.press("+")
     settled(opened)
     opened.get_by_role("button", name="Copy").click()
-    opened.get_by_role("button", name=re.compile("Python")).first.click()
-    line = opened.evaluate("document.querySelector('textarea')?.value ?? ''")
-    record = records.sentence()
-    assert line.startswith("record["), line
-    found = eval(line, {"record": record})
+    line = opened.get_by_label(re.compile("^Python")).input_value()
+    found = eval(line, {"record": records.sentence()})
     assert 0 < found.shape[-2] <= len(records.WORDS)
