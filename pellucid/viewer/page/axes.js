@@ -140,8 +140,10 @@ function axesTicks(span, axis, room, palette, [first, last]) {
     const index = position - axis.offset;
     const at = pixelOf(span, index + 0.5);
     if (at < span.start || at > span.start + span.pixels) continue;
-    const text = textWithin(axis.place(index) ?? axesTick(axis, index), span.down ? room.gutter - 8 : least - 8);
-    marks.push(axesLabel(text, at, span.down, !span.down, room.edge, palette.faint));
+    const text = axesTick(axis, index, span.down ? room.gutter - 8 : least - 8);
+    const half = textWidth(text) / 2;
+    const along = span.down ? at : Math.max(span.start + half, Math.min(span.start + span.pixels - half, at));
+    marks.push(axesLabel(text, along, span.down, !span.down, room.edge, palette.faint));
     const { edge } = room;
     marks.push({ points: span.down ? [edge - 3, at, edge, at] : [at, edge - 3, at, edge], colour: palette.faint });
   }
@@ -149,13 +151,17 @@ function axesTicks(span, axis, room, palette, [first, last]) {
 }
 
 /**
- * A position, and the token there.
+ * A position, and the token there if there is room for both; or what else stands there.
  * @param {AxisText} axis
  * @param {number} index
+ * @param {number} room
  */
-function axesTick(axis, index) {
-  const position = axis.offset + index;
-  return axis.texts?.[position] === undefined ? String(position) : `${position} ${labelAt(axis, index)}`;
+function axesTick(axis, index, room) {
+  const position = String(axis.offset + index);
+  const place = axis.place(index);
+  if (place !== null) return textWithin(place, room);
+  const named = axis.texts?.[axis.offset + index] === undefined ? position : `${position} ${labelAt(axis, index)}`;
+  return textWidth(named) <= room ? named : position;
 }
 
 /**

@@ -103,7 +103,8 @@ export class MapPane {
     const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (this.ink.width !== wide) this.ink.width = wide;
     if (this.ink.height !== high) this.ink.height = high;
-    const context = this.ink.getContext("2d");
+    // Kept in memory, not on the graphics card: where that is only imitated, drawing on it takes four times as long.
+    const context = this.ink.getContext("2d", { willReadFrequently: true });
     if (!context) return;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
@@ -154,8 +155,8 @@ export class MapPane {
    */
   crossMarks(cross, drawing, down, along) {
     const { palette, queries, keys } = drawing;
-    const colour = cross.strong ? palette.mark : palette.faint;
-    const opacity = cross.strong ? 1 : 0.8;
+    const colour = palette.mark;
+    const opacity = cross.strong ? 1 : 0.7;
     /** @type {Mark[]} */
     const marks = [];
     for (const [span, place, side, gutter] of /** @type {const} */ ([[down, cross.q, queries, this.layout.queriesGutter], [along, cross.k, keys, this.layout.keysGutter]])) {
@@ -163,7 +164,7 @@ export class MapPane {
       const [from, to] = [pixelOf(span, place), pixelOf(span, place + 1)];
       const [first, last] = [span.start, span.start + span.pixels];
       if (to < first || from > last) continue;
-      const other = span.down ? along : down;
+      const other = paneShown(span.down ? along : down);
       const ends = [other.start, other.start + other.pixels];
       const edges = to - from < 4 ? [(from + to) / 2] : [from, to].filter((at) => at >= first && at <= last);
       for (const at of edges) marks.push({ points: span.down ? [ends[0], at, ends[1], at] : [at, ends[0], at, ends[1]], colour, opacity });

@@ -15,7 +15,7 @@ import { placeInWords } from "./axes.js";
  * @param {Chosen} chosen
  * @returns {string}
  */
-export function headsInWords({ layer, heads, place }) {
+export function mapHeads({ layer, heads, place }) {
   if (heads.length === 1) return `head ${layer.head_numbers[heads[0]]}`;
   const which = heads.length === layer.heads ? `all ${heads.length} heads` : `heads ${heads.map((head) => layer.head_numbers[head]).join(", ")}`;
   return `${place.over === "max" ? "largest" : "mean"} of ${which}`;
@@ -28,7 +28,7 @@ export function headsInWords({ layer, heads, place }) {
  */
 export function placeTitle(chosen) {
   const sequence = chosen.layer.batch > 1 ? `, sequence ${chosen.sequence}` : "";
-  return `${chosen.layer.name}, ${headsInWords(chosen)}${sequence}`;
+  return `${chosen.layer.name}, ${mapHeads(chosen)}${sequence}`;
 }
 
 /**
