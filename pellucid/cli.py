@@ -25,6 +25,7 @@ from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
 
 KINDS = ("cross", "encoder", "decoder")
+POOLS = ("mean", "max")
 RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
 MOST = 1_000  # tokens, and numbers a token
 HELP_WIDTH = 80
@@ -37,6 +38,7 @@ examples:
   pellucid show "3 mars 1997" --save picture.svg
   pellucid show --file dates.txt --json
   pellucid show run.attn --layer 2 --head 5
+  pellucid show run.attn --layer 2 --head 5 --queries 100:140 --keys 0:140 --save head.svg
   pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
 """
@@ -61,7 +63,15 @@ examples:
   pellucid explain
   pellucid explain --tokens 5 --dim 3 --seed 7
   pellucid explain --text "3 mars 1997" --head 1
+  pellucid explain --page
 """
+LESSON_EXAMPLES = """\
+examples:
+  pellucid lesson
+  pellucid lesson induction
+  pellucid lesson needle --save needle.html
+"""
+LESSONS = ("sink", "previous", "induction", "alignment", "needle")
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
 
@@ -108,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_view(commands)
     _add_watch(commands)
     _add_explain(commands)
+    _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
     return parser
 
@@ -135,7 +146,14 @@ def _add_show(commands: Commands) -> None:
     parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
-    parser.add_argument("--save", type=Path, metavar="PATH", help="draw every head into a .png, .svg or .pdf")
+    parser.add_argument("--pool", choices=POOLS, help="of a record: what a cell of many weights shows (default: mean)")
+    for axis in ("queries", "keys"):
+        parser.add_argument(
+            f"--{axis}", type=_span, metavar="A:B", help=f"of a record: only {axis} A up to B, counted from 0"
+        )
+    parser.add_argument(
+        "--save", type=Path, metavar="PATH", help="draw every head, or with --head that one, into a .png, .svg or .pdf"
+    )
     _check_with(parser, _check_show)
 
 
@@ -203,13 +221,28 @@ def _add_watch(commands: Commands) -> None:
 def _segment(text: str) -> tuple[str, slice]:
     """A named range of tokens: `prompt=0:10`, `answer=10:`."""
     name, _, place = text.partition("=")
-    start, colon, stop = place.partition(":")
-    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
-    if not name or not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+    span = _range(place)
+    if not name or span is None:
         raise argparse.ArgumentTypeError(f"must be a name and tokens, as in prompt=0:10, got {text!r}")
+    return name, span
+
+
+def _span(text: str) -> slice:
+    """A range of tokens: `0:10`, `10:`."""
+    span = _range(text)
+    if span is None:
+        raise argparse.ArgumentTypeError(f"must be a range, as in 0:10, got {text!r}")
+    return span
+
+
+def _range(text: str) -> slice | None:
+    start, colon, stop = text.partition(":")
+    numbers = [int(number) if number.strip().isdecimal() else None for number in (start, stop)]
+    if not colon or any(n is None and text.strip() for n, text in zip(numbers, (start, stop), strict=True)):
+        return None
     if None not in numbers and numbers[0] >= numbers[1]:  # type: ignore[operator]
         raise argparse.ArgumentTypeError(f"must end after it begins, got {text!r}")
-    return name, slice(*numbers)
+    return slice(*numbers)
 
 
 def _add_explain(commands: Commands) -> None:
@@ -228,6 +261,9 @@ def _add_explain(commands: Commands) -> None:
     parser.add_argument("--seed", type=_whole(0, LARGEST_SEED), metavar="N", help="of the random numbers (default: 0)")
     parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
     parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
+    parser.add_argument("--page", action="store_true", help="in the browser, with numbers that can be changed")
+    parser.add_argument("--no-browser", action="store_true", help="with --page, write the page and open nothing")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write that page to a file, such as explain.html")
     _check_with(parser, _check_explain)
 
 
@@ -237,9 +273,24 @@ def _check_explain(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error(f"{given[0]}: is for random tokens; leave it out with --text")
     if options.text is None and options.head is not None:
         parser.error("--head: is for --text; random tokens have one head")
+    if options.no_browser and not options.page:
+        parser.error("--no-browser: is for --page")
     for name, default in RANDOM_LESSON.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
+
+
+def _add_lesson(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "lesson",
+        "what attention does in trained models, in five lessons",
+        "Opens a lesson in the browser: a small trained model's attention, and a few steps through it. Without a name "
+        "it lists the lessons.",
+        LESSON_EXAMPLES,
+    )
+    parser.add_argument("name", nargs="?", choices=LESSONS, metavar="NAME", help=", ".join(LESSONS))
+    add_page_options(parser)
 
 
 def _add(
@@ -291,10 +342,10 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return convert
 
 
-def _head(text: str) -> int | None:
-    """The number of a head, or None for `mean`."""
+def _head(text: str) -> int | str:
+    """The number of a head, or `mean`."""
     if text == "mean":
-        return None
+        return text
     try:
         return int(text)
     except ValueError:

@@ -14,6 +14,9 @@ from pellucid.problem import Problem, Result
 from pellucid.tensors.chosen import Chosen, positions
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     from pellucid.viewer.viewing.viewer import Viewer
 
 
@@ -143,6 +146,50 @@ class Observation:
 
         """
         return showing.view(self, tokens, source_tokens, **options)
+
+    def save_picture(
+        self,
+        path: str | PathLike[str],
+        *,
+        tokens: Any = None,
+        source_tokens: Any = None,
+        head: int | None = None,
+        pool: str = "mean",
+        queries: slice = slice(None),
+        keys: slice = slice(None),
+        sequence: int = 0,
+        title: str | None = None,
+    ) -> Path:
+        """Draw the weights of a head, with tokens on the axes where they fit; matplotlib is needed.
+
+        Args:
+            path: of a .png, .svg or .pdf.
+            tokens: the queries' tokens, a list, or one for each sequence; in self-attention the keys' too.
+            source_tokens: the keys' tokens in cross-attention, the same way.
+            head: its number; all of them as one if None.
+            pool: "mean" or "max": what of several heads, and of the weights of a cell where there are too many to draw
+                each: means over its queries of their weight on its keys, or the largest.
+            queries: only these rows, a slice.
+            keys: only these keys, a slice.
+            sequence: its number in the batch, whose dimensions are counted as one.
+            title: above the picture.
+
+        Returns:
+            The path.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            IndexError: no such head or sequence.
+            OSError: the file cannot be written.
+            RuntimeError: a tensor that weights are computed from was changed in place since the call.
+            TypeError: tokens that are no texts.
+            ValueError: more tokens than there are queries or keys, or fewer; another ending than these.
+
+        """
+        return showing.save_picture(
+            self, path, tokens=tokens, source_tokens=source_tokens, head=head, pool=pool, queries=queries, keys=keys,
+            sequence=sequence, title=title,
+        )  # fmt: skip
 
 
 def _version(tensor: Tensor) -> int | None:

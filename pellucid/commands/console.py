@@ -6,10 +6,13 @@ Pages go through `console`, single lines to standard error through `tell`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 from pellucid import legible
@@ -34,3 +37,24 @@ def console() -> Console:
 def tell(message: str) -> None:
     """Print a line of the command's own to standard error."""
     print(f"pellucid: {legible.message(message)}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Tell the warnings to users of what runs inside, on one line each, once it is over."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        tell(f"warning: {text}")
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error, if that is a terminal, for what is told the share that is done; gone at the end."""
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+    ) as shown:  # fmt: skip
+        task = shown.add_task(label, total=1.0)
+        yield lambda done: shown.update(task, completed=done)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from pellucid.commands.console import console, tell
+from pellucid.commands.console import bar, console, tell, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.record.disk.manifest import NAME, RecordError
 from pellucid.record.stored import StoredRecord, open_record
+from pellucid.viewer.record_map import Look, Progress
 from pellucid.viewer.terminal.record_page import RecordView, record_page
 
 ENDING = ".attn"
+MEAN = "mean"  # of all heads, in the place of a head's number
 MOST_VERIFIED = 1 << 28  # bytes: what is compared with its checksums in a moment
 
 
@@ -52,14 +55,16 @@ def run(path: Path, options: argparse.Namespace) -> int:
     try:
         record = open_record(path, verify=size_of(path) <= MOST_VERIFIED)
         view = _view(record, options)
-        picture = _picture(options.save) if options.save is not None else None
+        save = _saving(view, options) if options.save is not None else None
         if options.json:
             print(json.dumps(_document(view), allow_nan=False))
         else:
-            console().print(record_page(view), crop=False)
-        if picture is not None:
-            with about("--save: "):
-                picture.save(record, view.summary, options.save)
+            with bar("the map") as told:
+                page = record_page(replace(view, progress=told))
+            console().print(page, crop=False)
+        if save is not None:
+            with about("--save: "), warnings_told(), bar("the picture") as told:
+                save(told)
             tell(f"saved {options.save}")
     except RecordError as error:
         raise InputError(str(error)) from error
@@ -80,9 +85,21 @@ def _view(record: StoredRecord, options: argparse.Namespace) -> RecordView:
     number = len(record) - 1 if options.layer is None else options.layer
     _check_index("--layer", number, len(record), str(record.path))
     layer = record[number]
-    if options.head is not None:
-        _check_index("--head", options.head, layer.heads, f"layer {number}")
-    return RecordView(record, record.summary(), number, options.head)
+    head = None if options.head == MEAN else options.head
+    if head is not None:
+        _check_index("--head", head, layer.heads, f"layer {number}")
+    for option, chosen, length, unit in (
+        ("--queries", options.queries, layer.q_len, "queries"),
+        ("--keys", options.keys, layer.k_len, "keys"),
+    ):
+        if chosen is not None and max(chosen.start or 0, (chosen.stop or 1) - 1) >= length:
+            raise InputError(f"{option}: layer {number} has {length} {unit}, got {_written(chosen)}")
+    look = Look(head, options.pool or "mean", options.queries or slice(None), options.keys or slice(None))
+    return RecordView(record, record.summary(), number, look)
+
+
+def _written(span: slice) -> str:
+    return ":".join("" if end is None else str(end) for end in (span.start, span.stop))
 
 
 def _check_index(option: str, number: int, count: int, owner: str) -> None:
@@ -90,15 +107,22 @@ def _check_index(option: str, number: int, count: int, owner: str) -> None:
         raise InputError(f"{option}: {owner} has 0-{count - 1}, got {number}")
 
 
-def _picture(path: Path) -> ModuleType:
-    """The module that draws records, once it is known that it can draw to the path."""
+def _saving(view: RecordView, options: argparse.Namespace) -> Callable[[Progress], None]:
+    """What draws the picture, once it is known that it can be drawn to the path: of a head if one is named."""
     try:
-        from pellucid.viewer.pictures import record_picture
+        from pellucid.viewer.pictures import head_picture, record_picture
     except ModuleNotFoundError as error:
         raise InputError(f"--save: needs {error.name}, which is not installed; pip install matplotlib") from error
+    path, record, summary, look = options.save, view.record, view.summary, view.look
     with about("--save: "):
         record_picture.check_path(path)
-    return record_picture
+    if options.head is None:
+        return lambda told: record_picture.save(record, summary, path, look=look, progress=told)
+
+    def save(told: Progress) -> None:
+        head_picture.of_record(record, view.layer, look, summary=summary, progress=told).save(path)
+
+    return save
 
 
 def _document(view: RecordView) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pellucid.commands import records, texts
-from pellucid.commands.console import console, tell
+from pellucid.commands.console import console, tell, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.reading import Reading
@@ -41,10 +41,13 @@ def run(options: argparse.Namespace) -> int:
     """
     if (path := records.record_path(options)) is not None:
         return records.run(path, options)
+    for option in ("pool", "queries", "keys"):
+        if getattr(options, option) is not None:
+            raise InputError(f"--{option}: is for a record; leave it out with a date")
     given = _given(options)
     views = _views(given, options)
     if options.save is not None:
-        views = _saved(views, _picture(options.save, given), options.save)
+        views = _saved(views, _picture(options.save, given), options)
     shown = _print_documents(views, as_list=given[0].line is not None) if options.json else _print_pages(views)
     return 0 if shown == len(given) else 1
 
@@ -68,7 +71,8 @@ def _views(given: list[texts.GivenText], options: argparse.Namespace) -> Iterato
             tell(f"{error}")
             continue
         with about("--"):
-            selection = select(reading, options.attention, options.layer, options.head)
+            head = None if options.head == records.MEAN else options.head
+            selection = select(reading, options.attention, options.layer, head)
         yield _View(one, reading, selection)
 
 
@@ -115,10 +119,13 @@ def _picture(path: Path, given: list[texts.GivenText]) -> ModuleType:
     return picture
 
 
-def _saved(views: Iterable[_View], picture: ModuleType, path: Path) -> Iterator[_View]:
-    """The same views, each drawn once it was shown."""
+def _saved(views: Iterable[_View], picture: ModuleType, options: argparse.Namespace) -> Iterator[_View]:
+    """The same views, each drawn once it was shown: the head if one is named, else every head."""
     for view in views:
         yield view
-        with about("--save: "):
-            picture.save(view.reading, view.selection.kind, path)
-        tell(f"saved {path}")
+        with about("--save: "), warnings_told():
+            if options.head is None:
+                picture.save(view.reading, view.selection.kind, options.save)
+            else:
+                picture.of_head(view.reading, view.selection).save(options.save)
+        tell(f"saved {options.save}")

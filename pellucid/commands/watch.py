@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pellucid
 from pellucid.capture.run.choice import Chosen
 from pellucid.capture.run.modules import Modules
 from pellucid.capture.run.progress import in_words
-from pellucid.commands.console import tell
+from pellucid.commands.console import tell, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.vocabulary import START, encode_target
@@ -31,6 +30,7 @@ from pellucid.record.record import Record
 LARGEST_TEXT = 1 << 26  # bytes
 KEPT_UP_TO = 4096  # tokens: longer texts keep query and key only if asked
 MAP = 64  # bins either way of the pooled maps
+LONG_MAP = 256  # of texts whose query and key are not kept, so that no finer map can be computed later
 TOP = 8  # keys a query
 
 
@@ -53,6 +53,11 @@ class Run:
     source_tokens: list[str] | None
     name: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer text."""
+        return max(len(self.tokens), len(self.source_tokens or ()))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,18 +83,19 @@ def run(options: argparse.Namespace) -> int:
         writer.finish(record)
         tell(f"{options.out} holds every layer already")
         return 0
-    with _closing(writer, record), _as_input_errors(), _warnings_told(), torch.inference_mode():
+    with _closing(writer, record), _as_input_errors(), warnings_told(), torch.inference_mode():
         _watch(options, prepared, record, writer)
     _report(options.out, writer)
     return 0
 
 
 def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: RecordWriter) -> None:
+    bins = MAP if prepared.length <= KEPT_UP_TO else LONG_MAP
     watching = pellucid.watch(
         prepared.model,
         layers=options.layers or True,
         keep=_keep(options, prepared),
-        more=[pellucid.TopK(TOP), pellucid.Pooled(MAP, MAP), pellucid.PooledMax(MAP, MAP)],
+        more=[pellucid.TopK(TOP), pellucid.Pooled(bins, bins), pellucid.PooledMax(bins, bins)],
         tokens=record.tokens,
         source_tokens=record.source_tokens,
         segments=record.segments,
@@ -104,7 +110,7 @@ def _watch(options: argparse.Namespace, prepared: Run, record: Record, writer: R
 
 def _keep(options: argparse.Namespace, prepared: Run) -> Chosen:
     if not options.keep:
-        return max(len(prepared.tokens), len(prepared.source_tokens or ())) <= KEPT_UP_TO
+        return prepared.length <= KEPT_UP_TO
     return {"all": True, "none": False}.get(options.keep[0], options.keep)
 
 
@@ -236,16 +242,6 @@ def _as_input_errors(quiet: bool = False) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         raise InputError("there is not enough memory; give a shorter text, or --keep none") from error
-
-
-@contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Tell warnings on one line each once the run is over."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        yield
-    for text in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        tell(f"warning: {text}")
 
 
 def _report(path: str, writer: RecordWriter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,10 @@ class GivenLayer(Layer):
     def has_weights(self) -> bool:
         """Always."""
         return True
+
+    def of_sequence(self, number: int) -> Layer:
+        """The layer of one sequence of the batch alone, as of any layer."""
+        return replace(super().of_sequence(number), given=self.given[number : number + 1])  # type: ignore[call-arg]
 
     def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
         """A part of the weights as they were given, in float32 or float64: [batch, heads, queries, keys].

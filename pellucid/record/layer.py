@@ -164,7 +164,7 @@ class Layer:
         own = slice(number, number + 1)
         padding = Padding(*(None if padded is None else padded[own] for padded in self.padding))
         parts = [part.of_sequence(number) for part in self.parts]
-        lse = {"lse": self.readings["lse"][own]}
+        lse = {name: reading[own] for name, reading in self.readings.items() if name == "lse"}
         return replace(self, batch=1, readings=lse, sums=[], over_heads=[], padding=padding, parts=parts)
 
     def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -80,18 +81,18 @@ def pooled(
         IndexError: no such head or sequence.
 
     """
-    if not layer.parts:
+    if not layer.has_weights:
         raise ValueError(f"layer: {legible.name(layer.name)} kept no query and key; watch the model with keep=True")
     rows = _axis(("queries", queries), ("q_bin", q_bin), layer.start, layer.q_len)
     columns = _axis(("keys", keys), ("k_bin", k_bin), 0, layer.k_len)
     chosen = positions("heads", None if heads is None else list(heads), layer.heads, "cpu")
     own = layer.of_sequence(sequence)
     bins = _Bins.of(len(chosen), rows, columns)
-    for part in own.parts:
-        start, stop = rows.within(part.start, part.q_len)
+    for part in own.parts or (None,):
+        start, stop = rows.within(*((part.start, part.q_len) if part else (own.start, own.q_len)))
         if start >= stop or not len(chosen):
             continue
-        its = _Stretch(part.of_heads(chosen.to(part.query.device)), own, chosen, rows, columns)
+        its = _Stretch(part, own, chosen, rows, columns)
         for first in range(start, stop, its.at_once):
             bins.add(its.between(first, min(first + its.at_once, stop)))
             if progress is not None:
@@ -179,34 +180,44 @@ class _Bins(NamedTuple):
 
 @dataclass(frozen=True)
 class _Stretch:
-    """The queries of a part that are in the window, a few at a time."""
+    """The queries of a part that are in the window, a few at a time; of all where a layer has no parts."""
 
-    part: Part  # of the chosen heads of one sequence
-    layer: Layer  # of that sequence
+    whole: Part | None
+    layer: Layer  # of one sequence
     heads: Tensor
     rows: _Axis
     columns: _Axis
 
-    @property
-    def keys(self) -> tuple[int, int]:
-        """The first of the part's keys that are in the window, and where they end."""
-        return self.columns.within(self.part.k_start, self.part.k_len)
+    @cached_property
+    def part(self) -> Part | None:
+        """The part of the chosen heads."""
+        return None if self.whole is None else self.whole.of_heads(self.heads.to(self.whole.query.device))
 
-    @property
+    @cached_property
+    def keys(self) -> tuple[int, int]:
+        """The first of the keys that are in the window, and where they end."""
+        own = (0, self.layer.k_len) if self.whole is None else (self.whole.k_start, self.whole.k_len)
+        return self.columns.within(*own)
+
+    @cached_property
     def is_passed(self) -> bool:
         """Whether a pass over whole rows is the faster way."""
-        start, stop = self.rows.within(self.part.start, self.part.q_len)
+        if self.whole is None:
+            return False
+        start, stop = self.rows.within(self.whole.start, self.whole.q_len)
         first, last = self.keys
         weights = len(self.heads) * (stop - start) * (last - first)
         large_bins = self.rows.size * self.columns.size >= LEAST_BIN and self.columns.bins <= MOST_PASSED_BINS
-        return large_bins and weights >= LEAST_PASSED and self.part.k_len <= ROWS_A_WINDOW * (last - first)
+        return large_bins and weights >= LEAST_PASSED and self.whole.k_len <= ROWS_A_WINDOW * (last - first)
 
-    @property
+    @cached_property
     def at_once(self) -> int:
         """Queries at a time, whole bins of them if those are not too many."""
         first, last = self.keys
-        keys = self.part.k_len if self.is_passed else max(1, last - first)
-        most = max(1, (PASSED_AT_ONCE if self.is_passed else AT_ONCE) // (len(self.heads) * keys))
+        most, keys = AT_ONCE, max(1, last - first)
+        if self.is_passed and self.whole is not None:
+            most, keys = PASSED_AT_ONCE, self.whole.k_len
+        most = max(1, most // (len(self.heads) * keys))
         return most - most % self.rows.size if most > self.rows.size else most
 
     def between(self, start: int, stop: int) -> _Found | None:
@@ -214,45 +225,41 @@ class _Stretch:
         first, last = self.keys
         if first >= last:
             return None
-        part = self.part.between(start, stop)
-        sums, largest = self._passed(part) if self.is_passed else self._joined(part)
+        of_them = self._passed if self.is_passed else self._joined
+        sums, largest = of_them(start, stop)
         return _Found(self.rows.places(start, stop), self.columns.places(first, last), sums[0], largest[0])
 
-    def _padded(self, part: Part) -> Tensor | None:
-        """Which queries of a part are padding, bool [1, queries]."""
-        padded, first = self.layer.padding.queries, part.start - self.layer.start
-        return None if padded is None else padded[:, first : first + part.q_len].to(part.query.device)
+    def _padded(self, start: int, stop: int) -> Tensor | None:
+        """Which of the queries are padding, bool [1, queries]."""
+        padded = self.layer.padding.queries
+        return None if padded is None else padded[:, start - self.layer.start : stop - self.layer.start]
 
-    def _passed(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _passed(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Sums and maxima of the bins out of one pass over whole rows."""
-        first, last = self.keys
-        rows = [row - part.start for row in self.rows.begins(part.start, part.start + part.q_len)]
+        assert self.part is not None
+        part, (first, last) = self.part.between(start, stop), self.keys
+        rows = [row - start for row in self.rows.begins(start, stop)]
         before, after = first > part.k_start, last < part.k_start + part.k_len  # the rows' keys beside the window
         own = [0] * before + [key - part.k_start for key in self.columns.begins(first, last)]
         bins = Begun(tuple(rows)), Begun((*own, *[last - part.k_start] * after))
         wanted = (readouts.Pooled.in_bins(*bins), readouts.PooledMax.in_bins(*bins))
-        problem, padded = replace(part.indexed(), readouts=wanted), self._padded(part)
+        problem, padded = replace(part.indexed(), readouts=wanted), self._padded(start, stop)
         with torch.no_grad(), part.computing():
-            found = run(problem if padded is None else without_rows(problem, padded)).readings
+            found = run(problem if padded is None else without_rows(problem, padded.to(part.query.device))).readings
         sizes = torch.tensor([*rows, part.q_len], device=part.query.device).diff()[:, None]
         inside = slice(int(before), len(own))
         return found["pooled"][..., inside] * sizes, found["pooled_max"][..., inside]
 
-    def _joined(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _joined(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """The same from the weights themselves."""
-        first, last = self.keys
-        device, row = part.query.device, part.start - self.layer.start
-        lse = self.layer.readings["lse"][:, self.heads.to(device), row : row + part.q_len]
-        own = torch.arange(part.q_len, device=device) + part.start
-        heads = torch.arange(len(self.heads), device=device)
-        weights = part.weights(lse, own, torch.arange(first, last, device=device), heads)
-        padded = self._padded(part)
+        (first, last), base = self.keys, self.layer.start
+        weights = self.layer.weights(slice(start - base, stop - base), slice(first, last), self.heads)
+        padded = self._padded(start, stop)
         if padded is not None:
-            weights = torch.where(padded[:, None, :, None], 0.0, weights)
-        rows, columns = self.rows.begins(part.start, part.start + part.q_len), self.columns.begins(first, last)
-        ends = part.start + part.q_len, last
-        both = (_over(weights, -2, rows, ends[0], join) for join in JOINS)  # first, as neighbours add up as vectors
-        sums, largest = (_over(own, -1, columns, ends[1], join) for own, join in zip(both, JOINS, strict=True))
+            weights = torch.where(padded[:, None, :, None].to(weights.device), 0.0, weights)
+        rows, columns = self.rows.begins(start, stop), self.columns.begins(first, last)
+        both = (_over(weights, -2, rows, stop, join) for join in JOINS)  # first, as neighbours add up as vectors
+        sums, largest = (_over(own, -1, columns, last, join) for own, join in zip(both, JOINS, strict=True))
         return sums, largest
 
 

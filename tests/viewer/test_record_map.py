@@ -1,79 +1,112 @@
 """Maps of a record's heads at any size, against whole matrices."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pellucid.readouts import Pooled
-from pellucid.viewer import record_map
+from pellucid.readouts import Pooled, PooledMax
 from pellucid.viewer.labels import cut_middle
-from pellucid.viewer.record_map import all_maps, axes_tokens, head_map, labels
+from pellucid.viewer.record_map import POOLS, Axis, Look, axes_tokens, bin_sizes, labels, maps
 from tests.watch.observed import observed_layer, observed_record
 
 
-def pooled(weights, rows, columns):
-    """The definition for [heads, queries, keys], query by query."""
-    heads, q_len, k_len = weights.shape
-    sums, counts = torch.zeros(heads, rows, columns), torch.zeros(rows)
-    for q in range(q_len):
-        if not weights[:, q].isnan().any():
-            counts[q * rows // q_len] += 1
-            for k in range(k_len):
-                sums[:, q * rows // q_len, k * columns // k_len] += weights[:, q, k]
-    return sums / counts.where(counts > 0, torch.nan)[:, None]
+def of_bins(weights, maps):
+    """The definition of a map's bins, [heads, queries, keys] bin by bin; rows that are NaN do not count."""
+    heads = len(weights)
+    rows, columns = ([*axis.firsts, axis.stop] for axis in (maps.queries, maps.keys))
+    found = torch.full((heads, len(rows) - 1, len(columns) - 1), torch.nan)
+    for i, own in enumerate(pairwise(rows)):
+        counted = [q for q in range(*own) if not weights[:, q].isnan().any()]
+        for j, keys in enumerate(pairwise(columns)):
+            cell = weights[:, counted, keys[0] : keys[1]]
+            if counted:
+                found[:, i, j] = cell.sum((1, 2)) / len(counted) if maps.pool == "mean" else cell.amax((1, 2))
+    return found
 
 
-@pytest.mark.parametrize("chunk", [100, 1 << 24])
+def check(found, weights):
+    torch.testing.assert_close(found.weights, of_bins(weights, found), rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("sequence", [0, 1])
-def test_a_map_is_computed_from_query_and_key(sequence, chunk, monkeypatch):
-    monkeypatch.setattr(record_map, "_CHUNK", chunk)
+def test_a_map_is_computed_from_query_and_key(sequence, pool):
     layer = observed_layer(left_padding=[0, 9])
     weights = layer.weights()[sequence].clone()
     weights[:, : (0, 9)[sequence]] = torch.nan
-    found = head_map(layer, 2, 6, 4, sequence)
-    torch.testing.assert_close(found.weights, pooled(weights, 6, 4)[2], rtol=0, atol=1e-6, equal_nan=True)
-    mean = head_map(layer, None, 6, 4, sequence).weights
-    torch.testing.assert_close(mean, pooled(weights, 6, 4).mean(0), rtol=0, atol=1e-6, equal_nan=True)
-    torch.testing.assert_close(all_maps(layer, 5, sequence), pooled(weights, 5, 5), rtol=0, atol=1e-6, equal_nan=True)
+    check(maps(layer, Look(pool=pool, sequence=sequence), 5), weights)
+    found = maps(layer, Look(2, pool, slice(3, 20), slice(1, 21), sequence), 6)
+    assert (found.queries.firsts[0], found.queries.stop, found.keys.firsts[0], found.keys.stop) == (3, 20, 1, 21)
+    check(found, weights[2:3])
+
+
+def test_the_heads_of_a_map_are_joined_as_its_bins_are():
+    layer = observed_layer()
+    for pool, join in (("mean", torch.mean), ("max", torch.amax)):
+        found = maps(layer, Look(pool=pool), 6)
+        torch.testing.assert_close(found.joined().weights[0], join(found.weights, 0))
 
 
 def test_a_map_of_few_tokens_is_exact():
     layer = observed_layer(readouts=[Pooled(3, 3)])
-    found = head_map(layer, 1, 23, 23)
+    found = maps(layer, Look(1), 23)
     assert found.is_exact
     assert found.resolution == "a row a query, a column a key"
-    torch.testing.assert_close(found.weights, layer.weights(heads=1)[0, 0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.weights, layer.weights(heads=1)[0], rtol=0, atol=1e-6)
 
 
-def test_a_map_that_was_read_is_shown_in_joined_bins():
-    layer = observed_layer(kept=False, q_len=24, readouts=[Pooled(12, 8)])
-    whole = observed_layer(q_len=24).weights()[0]
-    assert not head_map(layer, 0, 50, 50).is_exact
-    torch.testing.assert_close(head_map(layer, 0, 50, 50).weights, pooled(whole, 12, 8)[0], rtol=0, atol=1e-6)
-    found = head_map(layer, 0, 6, 4)
-    torch.testing.assert_close(found.weights, pooled(whole, 6, 4)[0], rtol=0, atol=1e-6)
-    assert found.resolution.startswith("a cell is 4 of queries by 6 of keys")
+@pytest.mark.parametrize(("pool", "readout"), [("mean", Pooled(12, 8)), ("max", PooledMax(12, 8))])
+def test_a_map_that_was_read_is_shown_in_joined_bins(pool, readout):
+    layer = observed_layer(kept=False, q_len=25, readouts=[readout])
+    weights = observed_layer(q_len=25).weights()[0]
+    for most in (50, 6, 4, 1):
+        found = maps(layer, Look(pool=pool), most)
+        assert found.resolution.startswith("a cell is")
+        check(found, weights)
 
 
-def test_bins_of_unequal_size_are_joined_by_their_size():
-    layer = observed_layer(kept=False, readouts=[Pooled(5, 5)])  # 23 queries in bins of 5, 5, 4, 5 and 4
-    whole = observed_layer().weights()[0]
-    found = head_map(layer, 0, 3, 5).weights
-    rows = [[q for q in range(23) if q * 5 // 23 in bins] for bins in ((0, 1), (2, 3), (4,))]
-    by_key = pooled(whole[0][:, None], 1, 5)[:, 0]  # each query's weights, [23, 5]
-    expected = torch.stack([by_key[own].mean(0) for own in rows])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+def test_a_part_of_a_map_that_was_read_has_the_bins_that_it_begins_and_ends_in():
+    layer = observed_layer(kept=False, q_len=24, readouts=[Pooled(6, 4)])
+    found = maps(layer, Look(0, queries=slice(5, 9), keys=slice(7, 8)), 50)
+    assert (found.queries.firsts, found.queries.stop) == ([4, 8], 12)
+    assert (found.keys.firsts, found.keys.stop) == ([6], 12)
+    check(found, observed_layer(q_len=24).weights()[0, :1])
 
 
-def test_without_either_there_is_no_map():
-    layer = observed_layer(kept=False)
-    assert head_map(layer, 0, 5, 5) is None
-    assert all_maps(layer, 5) is None
+def test_a_part_is_computed_where_it_can_be_though_the_whole_was_read():
+    layer = observed_layer(q_len=24, readouts=[Pooled(6, 4)])
+    found = maps(layer, Look(0, queries=slice(5, 9), keys=slice(7, 8)), 50)
+    assert (found.queries.firsts, found.queries.stop) == ([5, 6, 7, 8], 9)
+    assert found.is_exact
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40))
+def test_bins_are_alike_unless_the_lengths_are_not(q_len, k_len, most):
+    q_bin, k_bin = bin_sizes(q_len, k_len, most)
+    assert max(-(-q_len // q_bin), -(-k_len // k_bin)) <= most
+    assert q_bin == k_bin or max(q_len, k_len) > 4 * min(q_len, k_len)
+
+
+def test_how_much_of_a_map_is_computed_is_told():
+    told = []
+    maps(observed_layer(), Look(), 5, told.append)
+    assert told[-1] == 1.0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_without_either_there_is_no_map(pool):
+    readouts = [Pooled(3, 3)] if pool == "max" else [PooledMax(3, 3)]
+    assert maps(observed_layer(kept=False, readouts=readouts), Look(pool=pool), 5) is None
+    assert maps(observed_layer(), Look(pool=pool, keys=slice(23, 23)), 5) is None
 
 
 def test_a_bin_is_labelled_by_its_first_token():
-    assert labels(list("abcdefg"), 7, 3) == ["a", "d", "f"]
-    assert labels(None, 4, 4, start=10) == ["10", "11", "12", "13"]
-    assert labels(["x"], 3, 3) == ["x", "1", "2"]
+    assert labels(list("abcdefg"), Axis([0, 3, 5], 7)) == ["a", "d", "f"]
+    assert labels(None, Axis([0, 1, 2, 3], 4), start=10) == ["10", "11", "12", "13"]
+    assert labels(["x"], Axis([0, 1, 2], 3)) == ["x", "1", "2"]
 
 
 def test_axes_are_the_sequences_that_a_layer_attends_in():

@@ -18,6 +18,7 @@ import pellucid
 from pellucid import engines
 from pellucid.record import part as parts
 from pellucid.record import pooling
+from pellucid.record.given import record_of_weights
 from pellucid.record.layer import Layer, Padding
 from pellucid.record.pooling import pooled
 from tests.cases import examples
@@ -168,6 +169,16 @@ class _Written(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = (t.unflatten(-1, (3, -1)).transpose(1, 2) for t in self.project(x).chunk(3, -1))
         return torch.softmax(query @ key.mT * 0.3, -1) @ value
+
+
+@examples(20)
+@given(data=st.data())
+def test_weights_that_were_given(data: st.DataObject) -> None:
+    given = torch.softmax(torch.randn(2, 3, 13, 17), -1)
+    given[1, :, 4] = torch.nan  # padding
+    layer = record_of_weights(given)[0]
+    sequence = data.draw(st.integers(0, 1))
+    check(layer, "joined", **data.draw(windows(13, 17)), sequence=sequence, heads=[2, 1])
 
 
 def test_the_way_is_chosen_by_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class App:
             return _sentence("Origin: this server answers its own pages alone", 403)
         if len(request.scope["raw_path"]) + len(request.scope["query_string"]) > LONGEST_ADDRESS:
             return _sentence(f"the address is longer than {LONGEST_ADDRESS} bytes", 414)
-        given = request.url.path[1:].partition("/")[0]
+        given = request.scope["path"][1:].partition("/")[0]
         if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.token.encode()):
             return _sentence("open the address as it was printed, with its token", 403)
         if request.method not in ("GET", "HEAD"):
@@ -82,7 +82,7 @@ class App:
 
     async def answered(self, request: Request) -> Answer:
         """The answer to a request that was let in."""
-        path = request.url.path[1:].partition("/")[2]
+        path = request.scope["path"][1:].partition("/")[2]
         if not path.startswith("api/"):
             return page_file(path or "index.html")
         query = dict(request.query_params)

@@ -167,17 +167,21 @@ class HeadsView {
     const label = this.main.clientWidth > 620 && !choice.sort ? 170 : 0;
     const room = (this.main.clientWidth - label - 24) / most - 4;
     const least = this.main.clientWidth < 620 ? 44 : 30;
-    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : 128));
+    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : this.heads.length > 16 ? 128 : 200));
   }
 
   /** @param {boolean} [anyway] */
   resize(anyway = false) {
     if (!this.alive) return;
-    if (this.width === 0 && this.scroll.clientWidth) this.side.open = this.scroll.clientWidth >= 900;
+    if (this.width === 0 && this.scroll.clientWidth) {
+      this.side.open = this.scroll.clientWidth >= 900;
+      this.colour(); // in a notebook the style sheet may not have held before
+    }
     const moved = this.width !== this.scroll.clientWidth;
     this.width = this.scroll.clientWidth;
     if (!moved && !anyway) return this.plot();
-    this.element.style.setProperty("--pl-cell", `${this.cell()}px`);
+    this.wall.side = this.cell();
+    this.element.style.setProperty("--pl-cell", `${this.wall.side}px`);
     this.wall.ask();
     this.plot();
   }

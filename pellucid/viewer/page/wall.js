@@ -36,6 +36,9 @@ export class Wall {
     /** @type {Map<number, HTMLElement>} what is said of a layer */
     this.says = new Map();
     this.current = "";
+    /** @type {HTMLElement | undefined} */
+    this.marked = undefined;
+    this.side = 48; // of a cell, in pixels
     this.looked = false; // whether it is known what is in sight
     /** @type {import("./thumbs.js").ThumbsLook | null} */
     this.look = null;
@@ -131,8 +134,8 @@ export class Wall {
       "div",
       { class: wanted ? "pl-head" : "pl-head pl-unwanted", role: "option", "aria-label": told.filter(Boolean).join(", "), "aria-selected": "false" },
       h("span", { class: head.layer.map ? "pl-head-map" : "pl-head-map pl-hatched" }),
-      h("span", { class: "pl-head-foot", "aria-hidden": "true" }, h("span", {}, name), numbers ? kindBadge(kind) : null),
-      value ? h("span", { class: "pl-head-value", "aria-hidden": "true" }, value) : null,
+      h("span", { class: "pl-head-foot", "aria-hidden": "true", "data-name": name }, numbers ? kindBadge(kind) : null),
+      value ? h("span", { class: "pl-head-value", "aria-hidden": "true", "data-value": value }) : null,
     );
     element.tabIndex = -1;
     if (!wanted) element.setAttribute("aria-hidden", "true");
@@ -163,8 +166,9 @@ export class Wall {
 
   /** @param {string} id of a head that is pointed at elsewhere, or "" */
   mark(id) {
-    for (const one of this.element.querySelectorAll(".pl-marked")) one.classList.remove("pl-marked");
-    this.cells.get(id)?.element.classList.add("pl-marked");
+    this.marked?.classList.remove("pl-marked");
+    this.marked = this.cells.get(id)?.element;
+    this.marked?.classList.add("pl-marked");
   }
 
   /** @param {IntersectionObserverEntry[]} entries */
@@ -209,7 +213,7 @@ export class Wall {
       fill(/** @type {Element} */ (cell.element.firstElementChild), cell.canvas);
     }
     drawThumb(cell.canvas, maps, cell.head.place, this.look);
-    cell.canvas.classList.toggle("pl-pixels", maps.shape[2] < cell.element.clientWidth);
+    cell.canvas.classList.toggle("pl-pixels", maps.shape[2] < this.side);
     cell.drawn = { maps, look: this.look };
   }
 

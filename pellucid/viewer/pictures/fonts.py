@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Set
+from contextlib import suppress
 from functools import cache
 
 from matplotlib import font_manager
@@ -13,24 +16,79 @@ PLACEHOLDERS = "Last Resort"  # so does this one: a sign of its script for every
 NORMAL = 400  # weight
 
 
-class Lettering:
-    """The font families that draw `texts` between them, the first that has a character drawing it."""
+# Packages of Debian and Ubuntu that have the characters between two code points; others are in the last.
+PACKAGES = (
+    (0x2E80, 0xA4CF, "fonts-noto-cjk"), (0xAC00, 0xD7FF, "fonts-noto-cjk"), (0xF900, 0xFAFF, "fonts-noto-cjk"),
+    (0xFF00, 0xFFEF, "fonts-noto-cjk"), (0x20000, 0x3FFFF, "fonts-noto-cjk"), (0x2190, 0x2BFF, "fonts-symbola"),
+    (0x1F000, 0x1FBFF, "fonts-symbola"),
+)  # fmt: skip
+OTHERS = "fonts-noto-core"
+NAMED = 8  # characters of a message
 
-    def __init__(self, texts: Iterable[str]) -> None:
+
+class Lettering:
+    """The font families that draw `texts` between them, the first that has a character drawing it.
+
+    Args:
+        texts: what will be written.
+        as_text: whether it stays text, and is drawn by the fonts of whoever looks at it.
+
+    """
+
+    def __init__(self, texts: Iterable[str], *, as_text: bool = False) -> None:
         missing = {character for text in texts for character in text} - _characters(_path(BASE))
         self.families = [BASE]
-        for family in _families() if missing else ():
+        for family in _found_by(missing):
             if found := missing & _characters(_path(family)):
                 self.families.append(family)
                 missing -= found
             if not missing:
                 break
         self.missing = frozenset(missing)
+        self.as_text = as_text
 
     def spell(self, text: str) -> str:
         """The text with every character that no font has written as U+6708, and no formula in it."""
-        spelled = "".join(f"U+{ord(c):04X}" if c in self.missing else c for c in text)
+        absent = frozenset() if self.as_text else self.missing
+        spelled = "".join(f"U+{ord(c):04X}" if c in absent else c for c in text)
         return spelled.replace("$", r"\$")  # a pair of them begins and ends what matplotlib would set as mathematics
+
+    def warn(self) -> None:
+        """Say which package has the characters that are spelled, if any are; once for the same ones."""
+        if not self.missing or self.as_text:
+            return
+        shown = sorted(self.missing)
+        few = " ".join(shown[:NAMED]) + (" ..." if len(shown) > NAMED else "")
+        packages = " and ".join(sorted({_package(character) for character in shown}))
+        warnings.warn(
+            f"no installed font has {few}, so their numbers are drawn; install {packages} (Debian, Ubuntu) or another "
+            "font that has them, or save as .svg, where text stays text",
+            stacklevel=3,
+        )
+
+
+def _package(character: str) -> str:
+    return next((name for first, last, name in PACKAGES if first <= ord(character) <= last), OTHERS)
+
+
+def _found_by(missing: Set[str]) -> Iterator[str]:
+    """Families to look for characters in; last, those that were installed since matplotlib looked."""
+    if missing:
+        yield from _families()
+    if missing:
+        known = set(_families())
+        _add_installed()
+        yield from (family for family in _families() if family not in known)
+
+
+@cache
+def _add_installed() -> None:
+    """Tell matplotlib of fonts that are newer than its list, which it keeps from run to run."""
+    known = {os.path.realpath(entry.fname) for entry in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if os.path.realpath(path) not in known:
+            with suppress(OSError, RuntimeError):  # no font after all
+                font_manager.fontManager.addfont(path)
 
 
 def _families() -> list[str]:

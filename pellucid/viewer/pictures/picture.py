@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,16 +16,12 @@ from torch import Tensor
 from pellucid.legible import one_line
 from pellucid.viewer.labels import axis_label, shorten
 from pellucid.viewer.pictures.fonts import Lettering
-from pellucid.viewer.selection import TITLES, Reading
+from pellucid.viewer.pictures.head_picture import HeadPicture
+from pellucid.viewer.pictures.sheet import PLAIN, Side, check_path, keeps_text, save_figure
+from pellucid.viewer.selection import TITLES, Reading, Selection
 
-# Fixed metadata: the same reading gives the same bytes.
-_METADATA: dict[str, dict[str, str | None]] = {
-    ".png": {"Software": "pellucid"},
-    ".svg": {"Date": None, "Creator": "pellucid"},
-    ".pdf": {"CreationDate": None, "Creator": "pellucid", "Producer": None},
-}
-PLAIN: dict[Any, Any] = {"text.usetex": False}  # whatever the user's settings: LaTeX reads files that a label names
-_DOTS_PER_INCH = 160
+__all__ = ["check_path", "draw", "of_head", "save"]
+
 _LONGEST_TITLE = 60
 _AXES = {
     "cross": ("written", "read"),
@@ -36,51 +30,39 @@ _AXES = {
 }
 
 
-def check_path(path: Path) -> None:
-    """Raise ValueError unless a picture can be written at `path`, before any work is done for it."""
-    if path.suffix.lower() not in _METADATA:
-        raise ValueError(f"must end in {', '.join(_METADATA)}, got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder {str(path.parent)!r} does not exist; create it first")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder; name a file")
-
-
 def save(reading: Reading, kind: str, path: Path) -> None:
     """Write the picture of one kind of attention, whole or not at all.
 
     Raises:
         OSError: the file cannot be written.
     """
-    save_figure(draw(reading, kind), path)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all, with the same bytes for the same figure.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    extension = path.suffix.lower()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with rc_context({"svg.hashsalt": "pellucid", **PLAIN}):
-            figure.savefig(unfinished, format=extension[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[extension])
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_figure(draw(reading, kind, as_text=keeps_text(path)), path)
 
 
 @rc_context(PLAIN)
-def draw(reading: Reading, kind: str) -> Figure:
-    """The figure: one panel a head, weights of exactly 0 left white."""
+def draw(reading: Reading, kind: str, *, as_text: bool = False) -> Figure:
+    """The figure: one panel a head, weights of exactly 0 left white. `as_text` is `Lettering`'s."""
     layers = [observation.weights()[0] for observation in reading.attention[kind]]  # each [heads, queries, keys]
     queries, keys = (list(map(axis_label, tokens)) for tokens in reading.axes(kind))
     title = shorten(one_line(reading.text), _LONGEST_TITLE)
-    lettering = Lettering([*queries, *keys, title])
+    lettering = Lettering([*queries, *keys, title], as_text=as_text)
+    lettering.warn()
     sheet = _Sheet(layers, [*map(lettering.spell, queries)], [*map(lettering.spell, keys)], lettering.families)
     # A line of its own for the text: one from right to left would turn the rest of the line round.
     return sheet.figure(f"{lettering.spell(title)}\nread as {reading.answer}: {TITLES[kind]}", _AXES[kind])
+
+
+def of_head(reading: Reading, selection: Selection) -> HeadPicture:
+    """The picture of one head, or of the mean of a layer's."""
+    which = "mean of all heads" if selection.head is None else f"head {selection.head}"
+    return HeadPicture(
+        selection.weights(),
+        Side.of_tokens(selection.queries),
+        Side.of_tokens(selection.keys),
+        f"{shorten(one_line(reading.text), _LONGEST_TITLE)}, read as {reading.answer}",
+        f"{TITLES[selection.kind]}, layer {selection.layer}, {which}",
+        axes=_AXES[selection.kind],
+    )
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,17 @@ class _Ink:
         steps = 24
         top = self.shading.top
         bar = [Segment(" ", Style(bgcolor=self.shading.background(top * step / steps))) for step in range(steps + 1)]
-        return [Segment("weight  0 "), *bar, Segment(f" {top:.2f}")]
+        return [Segment("weight  0 "), *bar, Segment(f" {_number(top, top)}")]
 
     def _character_scale(self) -> Line:
-        shades = "   ".join(f"{cell} {weight:.2f}" for cell, weight in self.shading.levels())
+        top = self.shading.top
+        shades = "   ".join(f"{cell} {_number(weight, top)}" for cell, weight in self.shading.levels())
         return [Segment(f"weight  {shades}")]
+
+
+def _number(weight: float, top: float) -> str:
+    """A weight of a scale that ends with `top`, in as many digits as tell its steps apart."""
+    return f"{weight:.2f}" if top >= 0.05 or top == 0 else f"{weight:.1e}"
 
 
 def _panels(keys: int, fitting: int) -> list[slice]:
@@ -119,8 +125,11 @@ def _panels(keys: int, fitting: int) -> list[slice]:
 
 
 def _header(keys: Sequence[str]) -> list[tuple[str, ...]]:
-    """The lines above the map: one where every label fits its cell, otherwise the labels are written downwards."""
-    fitting = all(cell_len(label) <= CELL for label in keys)
+    """The lines above the map: one where each label is a single character, otherwise they are written downwards.
+
+    Labels of two that fill their cells would be read as one: 9, 11, 8 and 10 as 9 118 10.
+    """
+    fitting = all(cell_len(label) <= CELL and len(_downwards(label)) <= 1 for label in keys)
     columns = [[label] if fitting else _downwards(label) for label in keys]
     height = max(map(len, columns), default=0)
     level = [[""] * (height - len(column)) + column for column in columns]  # all end just above the map

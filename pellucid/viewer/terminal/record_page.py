@@ -20,7 +20,7 @@ from pellucid.record.record import Record
 from pellucid.record.studies.segments import names_of, segment_mass
 from pellucid.record.studies.summary import HeadSummary, Summary
 from pellucid.viewer.labels import cut_middle, fit, shorten
-from pellucid.viewer.record_map import FOR_A_MAP, axes_tokens, head_map, labels
+from pellucid.viewer.record_map import Look, Maps, Progress, axes_tokens, for_a_map, labels, maps
 from pellucid.viewer.terminal.attention_map import AttentionMap
 from pellucid.viewer.terminal.shades import viridis
 
@@ -55,14 +55,21 @@ class RecordView:
         record: what was watched.
         summary: its heads in numbers.
         layer: number of the layer, in the record's order.
-        head: place of the head among those that the layer has; None for the mean of all.
+        look: what of the layer: a head, a window, and how it is pooled.
+        progress: called with the share of the map that is computed.
 
     """
 
     record: Record
     summary: Summary
     layer: int
-    head: int | None
+    look: Look
+    progress: Progress | None = None
+
+    @property
+    def head(self) -> int | None:
+        """The place of the head among those that the layer has; None for all of them."""
+        return self.look.head
 
     @property
     def shown(self) -> Layer:
@@ -230,28 +237,36 @@ def _segments(view: RecordView) -> list[RenderableType] | None:
 # One head.
 
 
-def _which(view: RecordView) -> str:
+def _which(view: RecordView, pool: str = "mean") -> str:
     if view.head is None:
-        return f"mean of {view.shown.heads} heads"
+        return f"{'mean' if pool == 'mean' else 'largest'} of {view.shown.heads} heads"
     numbers = view.shown.head_numbers or range(view.shown.heads)
     return f"head {numbers[view.head]}"
 
 
 def _map(view: RecordView) -> list[RenderableType]:
-    layer = view.shown
-    title = Text(f"{legible.name(layer.name)}, {_which(view)}", style="bold")
-    fits = max(layer.q_len, layer.k_len) <= MOST_TOKENS
-    found = head_map(layer, view.head, *((MOST_TOKENS,) * 2 if fits else (BINS,) * 2))
+    layer, pool = view.shown, view.look.pool
+    title = Text(f"{legible.name(layer.name)}, {_which(view, pool)}", style="bold")
+    window = (range(layer.q_len)[view.look.queries], range(layer.k_len)[view.look.keys])
+    fits = max(map(len, window)) <= MOST_TOKENS
+    found = maps(layer, view.look, MOST_TOKENS if fits else BINS, view.progress)
     if found is None:
-        lacking = f"no map: neither query and key nor a pooled map were kept; {FOR_A_MAP}"
-        return [title, Text(lacking, style="dim")]
+        kind = "neither query and key nor a pooled map" if pool == "mean" else "neither query and key nor maxima"
+        return [title, Text(f"no map: {kind} were kept; {for_a_map(pool)}", style="dim")]
+    found = found.joined()
     own, source = axes_tokens(view.record, layer)
-    rows, columns = found.weights.shape
-    queries = labels(own, layer.q_len, rows, layer.start)
-    keys = labels(source, layer.k_len, columns)
-    note = f"{found.resolution}; labels are each bin's first token" if not found.is_exact else found.resolution
-    drawn = AttentionMap(found.weights.nan_to_num().tolist(), _stripped(queries), _stripped(keys))
-    return [title, Text(note, style="dim"), Text(), drawn]
+    queries, keys = labels(own, found.queries, layer.start), labels(source, found.keys)
+    drawn = AttentionMap(found.weights[0].nan_to_num().tolist(), _stripped(queries), _stripped(keys))
+    return [title, Text(_note(found, layer), style="dim"), Text(), drawn]
+
+
+def _note(found: Maps, layer: Layer) -> str:
+    """What of the layer the map is, and what a cell of it."""
+    note = found.resolution if found.is_exact else f"{found.resolution}; labels are each bin's first token"
+    if (found.queries.length, found.keys.length) == (layer.q_len, layer.k_len):
+        return note
+    (q, q_stop), (k, k_stop) = ((axis.firsts[0], axis.stop) for axis in (found.queries, found.keys))
+    return f"queries {q}:{q_stop}, keys {k}:{k_stop}; {note}"
 
 
 def _stripped(tokens: Sequence[str]) -> list[str]:

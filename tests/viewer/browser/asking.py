@@ -66,7 +66,7 @@ def assert_close(found, expected, atol=1e-7, rtol=2e-5):
 
 
 def in_parts(layer: Layer, window: int | None = None) -> Layer:
-    """The layer as a generation leaves it: a prompt, then a query a call, of a sliding cache with the last keys alone."""
+    """The layer as a generation leaves it: a prompt, then a query a call; of a sliding cache the last keys."""
     (whole,) = layer.parts
     starts = [0, *range(layer.q_len // 2, layer.q_len)]
     parts = []

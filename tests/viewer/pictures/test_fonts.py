@@ -31,6 +31,40 @@ def test_what_no_font_has_is_spelled_as_its_code_point(installed):
     assert lettering.spell("a月b😀") == "aU+6708bU+1F600"
 
 
+def test_text_that_stays_text_is_spelled_as_it_is(installed):
+    installed()
+    assert Lettering(["a月"], as_text=True).spell("a月$") == r"a月\$"
+
+
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [
+        ("月", "fonts-noto-cjk"),
+        ("한", "fonts-noto-cjk"),
+        ("𠀀", "fonts-noto-cjk"),
+        ("मा", "fonts-noto-core"),
+        ("😀", "fonts-symbola"),
+        ("😀月", "fonts-noto-cjk and fonts-symbola"),
+        ("".join(map(chr, range(0x4E00, 0x4E10))), "fonts-noto-cjk"),
+    ],
+)
+def test_the_package_that_has_what_is_missing_is_named(installed, text, package):
+    installed()
+    with pytest.warns(UserWarning, match=rf"^no installed font has .{{1,80}} install {package} \(Debian, Ubuntu\)"):
+        Lettering([text]).warn()
+
+
+def test_a_font_that_was_installed_since_is_found(monkeypatch):
+    """matplotlib keeps its list of fonts from run to run."""
+    base = font_manager.findfont(BASE)
+    known = [entry for entry in font_manager.fontManager.ttflist if entry.fname != base]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(known))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [base, __file__])
+    fonts._add_installed.cache_clear()
+    list(fonts._found_by({"月"}))
+    assert [entry.fname for entry in font_manager.fontManager.ttflist if entry not in known] == [base]
+
+
 def test_families_are_added_only_while_they_help(installed):
     installed(Useless="xyz", Chinese="月日", Emoji="😀", Later="月")
     lettering = Lettering(["a月", "😀"])

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pellucid.viewer.pictures import fonts, picture
+from pellucid.viewer.selection import select
 
 BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF-"}
 
@@ -75,15 +76,37 @@ def test_a_long_text_is_shortened_in_the_title(read):
     assert picture.draw(read("3 " * 40), "cross").get_suptitle().split("\n")[0] == ("3 " * 40)[:59] + "…"
 
 
-def test_characters_without_a_font_give_no_warning(read, tmp_path, monkeypatch):
+def test_characters_without_a_font_are_numbers_and_the_package_that_has_them_is_named_once(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_families", list)
+    with pytest.warns(UserWarning, match=r"no installed font has 年 𠀀, .* install fonts-noto-cjk \(Debian") as warned:
+        picture.save(read("1997年 𠀀"), "cross", tmp_path / "picture.png")
+    assert len(warned) == 1
+    with pytest.warns(UserWarning):
+        figure = picture.draw(read("1997年 𠀀"), "cross")
+    labels = [label.get_text() for label in figure.axes[3].get_xticklabels()]
+    assert labels == ["1", "9", "9", "7", "U+5E74", "␣", "U+20000"]
+
+
+def test_text_of_an_svg_stays_text(read, tmp_path, monkeypatch):
     monkeypatch.setattr(fonts, "_families", list)
     path = tmp_path / "picture.svg"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         picture.save(read("1997年 𠀀"), "cross", path)
-        figure = picture.draw(read("1997年 𠀀"), "cross")
-    labels = [label.get_text() for label in figure.axes[3].get_xticklabels()]
-    assert labels == ["1", "9", "9", "7", "U+5E74", "␣", "U+20000"]
+    written = path.read_text(encoding="utf-8")
+    assert all(f">{character}</text>" in written for character in "年𠀀␣")
+    assert "U+5E74" not in written
+
+
+def test_one_head_of_a_reading(read):
+    reading = read("3 mars 1997")
+    drawn = picture.of_head(reading, select(reading, "decoder", 1, 2))
+    figure = drawn.draw()
+    (panel,) = [axes for axes in figure.axes if axes.images]
+    expected = reading.attention["decoder"][1].weights(heads=2)[0, 0].numpy()
+    np.testing.assert_array_equal(panel.images[0].get_array().filled(0.0), expected)
+    assert figure.get_suptitle() == f"3 mars 1997, read as {reading.answer}"
+    assert panel.get_title() == "causal self-attention of the decoder, layer 1, head 2"
 
 
 @pytest.mark.parametrize(

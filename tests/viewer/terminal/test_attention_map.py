@@ -70,6 +70,17 @@ def test_labels_too_long_for_a_cell_are_written_downwards():
     assert lines[:4] == ["  <   ", "  s   ", "  > b ", "a ████"]
 
 
+def test_labels_that_fill_their_cells_do_not_run_together():
+    lines = plain(AttentionMap([[0.25] * 4], ["a"], ["9", "11", "8", "10"]))
+    assert lines[:2] == ["    1   1 ", "  9 1 8 0 "]
+    assert plain(AttentionMap([[0.5, 0.5]], ["a"], ["月", "日"]))[0] == "  月日"  # each is one character
+
+
+def test_a_scale_of_small_weights_tells_its_steps_apart():
+    lines = plain(AttentionMap([[0.004, 0.001]], ["a"], ["b", "c"]))
+    assert lines[-1] == "weight  ·  0.0e+00   ░░ 1.0e-03   ▒▒ 2.0e-03   ▓▓ 3.0e-03   ██ 4.0e-03"
+
+
 def test_very_long_labels_are_cut():
     lines = plain(AttentionMap([[1.0]], ["q" * 40], ["k" * 40]))
     header, row = lines[:12], lines[12]
