@@ -36,6 +36,16 @@ export class Links {
     this.asking?.abort();
   }
 
+  /** Ask again for what was refused. */
+  again() {
+    if (this.message && !this.window) this.wanted = "";
+  }
+
+  /** Whether weights are asked for. */
+  get busy() {
+    return this.wanted !== "" && !this.window && !this.message;
+  }
+
   /**
    * Ask for the weights of the tokens in sight; of all keys, where these are not too many.
    * @param {Chosen} chosen
@@ -54,6 +64,7 @@ export class Links {
     const kept = this.kept.get(name);
     if (kept || rows[0] === rows[1] || columns[0] === columns[1]) {
       this.window = kept ?? null;
+      this.message = kept ? this.message : "Nothing is in sight.";
       this.onchange();
     } else this.timer = window.setTimeout(() => this.fetch(name, chosen, rows, columns), this.window ? 80 : 0);
   }
@@ -67,11 +78,10 @@ export class Links {
       this.window = { logs, queries, keys };
       this.kept.set(name, this.window);
       for (const old of this.kept.keys()) if (this.kept.size > LINKS_KEPT) this.kept.delete(old);
-      this.message = chosen.layer.exact ? "" : "Only the strongest keys of each query are known.";
+      this.message = "";
     } catch (error) {
       if (asking.signal.aborted) return;
       this.window = null;
-      this.wanted = "";
       this.message = error instanceof Refusal ? error.message : String(error);
     }
     this.onchange();

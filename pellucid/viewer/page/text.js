@@ -1,6 +1,6 @@
 // The text view: tokens as running text, coloured by what a chosen token reads or by who reads it.
 
-import { stateChoice, colourChoices } from "./controls.js";
+import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { findText, nextFound } from "./find.js";
 import { READER_EACH, Reader } from "./reader.js";
@@ -59,6 +59,7 @@ class TextView {
       h("div", { class: "pl-text-foot" }, this.legend.element, this.under),
     );
     this.otherTimer = 0;
+    this.reader.element = this.element;
   }
 
   makeControls() {
@@ -79,22 +80,16 @@ class TextView {
       if (event.key === "Enter") this.next(event.shiftKey ? -1 : 1);
       else if (event.key === "Escape") this.sides[0]?.pane.element.focus();
     });
-    const element = h(
-      "div",
-      { class: "pl-toolbar", role: "group", "aria-label": "text" },
-      direction.element,
-      several.element,
-      colours.elements,
-      h("span", { class: "pl-text-finding" }, find, h("button", { type: "button", "aria-label": "previous place found", onclick: () => this.next(-1) }, "↑"), h("button", { type: "button", "aria-label": "next place found", onclick: () => this.next(1) }, "↓"), count),
-      h("span", { class: "pl-text-finding" }, position, h("button", { type: "button", onclick: go }, "Go")),
-    );
-    return { element, find, count, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current)) };
+    const finding = h("span", { class: "pl-text-finding" }, find, h("button", { type: "button", "aria-label": "previous place found", onclick: () => this.next(-1) }, "↑"), h("button", { type: "button", "aria-label": "next place found", onclick: () => this.next(1) }, "↓"), count);
+    const going = h("span", { class: "pl-text-finding" }, position, h("button", { type: "button", onclick: go }, "Go"));
+    const element = toolbar("text", [direction.element, finding], [several.element, colours.elements, going]);
+    return { element, find, count, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
   update(state, changed) {
     this.controls.update(state);
-    this.reader.update(state);
+    this.reader.update(state, changed);
     this.controls.direction.element.hidden = this.reader.isCross;
     if (changed.has("find") && this.controls.find.value !== (state.find ?? "")) {
       this.controls.find.value = state.find ?? "";
@@ -338,9 +333,10 @@ class TextView {
     const shown = this.reader.shown;
     clearTimeout(this.otherTimer);
     this.asking?.abort();
+    this.reader.expect(false);
     const go = (/** @type {"queries" | "keys"} */ axis) => (/** @type {number} */ index) => this.show(axis, index);
     if (!shown) {
-      this.reads.show("", []);
+      this.reads.show("", [], this.reader.attending.busy ? "…" : "No weights to list.");
       this.others.show("", []);
       return;
     }
@@ -349,6 +345,7 @@ class TextView {
     if (this.reader.isCross) return this.others.show("", []);
     const opposite = shown.direction === "reads" ? "read" : "reads";
     this.others.show(words[opposite], [], "…");
+    this.reader.expect(true);
     this.otherTimer = window.setTimeout(() => this.askOthers(opposite, shown), shown.fixed ? 30 : 250);
   }
 
@@ -357,15 +354,22 @@ class TextView {
     const layer = /** @type {import("./app.js").Chosen} */ (this.reader.chosen).layer;
     const index = shown.places[shown.places.length - 1] + (direction === "read" ? layer.query_offset : -layer.query_offset);
     const heading = direction === "reads" ? "Reads most" : "Is read most by";
-    if (index < 0 || index >= this.reader.attending.length(direction)) return this.others.show(heading, [], "It was not observed as a query.");
+    if (index < 0 || index >= this.reader.attending.length(direction)) {
+      this.reader.expect(false);
+      return this.others.show(heading, [], "It was not observed as a query.");
+    }
     const asking = (this.asking = new AbortController());
     try {
       const logs = await this.reader.attending.logs(direction, index, asking.signal);
       if (asking.signal.aborted) return;
       const items = this.reader.strong((place) => this.show(direction === "reads" ? "keys" : "queries", place), logs, direction);
-      this.others.show(heading, items, items.length ? "" : "nothing");
+      const known = this.reader.attending.known;
+      const limited = this.reader.chosen?.layer.exact || known === null ? "" : `among the ${known} strongest keys of each query`;
+      this.others.show(heading, items, items.length ? limited : "nothing");
     } catch (error) {
       if (!asking.signal.aborted) this.others.show(heading, [], error instanceof Error ? error.message : String(error));
+    } finally {
+      if (!asking.signal.aborted) this.reader.expect(false);
     }
   }
 
