@@ -151,7 +151,7 @@ class ImageView {
         this.reader.attending.toggle(place.direction, place.index, add);
       },
     });
-    const element = h("section", { class: "pl-text-half" }, h("h3", {}, label), pane.element);
+    const element = h("section", { class: "pl-text-half" }, h("h2", {}, label), pane.element);
     const chips = new Set(positions.flatMap((position, token) => (texts.chips.has(position - texts.offset) ? [token] : [])));
     requestAnimationFrame(() => pane.setTokens(positions.map((position) => texts.texts[position - texts.offset]), chips));
     return { pane, axis, positions, element };

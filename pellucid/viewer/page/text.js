@@ -144,7 +144,7 @@ class TextView {
       onpoint: (token, by) => this.pointed(axis, token, by),
       onchoose: (token, add) => this.choose(axis, token, add),
     });
-    const element = axis === "both" ? pane.element : h("section", { class: "pl-text-half" }, h("h3", {}, words), pane.element);
+    const element = axis === "both" ? pane.element : h("section", { class: "pl-text-half" }, h("h2", {}, words), pane.element);
     return { pane, axis, element };
   }
 
