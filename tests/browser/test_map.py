@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from pellucid.viewer.viewing.served import Served
@@ -174,7 +177,8 @@ def test_the_address_restores_the_view(watched: Watched, opened: Page) -> None:
     other = watched.open(opened.url)
     settled(other)
     assert state_of(other) == state_of(opened)
-    assert cells_of(other) == cells_of(opened)
+    one, two = (np.asarray(Image.open(BytesIO(cells_of(page))).convert("L"), float) for page in (opened, other))
+    assert np.abs(one - two).mean() < 1  # the address has its range in some digits
 
 
 def test_back_and_forward(opened: Page) -> None:
