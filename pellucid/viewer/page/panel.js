@@ -60,7 +60,7 @@ export class MapPanel {
    */
   choose(chosen, state) {
     this.chosen = chosen;
-    this.source = new TileSource(this.store, chosen);
+    this.source = new TileSource(this.store, chosen, this.page.info.left_out.length > 0);
     this.heading.textContent = placeTitle(chosen);
     const { record, layer, sequence } = chosen;
     const axesOf = `${record.id} ${layer.number} ${layer.q_len} ${layer.k_len} ${sequence}`;
