@@ -256,7 +256,7 @@ class CrossView {
     shown?.each.slice(0, this.reader.isEach ? READER_EACH : undefined).forEach((logs, i) => {
       const stroke = this.reader.isEach ? `rgb(${FIXED_COLOURS[i].join(",")})` : colours.mark;
       for (let other = 0; other < logs.length; other++) {
-        if (!(logs[other] >= Math.log(this.least))) continue;
+        if (!(logs[other] >= Math.fround(Math.log(this.least)))) continue;
         const [query, key] = shown.direction === "reads" ? [shown.places[i], other] : [other, shown.places[i]];
         if (inSight(query, key)) put(query, key, logs[other], stroke, 1);
       }

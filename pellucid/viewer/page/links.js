@@ -128,7 +128,7 @@ export function linksOf(window, queries, keys, least, most) {
   /** @type {Link[]} */
   const links = [];
   const width = window.keys[1] - window.keys[0];
-  const floor = Math.log(least);
+  const floor = Math.fround(Math.log(least)); // as the weights themselves are rounded
   for (let query = Math.max(queries[0], window.queries[0]); query < Math.min(queries[1], window.queries[1]); query++) {
     const start = (query - window.queries[0]) * width;
     for (let key = Math.max(keys[0], window.keys[0]); key < Math.min(keys[1], window.keys[1]); key++) {

@@ -24,6 +24,7 @@ export function strongestList(empty = "") {
      */
     show(heading, items, words = items.length ? "" : empty) {
       title.textContent = heading;
+      element.hidden = !heading && !words;
       title.hidden = !heading;
       note.textContent = words;
       note.hidden = !words;

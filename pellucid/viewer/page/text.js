@@ -379,8 +379,9 @@ class TextView {
     const rows = stepRows(callsOf(chosen.record, chosen.layer), chosen.layer.q_len);
     const row = shown?.direction === "reads" && shown.places.length === 1 ? shown.places[0] : null;
     this.steps.update(rows, row, (step) => {
-      const next = queries.texts[rows[step] + 1];
-      return `${placeName(queries, rows[step])} reads${next === undefined ? "" : `; ${placeName(queries, rows[step] + 1)} comes next`}`;
+      const isLast = rows[step] + 1 >= queries.texts.length;
+      const next = isLast ? queries.after && `‘${queries.after}’` : placeName(queries, rows[step] + 1);
+      return `${placeName(queries, rows[step])} reads${next ? `; ${next} comes next` : ""}`;
     });
   }
 
