@@ -44,7 +44,7 @@ _ROLES = "a query says what it looks for, a key what it can be found by, a value
 
 
 _EVEN = (
-    " They are nearly even here, and that is no fault: numbers between 0 and 1 are all of one sign, so that every query "
+    " They are nearly even here, and that is no fault: numbers between 0 and 1 are all of one sign, so every query "
     "scores every key much the same. Training makes projections that tell tokens apart; --scale 2 draws some that do."
 )
 _SHARP = (
