@@ -1,4 +1,4 @@
-"""The command line: `pellucid show`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
+"""The command line: `pellucid show`, `pellucid view`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
 
 Options are declared here and checked as far as they can be on their own, with the standard library alone, so that help
 comes at once; `pellucid.commands` carries them out. A command's module is imported when it runs, and torch with it.
@@ -43,13 +43,21 @@ examples:
   pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
 """
+VIEW_EXAMPLES = """\
+examples:
+  pellucid view run.attn
+  pellucid view before.attn after.attn
+  pellucid view "3 mars 1997"
+  pellucid view run.attn --port 8123 --no-browser
+  pellucid view run.attn --save page.html
+"""
 WATCH_EXAMPLES = """\
 examples:
   pellucid watch --model ./my-model --text essay.txt --out run.attn
   pellucid watch --model ./my-translator --text german.txt --target english.txt --out run.attn
   pellucid watch --model ./my-model --text prompt.txt --segment rules=0:40 --keep "*.3.*" --out run.attn
   echo "3 mars 1997" | pellucid watch --text - --out date.attn
-  pellucid show run.attn
+  pellucid view run.attn
 """
 EXPLAIN_EXAMPLES = """\
 examples:
@@ -57,7 +65,15 @@ examples:
   pellucid explain --tokens 5 --dim 3 --seed 7
   pellucid explain --scale 2
   pellucid explain --text "3 mars 1997" --head 1
+  pellucid explain --page
 """
+LESSON_EXAMPLES = """\
+examples:
+  pellucid lesson
+  pellucid lesson induction
+  pellucid lesson needle --save needle.html
+"""
+LESSONS = ("sink", "previous", "induction", "alignment", "needle")
 
 Commands = Any  # argparse has no public name for what add_subparsers returns
 
@@ -101,8 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options: _no_command(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_show(commands)
+    _add_view(commands)
     _add_watch(commands)
     _add_explain(commands)
+    _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
     return parser
 
@@ -146,6 +164,28 @@ def _check_show(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error("--file: replaces TEXT; give one of the two")
     if options.file is None and not options.text and (sys.stdin is None or sys.stdin.isatty()):
         parser.error('TEXT: give a date, as in: pellucid show "3 mars 1997"')
+
+
+def _add_view(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "view",
+        "look at records, or at a date, in the browser",
+        "Opens records, folders that pellucid watch wrote, side by side on a page in the browser; without one the "
+        "embedded model on a date. The page is served on this machine alone, at the address that is printed, until "
+        "Ctrl-C.",
+        VIEW_EXAMPLES,
+    )
+    parser.add_argument("text", nargs="*", metavar="RECORD", help="records, or a date (default: 3 mars 1997)")
+    add_page_options(parser)
+
+
+def add_page_options(parser: argparse.ArgumentParser) -> None:
+    """The options of whatever opens a page."""
+    port = _whole(1, 65_535)
+    parser.add_argument("--port", type=port, default=0, metavar="N", help="serve at this port (default: any free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write one page that opens from disk, and end")
 
 
 def _add_watch(commands: Commands) -> None:
@@ -229,6 +269,9 @@ def _add_explain(commands: Commands) -> None:
     )
     parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
     parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
+    parser.add_argument("--page", action="store_true", help="in the browser, with numbers that can be changed")
+    parser.add_argument("--no-browser", action="store_true", help="with --page, write the page and open nothing")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="write that page to a file, such as explain.html")
     _check_with(parser, _check_explain)
 
 
@@ -238,9 +281,24 @@ def _check_explain(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error(f"{given[0]}: is for random tokens; leave it out with --text")
     if options.text is None and options.head is not None:
         parser.error("--head: is for --text; random tokens have one head")
+    if options.no_browser and not options.page:
+        parser.error("--no-browser: is for --page")
     for name, default in RANDOM_LESSON.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
+
+
+def _add_lesson(commands: Commands) -> None:
+    parser = _add(
+        commands,
+        "lesson",
+        "what attention does in trained models, in five lessons",
+        "Opens a lesson in the browser: a small trained model's attention, and a few steps through it. Without a name "
+        "it lists the lessons.",
+        LESSON_EXAMPLES,
+    )
+    parser.add_argument("name", nargs="?", choices=LESSONS, metavar="NAME", help=", ".join(LESSONS))
+    add_page_options(parser)
 
 
 def _add(

@@ -29,6 +29,7 @@ LAYERS = (
     ("capture",),
     ("accelerating",),
     ("viewer", "demo"),
+    ("lessons",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -38,14 +39,25 @@ OPEN_TO_THE_FACE = RANK["nn"]  # from here up, `import pellucid` means the publi
 
 # Packages beside torch and the standard library, and the only places that may import them.
 THIRD_PARTY = {
-    "rich": ("viewer", "commands", "demo.evaluate", "demo.train", "capture.run.progress", "record.studies.summary"),
+    "rich": (
+        "viewer",
+        "commands",
+        "demo.evaluate",
+        "demo.train",
+        "lessons.train",
+        "capture.run.progress",
+        "record.studies.summary",
+    ),
     "huggingface_hub": ("commands.models",),  # comes with transformers
     "transformers": (
         "accelerating.growing_cache",
         "capture.sources.transformers",
         "commands.models",
     ),
-    "safetensors": ("demo.model.weights",),
+    "safetensors": (
+        "demo.model.weights",
+        "lessons.model.weights",
+    ),
     "matplotlib": ("viewer.pictures",),
     "babel": ("demo.data.cldr",),
     "numpy": ("viewer.pictures", "viewer.browser", "engines.cpu"),
@@ -147,7 +159,7 @@ def test_the_reference_knows_no_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if layer_of(module) not in ("demo", "commands", "cli")]
+    "module", [module for module in MODULES if layer_of(module) not in ("demo", "lessons", "commands", "cli")]
 )
 def test_only_the_command_line_imports_the_demo(module: str) -> None:
     assert not [imported for imported in own_imports(module) if layer_of(imported) == "demo"]

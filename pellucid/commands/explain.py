@@ -1,15 +1,18 @@
-"""`pellucid explain`: self-attention, then cross-attention, step by step on small numbers."""
+"""`pellucid explain`: self-attention, then cross-attention, step by step on small numbers, in the terminal or as a page."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 from torch import Tensor, nn
 
-from pellucid.commands.console import console
+from pellucid.commands.console import console, tell
 from pellucid.commands.errors import about
 from pellucid.commands.reader import embedded_reader
 from pellucid.nn import CrossAttention, SelfAttention
@@ -18,8 +21,10 @@ from pellucid.viewer.lesson.steps import Lesson, layer_lesson, notebook_lessons
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print both lessons."""
+    """Print both lessons, or show them as a page."""
     lessons = _of_random_tokens(options) if options.text is None else _of_reader(options.text, options.head or 0)
+    if options.page or options.save is not None:
+        return _as_page(lessons, options)
     screen = console()
     for number, (lesson, words) in enumerate(lessons):
         if number:
@@ -29,6 +34,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 Told = tuple[Lesson, Words]
+
+
+def _as_page(lessons: list[Told], options: argparse.Namespace) -> int:
+    """Write the page, say where, and with --page open it."""
+    from pellucid.viewer.lesson.page import explain_page
+
+    with about("--page: "):
+        text = explain_page(lessons)
+    with about("--save: " if options.save is not None else "--page: "):
+        path = options.save or Path(tempfile.mkdtemp(prefix="pellucid-")) / "explain.html"
+        path.write_text(text, encoding="utf-8")
+    if options.save is not None:
+        tell(f"saved {path}")
+    if options.page:
+        address = path.resolve().as_uri()
+        print(address, flush=True)
+        if not options.no_browser and not webbrowser.open(address):
+            tell("no browser opens it; open the address in one")
+    return 0
 
 
 def _of_random_tokens(options: argparse.Namespace) -> list[Told]:

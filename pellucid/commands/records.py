@@ -30,13 +30,14 @@ def record_path(options: argparse.Namespace) -> Path | None:
         InputError: there is more beside the record.
 
     """
-    records = [Path(text) for text in options.text if _is_record(text)]
+    records = [Path(text) for text in options.text if is_record(text)]
     if records and len(options.text) > 1:
         raise InputError(f"TEXT: one record is shown at a time, got {len(options.text)} paths or words; give one alone")
     return records[0] if records else None
 
 
-def _is_record(text: str) -> bool:
+def is_record(text: str) -> bool:
+    """Whether a word of the command line means a record, and no date."""
     path = Path(text)
     try:
         return path.suffix == ENDING or os.path.lexists(path / NAME)
@@ -52,7 +53,7 @@ def run(path: Path, options: argparse.Namespace) -> int:
 
     """
     try:
-        record = open_record(path, verify=_size(path) <= MOST_VERIFIED)
+        record = open_record(path, verify=size_of(path) <= MOST_VERIFIED)
         view = _view(record, options)
         save = _saving(view, options) if options.save is not None else None
         if options.json:
@@ -70,7 +71,7 @@ def run(path: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes of a record's files; 0 where they cannot be looked at, which opening it will tell."""
     try:
         return sum(file.lstat().st_size for file in path.glob("*.safetensors"))

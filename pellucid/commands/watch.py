@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     text, target = _read("--text", options.text), _read("--target", options.target) if options.target else None
     segments = dict(options.segment or ())
     _check_place(options)
-    prepared = _embedded(text, target) if options.model is None else _of_transformers(options, text, target)
+    prepared = embedded(text, target) if options.model is None else _of_transformers(options, text, target)
     _check_segments(segments, prepared)
     record = Record(prepared.name, tokens=[prepared.tokens], source_tokens=_as_batch(prepared.source_tokens))
     record.segments, record.notes = segments, [*prepared.notes]
@@ -135,7 +136,8 @@ def _of_transformers(options: argparse.Namespace, text: str, target: str | None)
     )
 
 
-def _embedded(text: str, target: str | None) -> Run:
+def embedded(text: str, target: str | None = None) -> Run:
+    """The embedded model and a date. Raises InputError where it cannot read that."""
     if target is not None:
         raise InputError("--target: the embedded model writes the date itself; leave it out, or name a --model")
     reader = embedded_reader()
@@ -246,4 +248,6 @@ def _report(path: str, writer: RecordWriter) -> None:
     record = pellucid.open_record(path)
     heads = sum(layer.heads for layer in record.values())
     size = sum(file.stat().st_size for file in writer.folder.iterdir())
-    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}; pellucid show {path}")
+    quoted = shlex.quote(path)
+    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}")
+    tell(f"pellucid show {quoted} prints it, pellucid view {quoted} opens it in the browser")

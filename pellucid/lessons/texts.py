@@ -30,9 +30,8 @@ STORY_VOCABULARY = (START, CALL, "the", ".", *_ADJECTIVES, *_NOUNS, *_VERBS, *_P
 
 
 def repeated_list(rng: Random, words: int, length: int) -> list[str]:
-    """The start, then a list of so many random words again and again, `length` tokens in all."""
-    listed = rng.choices(LIST_WORDS, k=words)
-    repeated = listed * (length // words + 1)
+    """The start, then a list of so many words, no word twice, again and again: `length` tokens in all."""
+    repeated = rng.sample(LIST_WORDS, words) * (length // words + 1)
     return [START, *repeated[: length - 1]]
 
 

@@ -15,7 +15,7 @@ from pellucid.lessons.model import save_decoder
 from pellucid.lessons.training import TASKS, Training
 
 EXAMPLES = """examples:
-  python -m pellucid.lessons.train all                # two minutes on 2 cores; writes lists and stories.safetensors
+  python -m pellucid.lessons.train all                # some minutes on one core; writes lists and stories.safetensors
   python -m pellucid.lessons.train lists --seed 7     # one of them, from another seed
 """
 
@@ -70,13 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", choices=[*TASKS, "all"], help="which model")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
-    parser.add_argument("--steps", type=_positive, metavar="N", help="batches to learn from (default: the task's)")
+    parser.add_argument("--steps", type=positive, metavar="N", help="batches to learn from (default: the task's)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and texts (default: 0)")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="processor threads (default: 2)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="processor threads (default: 1)")
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1 on. Raises ValueError."""
     number = int(text)
     if number < 1:
         raise ValueError

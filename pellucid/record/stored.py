@@ -123,6 +123,20 @@ class StoredRecord(Record):
     def __len__(self) -> int:
         return len(self.layers)
 
+    def leave_out_damaged(self) -> None:
+        """Leave out the layers whose files turn out to be damaged when they are opened."""
+        for name in self.layers:
+            fault = self._fault(name)
+            if fault is not None:
+                self.leave_out(name, fault)
+
+    def _fault(self, name: str) -> str | None:
+        try:
+            _ = self[name]
+        except RecordError as error:
+            return str(error)
+        return None
+
     @property
     def is_being_written(self) -> bool:
         """Whether a run is writing the record, so that layers will be added."""

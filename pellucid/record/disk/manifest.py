@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pellucid.record.record import Record
 
 NAME = "manifest.json"
+MAPS = ".maps"  # a folder of what was computed of the layers to be looked at; no part of the record
 FORMAT = "pellucid record"
 VERSION = 1
 
@@ -228,6 +229,8 @@ def check(manifest: Json) -> None:
     _RECORD(manifest, "")
     if len({len(ids) for ids in manifest["token_ids"] or ()}) > 1:
         raise ValueError("token_ids must be of one length for all sequences")
+    media.images_of(manifest, None)
+    media.frames_of(manifest)
     try:
         schema.list_of(_FILE_OF_A_LAYER)(manifest["layers"], "layers")
     except ValueError as error:

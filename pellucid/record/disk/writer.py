@@ -7,6 +7,7 @@ Ctrl-C or a power cut, the folder is a record of the layers so far. `record/stor
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -326,6 +327,7 @@ def _empty(folder: Path, *, overwrite: bool) -> None:
         if occupied and not overwrite:
             raise RecordError(f"{folder}: holds a record already; overwrite it, resume it, or name another")
         (folder / manifests.NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder / manifests.MAPS, ignore_errors=True)
         _remove_leftovers(folder, [])
     except OSError as error:
         raise _not_writable(folder, error) from error

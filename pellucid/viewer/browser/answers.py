@@ -34,7 +34,7 @@ class Answers:
     """
 
     def __init__(self, records: Mapping[str, Record], lesson: dict[str, Any] | None = None) -> None:
-        self.records = dict(records)
+        self.records: dict[str, Record] = dict(records)
         self.lesson = lesson
         self.background = Background()
 
@@ -54,11 +54,12 @@ class Answers:
         self.background.close()
 
     def follow(self) -> None:
-        """Open records again that have been written to."""
-        self.records = {
-            name: record.newest() if isinstance(record, StoredRecord) else record
-            for name, record in self.records.items()
-        }
+        """Open records again that have been written to, and leave out layers that are damaged by now."""
+        for name, record in list(self.records.items()):
+            if isinstance(record, StoredRecord):
+                newest = record.newest()
+                newest.leave_out_damaged()
+                self.records[name] = newest
 
     def record(self, asked: Asked) -> Record:
         """The record that is asked for. Raises RefusedError."""

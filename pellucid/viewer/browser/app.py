@@ -45,11 +45,11 @@ class App:
         answers: what can be asked.
         token: what addresses begin with.
         port: that it is served at, of 127.0.0.1.
-        workers: the threads that answers are computed in.
+        workers: the threads that answers are computed in; the event loop's own if None.
 
     """
 
-    def __init__(self, answers: Answers, token: str, port: int, workers: Executor) -> None:
+    def __init__(self, answers: Answers, token: str, port: int, workers: Executor | None = None) -> None:
         self.answers, self.token, self.workers = answers, token, workers
         names = ("127.0.0.1", "localhost")
         self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == HTTP else set())
@@ -73,7 +73,7 @@ class App:
             return _sentence("Origin: this server answers its own pages alone", 403)
         if len(request.scope["raw_path"]) + len(request.scope["query_string"]) > LONGEST_ADDRESS:
             return _sentence(f"the address is longer than {LONGEST_ADDRESS} bytes", 414)
-        given = request.url.path[1:].partition("/")[0]
+        given = request.scope["path"][1:].partition("/")[0]
         if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.token.encode()):
             return _sentence("open the address as it was printed, with its token", 403)
         if request.method not in ("GET", "HEAD"):
@@ -82,14 +82,14 @@ class App:
 
     async def answered(self, request: Request) -> Answer:
         """The answer to a request that was let in."""
-        path = request.url.path[1:].partition("/")[2]
+        path = request.scope["path"][1:].partition("/")[2]
         if not path.startswith("api/"):
             return page_file(path or "index.html")
         query = dict(request.query_params)
         return await while_wanted(request, self.workers, lambda: self.answers.get(path, query))
 
 
-async def while_wanted(request: Request, workers: Executor, answer: Callable[[], Answer]) -> Answer:
+async def while_wanted(request: Request, workers: Executor | None, answer: Callable[[], Answer]) -> Answer:
     """An answer that a worker computes, unless whoever asked leaves before it has begun."""
     loop = asyncio.get_running_loop()
     computed = loop.run_in_executor(workers, answer)

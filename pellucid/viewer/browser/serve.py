@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pellucid.record.record import Record
+from pellucid.viewer.browser import saved as saving
 from pellucid.viewer.browser.answers import Answers
+from pellucid.viewer.viewing.surroundings import needed
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,34 +32,49 @@ def show(
     lesson: dict[str, Any] | None = None,
     port: int = 0,
     open_browser: bool = True,
+    save: str | os.PathLike[str] | None = None,
 ) -> int:
-    """Serve until Ctrl-C; the exit status. The address is printed on a line of its own.
+    """Serve until Ctrl-C, or save a page in place of it; the exit status. The address is printed on a line of its own.
 
     Args:
         records: by id.
         lesson: what the page leads through.
         port: of 127.0.0.1; 0 for a free one.
         open_browser: whether the address is opened, and not printed alone.
+        save: the file of a page that opens from disk.
 
     Raises:
-        ModuleNotFoundError: the packages that serve are not installed.
-        OSError: the port cannot be had.
+        ImportError: the packages that serve are not installed.
+        OSError: the port cannot be had, or the page cannot be written.
+        ValueError: the page cannot hold what it must.
         KeyboardInterrupt: at Ctrl-C.
 
     """
+    answers = Answers(records, lesson)
+    try:
+        if save is None:
+            _serve(answers, port, open_browser)
+        else:
+            saving.save(answers, save)
+    finally:
+        answers.close()
+    return 0
+
+
+def _serve(answers: Answers, port: int, open_browser: bool) -> None:
+    needed("starlette", "uvicorn")
     with listening(port) as server, ending_in_order(), ThreadPoolExecutor(WORKERS, "pellucid answer") as workers:
         number, token = server.getsockname()[1], secrets.token_urlsafe(16)
+        served = server_of(answers, token, number, workers)
         address = f"http://127.0.0.1:{number}/{token}/"
         print(address, flush=True)
+        print("pellucid: served until Ctrl-C", file=sys.stderr, flush=True)
         if open_browser:
             threading.Thread(target=_open, args=(address,), daemon=True).start()
-        answers = Answers(records, lesson)
         try:
-            server_of(answers, token, number, workers).run(sockets=[server])
+            served.run(sockets=[server])
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
-            answers.close()
-    return 0
 
 
 def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvicorn.Server:
@@ -70,7 +87,7 @@ def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvi
         workers: the threads that answers are computed in.
 
     Raises:
-        ModuleNotFoundError: the packages that serve are not installed.
+        ImportError: the packages that serve are not installed.
 
     """
     import uvicorn
@@ -82,7 +99,7 @@ def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvi
         lifespan="off",
         ws="none",
         log_config=None,
-        log_level="critical",
+        log_level="critical",  # a browser that leaves, or sends what is no request, is nobody's concern
         server_header=False,
         timeout_graceful_shutdown=1,
     )

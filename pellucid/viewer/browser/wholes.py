@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.record import pooling
 from pellucid.record.layer import Layer
 from pellucid.viewer.browser.asked import RefusedError
 from pellucid.viewer.browser.place import BuildingError, Place
 from pellucid.viewer.browser.pyramid.jobs import Wholes, joined
-from pellucid.viewer.browser.pyramid.shown import Shown, sums_of
+from pellucid.viewer.browser.pyramid.shown import Shown, by_head
 from pellucid.viewer.browser.tiles import SMALL, check, of_pairs
 from pellucid.viewer.browser.values import Answer, joined_heads, logs
 
@@ -89,7 +88,7 @@ def _maps(place: Place, most: int, pool: str) -> Maps | None:
     if _is_small(layer, layer.heads):
         size = -(-layer.q_len // most), -(-layer.k_len // most)
         with place.background.giving_way():
-            now = sums_of(pooling.pooled(layer, q_bin=size[0], k_bin=size[1], sequence=sequence))
+            now = by_head(layer, sequence, slice(0, layer.q_len), *size)
         found = now.sums if pool == "mean" else now.largest
     else:
         found, size = _built(place.background.wholes(place.record, layer, sequence), most, pool)

@@ -23,6 +23,7 @@ class Words:
         introduction: what it does.
         tokens: what the rows of `x`, or of `context`, are.
         projection: what queries, keys and values are for.
+        learned: where the numbers of the projections come from.
         query: the formula of the queries.
         key: that of the keys.
         value: that of the values.
@@ -34,13 +35,23 @@ class Words:
     introduction: str
     tokens: str
     projection: str
+    learned: str
     query: str = "x @ W_q"
     key: str = "x @ W_k"
     value: str = "x @ W_v"
     rows: str = ""
 
 
+SCORES = (
+    "The dot product of each query with each key, divided by √{head_dim}: "
+    "without that, wider vectors would sharpen the softmax."
+)
+WEIGHTS = "The softmax turns each row of scores into shares: none is negative, and each row sums to 1."
+ATTENDED = "Each row of x receives the mean of all values, weighted by its row of weights."
+
 _ROLES = "a query says what it looks for, a key what it can be found by, a value what it hands over."
+_RANDOM = "A model learns what turns its tokens into queries, keys and values. Here these numbers are random too."
+_LEARNED = "What turns tokens into the head's queries, keys and values, as the model has learned it."
 
 
 _EVEN = (
@@ -64,7 +75,8 @@ def words_for_random_tokens(lesson: Lesson, seed: int, scale: float | None = Non
             introduction="One sequence looks at itself: each token gathers what it needs from all of them.",
             tokens=f"x holds {_count(tokens, 'sample token')}, a row each: {_count(dim, 'random number')} "
             f"{drawn} (seed {seed}).",
-            projection=f"Three projections, random too, give every token three roles: {_ROLES}",
+            projection=f"Three projections give every token three roles: {_ROLES}",
+            learned=_RANDOM,
             rows=rows,
         )
     return Words(
@@ -73,6 +85,7 @@ def words_for_random_tokens(lesson: Lesson, seed: int, scale: float | None = Non
         tokens=f"x holds the same {_count(tokens, 'token')}; context holds the "
         f"{_count(len(lesson.context), 'token')} of a second sequence.",
         projection="The tokens of x ask and the context answers: only the queries are projected from x.",
+        learned=_RANDOM,
         key="context @ W_k",
         value="context @ W_v",
         rows=rows,
@@ -89,6 +102,7 @@ def words_for_reader(lesson: Lesson, head: int) -> Words:
             tokens=f"x holds the text's {_count(length, 'character')} as the layer gets them: {width} numbers each.",
             projection="The head's learned projections give every character three roles: "
             f"{_ROLES} Queries and keys are then turned by their place, so that the order of characters counts.",
+            learned=_LEARNED,
             query="turn(x @ W_q + b_q)",
             key="turn(x @ W_k + b_k)",
             value="x @ W_v + b_v",
@@ -99,6 +113,7 @@ def words_for_reader(lesson: Lesson, head: int) -> Words:
         tokens=f"x holds {_count(length, 'place')} of the answer, labelled by the character written there ($ ends it); "
         f"context holds the text's {_count(len(lesson.context), 'character')} as the encoder left them.",
         projection="The answer asks and the text replies: only the queries are projected from x.",
+        learned=_LEARNED,
         query="x @ W_q + b_q",
         key="context @ W_k + b_k",
         value="context @ W_v + b_v",
@@ -137,18 +152,17 @@ def _steps(lesson: Lesson, words: Words) -> Iterator[Step]:
 
     yield (
         "Scores",
-        f"The dot product of each query with each key, divided by √{head_dim}: "
-        "without that, wider vectors would sharpen the softmax.",
+        SCORES.format(head_dim=head_dim),
         SideBySide([Matrix(f"scores = Q @ K.T / √{head_dim}", lesson.scores, rows, keys)]),
     )
     yield (
         "Weights",
-        f"The softmax turns each row of scores into shares: none is negative, and each row sums to 1.{words.rows}",
+        f"{WEIGHTS}{words.rows}",
         SideBySide([Matrix("weights = softmax(scores)", lesson.weights, rows, keys, sums=True)]),
     )
     yield (
         "Attended",
-        "Each row of x receives the mean of all values, weighted by its row of weights.",
+        ATTENDED,
         SideBySide([Matrix("attended = weights @ V", lesson.attended, rows)]),
     )
     yield (

@@ -5,7 +5,8 @@ import { fromFloat16 } from "./float16.js";
 /**
  * @typedef {{status: number, headers: Record<string, string>, bytes: ArrayBuffer}} Reply
  * @typedef {(path: string, query: Record<string, string>, signal?: AbortSignal) => Promise<Reply>} Transport
- * @typedef {{values: Float32Array, shape: number[], exact: boolean}} Values natural logs of weights, or plain numbers
+ * @typedef {{values: Float32Array, shape: number[], exact: boolean, bins?: number[]}} Values natural logs of weights, or plain
+ *   numbers; bins: tokens of a bin of queries and of keys, where a whole map's bins are not all of one part of the length
  * @typedef {{name: string, axis: "queries" | "keys", unit: string, title: string}} StripInfo
  * @typedef {{number: number, name: string, role: string, batch: number, heads: number, head_numbers: number[],
  *   kv_heads: number, q_len: number, k_len: number, start: number, calls: number[], exact: boolean, map: boolean,
@@ -270,7 +271,8 @@ function builtOrNot(reply) {
 function valuesOf(reply) {
   const dtype = reply.headers["x-dtype"];
   const values = dtype === "f16" ? fromFloat16(reply.bytes) : new Float32Array(reply.bytes);
-  return { values, shape: shapeOf(reply), exact: reply.headers["x-exact"] === "exact" };
+  const bins = reply.headers["x-bins"] ? reply.headers["x-bins"].split(",").map(Number) : undefined;
+  return { values, shape: shapeOf(reply), exact: reply.headers["x-exact"] === "exact", bins };
 }
 
 /**

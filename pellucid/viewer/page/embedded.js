@@ -1,9 +1,10 @@
 // Answers that lie in a saved page, and what follows from them: a window from exact tiles, several heads from each.
 
+import { fromFloat16 } from "./float16.js";
 import { embeddedJoined, embeddedOverview, embeddedPooled } from "./embeddedmath.js";
 
 /**
- * @typedef {{shape: string, dtype: string, exact: string, body: string}} Held bytes: deflated, in base64
+ * @typedef {{shape: string, dtype: string, exact: string, bins: string, body: string}} Held bytes: deflated, in base64
  * @typedef {import("./client.js").Reply} Reply
  * @typedef {Record<string, string>} Query
  * @typedef {{logs: Float32Array, rows: number, columns: number}} Matrix
@@ -97,7 +98,8 @@ class EmbeddedPage {
   async reply(key) {
     const found = this.held[key];
     if (!found) throw new EmbeddedRefusal(embeddedLeast);
-    return { status: 200, headers: { "x-shape": found.shape, "x-dtype": found.dtype, "x-exact": found.exact }, bytes: await this.bytes(key) };
+    const headers = { "x-shape": found.shape, "x-dtype": found.dtype, "x-exact": found.exact, "x-bins": found.bins };
+    return { status: 200, headers, bytes: await this.bytes(key) };
   }
 
   /**
@@ -148,9 +150,11 @@ class EmbeddedPage {
     embeddedCheckPool(heads, query);
     const reply = await this.reply(`api/thumbs ${place} ${query.pool ?? "mean"}`);
     const [, rows, columns] = reply.headers["x-shape"].split(",").map(Number);
-    const every = new Float32Array(reply.bytes);
+    const every = fromFloat16(reply.bytes);
     const each = heads.map((head) => every.subarray(head * rows * columns, (head + 1) * rows * columns));
-    return embeddedReply(embeddedJoined(each, query.over, true), [rows, columns], rows === layer.q_len && columns === layer.k_len);
+    const exact = rows === layer.q_len && columns === layer.k_len;
+    const { headers, ...found } = embeddedReply(embeddedJoined(each, query.over, true), [rows, columns], exact);
+    return { ...found, headers: { ...headers, "x-bins": reply.headers["x-bins"] } };
   }
 
   /**

@@ -153,8 +153,7 @@ export class TileStore {
 export function tileFrom(wish, answer) {
   const [rows, columns] = answer.shape;
   const { lengths, tile } = wish;
-  const qBin = tile ? 2 ** tile.zq : lengths.q / rows;
-  const kBin = tile ? 2 ** tile.zk : lengths.k / columns;
+  const [qBin, kBin] = tile ? [2 ** tile.zq, 2 ** tile.zk] : (answer.bins ?? [lengths.q / rows, lengths.k / columns]);
   const [q0, k0] = tile ? [tile.i * 256 * qBin, tile.j * 256 * kBin] : [0, 0];
   const extent = { q0, q1: Math.min(q0 + rows * qBin, lengths.q), k0, k1: Math.min(k0 + columns * kBin, lengths.k) };
   const extremes = blockExtremes(answer.values, rows, columns);

@@ -140,3 +140,4 @@ class Viewer:
         if self._widget is not None:
             self._widget.close()
         self._served = self._widget = None
+        self.answers.close()

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from pellucid.readouts import Pooled, PooledMax, TopK
+from pellucid.record.given import record_of_weights
 from pellucid.record.layer import Layer
 from pellucid.record.part import Part
-from pellucid.readouts import Pooled, PooledMax, TopK
 from tests.watch.observed import observed_layer
 
 _DTYPES = {"f16": "<f2", "f32": "<f4", "i32": "<i4"}
@@ -65,7 +66,7 @@ def assert_close(found, expected, atol=1e-7, rtol=2e-5):
 
 
 def in_parts(layer: Layer, window: int | None = None) -> Layer:
-    """The layer as a generation leaves it: a prompt, then a query a call, which of a sliding cache has the last keys."""
+    """The layer as a generation leaves it: a prompt, then a query a call; of a sliding cache the last keys."""
     (whole,) = layer.parts
     starts = [0, *range(layer.q_len // 2, layer.q_len)]
     parts = []
@@ -94,7 +95,9 @@ def by_hand() -> Layer:
 LAYERS = {
     "causal": lambda: observed_layer(q_len=37),
     "padded": lambda: observed_layer(q_len=41, left_padding=[0, 19]),
-    "all of a sequence's first bins padded": lambda: observed_layer(q_len=41, left_padding=[3, 40], heads=1, kv_heads=1),
+    "all of a sequence's first bins padded": lambda: observed_layer(
+        q_len=41, left_padding=[3, 40], heads=1, kv_heads=1
+    ),
     "grouped heads": lambda: observed_layer(heads=4, kv_heads=2, q_len=31),
     "window": lambda: observed_layer(q_len=43, window=5),
     "sink": lambda: observed_layer(q_len=29, sinks=torch.tensor([0.5, -1.0, 2.0])),
@@ -108,5 +111,6 @@ LAYERS = {
     "sliding cache": lambda: in_parts(observed_layer(q_len=41, window=6), 6),
     "huge scores": lambda: observed_layer(q_len=31, sharp=1e4),
     "by hand": by_hand,
+    "given": lambda: record_of_weights(torch.rand(2, 3, 31, 17))[0],
     "read": lambda: observed_layer(q_len=37, readouts=[Pooled(12, 12), PooledMax(12, 12), TopK(5)]),
 }

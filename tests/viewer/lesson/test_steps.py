@@ -93,7 +93,7 @@ def test_projections_make_the_queries_keys_and_values(kv_heads):
         turned = lesson.rotary or (lambda projected: projected)
         made = [
             x @ p.weight + (0 if p.bias is None else p.bias)
-            for x, p in zip((lesson.tokens, source, source), lesson.projections)
+            for x, p in zip((lesson.tokens, source, source), lesson.projections, strict=True)
         ]
         torch.testing.assert_close(turned(made[0]), lesson.query)
         torch.testing.assert_close(turned(made[1]), lesson.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,14 +60,16 @@ class Background:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """End the thread, and leave nothing unfinished behind."""
+        """End the thread, and leave nothing unfinished behind; whoever asks then begins anew."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+            atexit.unregister(self.close)
         for job in self._jobs.values():
             job.close()
+        self._jobs, self._stores, self._thread, self._closed = {}, {}, None, False
 
     def _store(self, record: Record) -> Store:
         if id(record) not in self._stores:
@@ -82,6 +85,7 @@ class Background:
             if self._thread is None and not job.is_done:
                 self._thread = threading.Thread(target=self._run, name="pellucid maps", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)
             self._changed.notify_all()
             return job
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pellucid._version import __version__
-from pellucid.record import pooling
 from pellucid.record.layer import Layer
 from pellucid.viewer.browser.pyramid.file import DamagedError, PyramidFile, Writing
 from pellucid.viewer.browser.pyramid.levels import Layout, Level, by_head, finest, halving
-from pellucid.viewer.browser.pyramid.shown import Shown, sums_of
+from pellucid.viewer.browser.pyramid.shown import Shown
+from pellucid.viewer.browser.pyramid.shown import by_head as heads_apart
 from pellucid.viewer.browser.pyramid.store import Store
 
 VERSION = 1  # of what a file holds
@@ -198,7 +198,7 @@ class Wholes(Job):
     """
 
     def __init__(self, store: Store, fingerprint: str, layer: Layer, sequence: int) -> None:
-        self.layer = layer.of_sequence(sequence)
+        self.layer, self.sequence = layer, sequence
         most = min(256, 1 << (((1 << 19) // layer.heads).bit_length() - 1) // 2)
         self.size = -(-layer.q_len // most), -(-layer.k_len // most)  # tokens of a bin
         rows, columns = -(-layer.q_len // self.size[0]), -(-layer.k_len // self.size[1])
@@ -219,11 +219,10 @@ class Wholes(Job):
         """Compute some rows of all heads' maps, and write them."""
         size = self.size
         queries = slice(rows.start * size[0], min(rows.stop * size[0], self.layer.q_len))
-        found = pooling.pooled(self.layer, q_bin=size[0], k_bin=size[1], queries=queries)
-        sums, largest = sums_of(found)
+        found = heads_apart(self.layer, self.sequence, queries, *size)
         for level in self.layout.levels:
-            into.write(level, "mean", rows.start, sums[level.z])
-            into.write(level, "max", rows.start, largest[level.z])
+            into.write(level, "mean", rows.start, found.sums[level.z])
+            into.write(level, "max", rows.start, found.largest[level.z])
 
 
 def told_of(fingerprint: str, shown: Shown) -> dict[str, Any]:

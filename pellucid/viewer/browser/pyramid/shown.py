@@ -89,7 +89,7 @@ class Shown:
         if read is None:
             return found
         first = (read.start - keys.start) // k_bin
-        own = (self._passed if pool is None or self.passes(pool) else self._joined)(queries, read, q_bin, k_bin)
+        own = (self._passed if self.passes(pool or self.over) else self._joined)(queries, read, q_bin, k_bin)
         for whole, part in zip(found, own, strict=True):
             whole[:, first : first + part.shape[1]] = part
         return found
@@ -135,6 +135,24 @@ class Shown:
             for part in self.layer.parts
             if max(start, part.start) < min(end, part.start + part.q_len)
         )
+
+
+def by_head(layer: Layer, sequence: int, queries: slice, q_bin: int, k_bin: int) -> Bins:
+    """All keys of some queries in bins, of each head of a layer apart, [heads, rows, columns].
+
+    Args:
+        layer: the layer.
+        sequence: its number in the batch.
+        queries: rows of the layer.
+        q_bin: queries a bin.
+        k_bin: keys a bin.
+
+    """
+    if layer.parts:
+        return sums_of(pooling.pooled(layer, q_bin=q_bin, k_bin=k_bin, queries=queries, sequence=sequence))
+    keys = slice(0, layer.k_len)
+    each = [Shown(layer, sequence, (head,), "mean").binned(queries, keys, q_bin, k_bin) for head in range(layer.heads)]
+    return Bins(*(torch.stack(values) for values in zip(*each, strict=True)))
 
 
 def sums_of(found: pooling.Pooled) -> Bins:

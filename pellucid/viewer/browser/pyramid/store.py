@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.engines.cpu.machine import stored as kernels
+from pellucid.record.disk.manifest import MAPS
 from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
 from pellucid.viewer.browser.pyramid.file import ENDING, UNFINISHED, DamagedError, PyramidFile, Writing, opened
 from pellucid.viewer.browser.pyramid.levels import Layout
 
-FOLDER = ".maps"  # of a record's own folder
 LARGEST = 1 << 32  # bytes of a folder
 SPARED = 1 << 29  # bytes that stay free on the disk
 ABANDONED = 3600.0  # seconds since anything was written to an unfinished file of a process that is no more
@@ -98,7 +98,7 @@ def store_of(record: Record) -> Store:
         return Store([_Temporary()])
     path = record.path.resolve()
     own = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    return Store([lambda: path / FOLDER, lambda: kernels.directory() / "maps" / own])
+    return Store([lambda: path / MAPS, lambda: kernels.directory() / "maps" / own])
 
 
 def name_of(told: dict[str, Any]) -> str:
@@ -107,7 +107,7 @@ def name_of(told: dict[str, Any]) -> str:
 
 
 def _make(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=folder.name != FOLDER, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=folder.name != MAPS, exist_ok=True)
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "is a link")
 

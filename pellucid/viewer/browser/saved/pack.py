@@ -77,7 +77,7 @@ def packed_of(answer: Answer) -> dict[str, str]:
     """An answer as text: its bytes deflated, in base64."""
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     body = base64.b64encode(packer.compress(answer.body) + packer.flush()).decode("ascii")
-    named = {"shape": "X-Shape", "dtype": "X-Dtype", "exact": "X-Exact"}
+    named = {"shape": "X-Shape", "dtype": "X-Dtype", "exact": "X-Exact", "bins": "X-Bins"}
     return {name: answer.headers.get(header, "") for name, header in named.items()} | {"body": body}
 
 
