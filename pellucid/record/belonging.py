@@ -5,6 +5,7 @@ Each names the layers itself, or belongs to all whose sequence it can be of. Whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -14,6 +15,7 @@ from pellucid import legible
 T = TypeVar("T")
 Axis = Literal["queries", "keys"]
 Layers = str | Sequence[str] | None
+_WILD = re.compile(r"[*?\[]")
 
 
 class Located(Protocol):
@@ -76,10 +78,13 @@ def is_named(name: str, pattern: str) -> bool:
 
     A name with a number, as `vision_tower#2`, means second calls; one without means first calls alone.
     """
-    if fnmatchcase(name, pattern):
+    if name == pattern:
         return True
-    (base, call), (outer, of_call) = _parts(name), _parts(pattern)
-    return call == of_call and (base == outer or base.startswith(f"{outer}."))
+    if _WILD.search(pattern):
+        return fnmatchcase(name, pattern)
+    outer, _, of_call = pattern.partition("#")
+    base, _, call = name.partition("#")
+    return base.startswith(f"{outer}.") and call == of_call
 
 
 def axes(item: Located, layer: Outline, others: list[Outline]) -> tuple[Axis, ...]:
@@ -138,11 +143,6 @@ def check(argument: str, items: Iterable[Located], layers: Iterable[Outline]) ->
     for number, item in enumerate(items):
         if known and not any(axes(item, layer, known) for layer in known):
             raise ValueError(f"{argument}[{number}]: it belongs to no layer of the record: {_reason(item, known)}")
-
-
-def _parts(name: str) -> tuple[str, str]:
-    base, _, call = name.partition("#")
-    return base, call
 
 
 def _possible(item: Located, layer: Outline, known: list[Outline]) -> tuple[Axis, ...]:

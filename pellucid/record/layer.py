@@ -12,6 +12,7 @@ from torch import Tensor
 from pellucid import legible
 from pellucid.language import Expression
 from pellucid.record.part import Part
+from pellucid.record.runs import Runs
 from pellucid.tensors.chosen import Chosen, positions
 
 Span = slice | list[slice]
@@ -53,6 +54,8 @@ class Layer:
         head_dim: width of a query and key.
         value_dim: width of a value.
         calls: how many calls of the module were joined.
+        call_rows: how many rows each call has, as runs: [[30, 1], [1, 24]] is one call of 30 rows and then 24 of one row;
+            empty where that is not known.
         complete: whether all of its calls came to an end; not where a generation was interrupted.
         start: position of the first query; above 0 where a cache was filled before watching.
         scale: what query · key is multiplied by.
@@ -81,6 +84,7 @@ class Layer:
     has_sink: bool = False
     by_hand: bool = False
     calls: int = 1
+    call_rows: Runs = field(default_factory=list)
     complete: bool = True
     start: int = 0
     head_numbers: list[int] = field(default_factory=list)

@@ -201,6 +201,7 @@ class Record(Mapping[str, Layer]):
         found = beams.followed(self, generated, prompt)
         record = Record(self.model, {layer.name: layer for layer in found.layers}, segments=self.segments)
         record.tokens, record.source_tokens, record.token_ids = found.tokens, found.source_tokens, found.token_ids
+        record._images, record._frames = found.images, found.frames
         record.readouts, record.notes = self.readouts, self.notes
         record.missed, record.complete = self.missed, self.complete
         return record

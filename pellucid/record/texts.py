@@ -28,9 +28,8 @@ def texts_of(name: str, given: Texts, batch: int, length: int) -> list[list[str]
         return None
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise TypeError(f"{name}: a list of texts, or one for each sequence, is needed, got {type(given).__name__}")
-    one = all(isinstance(token, str) for token in given)
-    lists = [list(given)] if one else [list(each) for each in given if not isinstance(each, str)]
-    if not one and (len(lists) < len(given) or not all(isinstance(token, str) for each in lists for token in each)):
+    lists = [given] if all(isinstance(token, str) for token in given) else list(given)
+    if not all(_is_texts(each) for each in lists):
         raise TypeError(f"{name}: a list of texts, or one for each sequence, is needed, got something else among them")
     if len(lists) != batch:
         raise ValueError(f"{name}: one list for each of {batch} sequences is needed, got {len(lists)}")
@@ -38,6 +37,12 @@ def texts_of(name: str, given: Texts, batch: int, length: int) -> list[list[str]
     if wrong is not None:
         raise ValueError(f"{name}: {length} are needed, got {len(wrong)}")
     return [[str(token) for token in each] for each in lists]
+
+
+def _is_texts(given: object) -> bool:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return False
+    return all(isinstance(token, str) for token in given)
 
 
 def ids_of(texts: list[list[str]] | None) -> Tensor | None:

@@ -7,6 +7,7 @@ layers' calls must then be as long as that says: where it is not, nothing is sai
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,9 +73,9 @@ class Media:
             return
         inputs = dict(zip(names, args, strict=False)) | kwargs
         tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
-        if not any(tensor.is_meta or is_transformed(tensor) for tensor in tensors):
-            for reader in readers:
-                reader(inputs)
+        is_read = not any(tensor.is_meta or is_transformed(tensor) for tensor in tensors)
+        for reader in readers:
+            reader(inputs if is_read else {})
 
     def enter(self, name: str, role: str, start: int, call: Call) -> None:
         """Put on a layer what its call attends in.
@@ -130,13 +131,12 @@ class Media:
         return "" if module is self._modules.root else f"{self._modules.name_of(module)}."
 
     def _follow(self, module: nn.Module, reader: Reader) -> None:
-        names = list(inspect.signature(type(module).forward).parameters)[1:]
-        self._readers.setdefault(id(module), (names, []))[1].append(reader)
+        self._readers.setdefault(id(module), (_inputs_of(module), []))[1].append(reader)
 
     def _follow_pictures(self, module: nn.Module) -> None:
         config = getattr(module, "config", None)
         tower, tokens, language = tower_of(config), placeholders(config), getattr(module, "language_model", None)
-        if tower is not None:
+        if tower is not None and {"pixel_values", "grid_thw"} & set(_inputs_of(module)):
             self._follow(module, partial(self._look, self._scope(module), tower))
         if tokens is None or not isinstance(language, nn.Module) or self._modules.name_of(language) is None:
             return
@@ -153,10 +153,10 @@ class Media:
         if is_part and before is not None and before() is shown:
             return
         looked = tower(inputs)
+        self._expect(scope, [] if looked is None else looked.ways)
         if looked is None:
             return
         self._shown = (scope, ref(shown))
-        self._expect(scope, looked.ways)
         for reading in self._readings.values():
             last = reading.looked[-1][0] if reading.looked else scope
             if scope.startswith(reading.scope) and (scope == last or not scope.startswith(last)):
@@ -177,13 +177,20 @@ class Media:
         """An encoder of sound is called."""
         heard = ear(inputs)
         self._expect(scope, [] if heard is None else [[heard]])
-        outer = scope[: -len(scope.split(".")[-2]) - 1] if scope else None
-        if outer is not None and heard is not None:
+        outer = re.sub(r"[^.]+\.$", "", scope)
+        if heard is None:
+            self._heard.pop(outer, None)
+        elif scope:
             self._heard[outer] = heard
 
     def _expect(self, scope: str, ways: list[list[Turn]]) -> None:
         self._turns = {other: turns for other, turns in self._turns.items() if not other.startswith(scope)}
         self._turns[scope] = Turns(ways)
+
+
+def _inputs_of(module: nn.Module) -> list[str]:
+    """The names of what a module's forward takes, in their order."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def _moved(item: Item, start: int, source: bool) -> Item:

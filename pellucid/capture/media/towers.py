@@ -22,7 +22,7 @@ Inputs = Mapping[str, Any]
 class Grid(NamedTuple):
     """One picture, or one frame of a film, as a language model is given it."""
 
-    rows: int
+    rows: int  # of its tokens
     columns: int
     picture: Tensor | None
     name: str
@@ -167,7 +167,7 @@ def _window_turns(windows: list[_Window], picture: Tensor | None, name: str, pat
 
 
 def _unpacked(pixels: Tensor, rows: int, columns: int, config: Any) -> Tensor | None:
-    """The picture of a frame's patches, which are in blocks, each [channels, times, height, width]: at its first time."""
+    """The picture of a frame's patches, which are in blocks, each [channels, times, height, width]."""
     merge, size, times = config.spatial_merge_size, config.patch_size, config.temporal_patch_size
     channels, rest = divmod(pixels.shape[1], times * size * size)
     if rest:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.capture.calls.keeping import before
 from pellucid.capture.run.recent import Recent
 from pellucid.readouts.base import ColumnReadout
+from pellucid.record import runs
 from pellucid.record.layer import Layer, Padding
 
 
@@ -39,6 +40,7 @@ def taken_back(layer: Layer, end: int, recent: Recent, sums: Mapping[str, Column
     return replace(
         layer,
         q_len=rows,
+        call_rows=runs.first(layer.call_rows, rows),
         k_len=k_len,
         readings=readings if received is None else readings | {"received": received},
         padding=Padding(None if queries is None else queries[:, :rows], None if keys is None else keys[:, :k_len]),

@@ -11,6 +11,7 @@ from pellucid.capture.calls import reading
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.keeping import extended
 from pellucid.readouts import Readout
+from pellucid.record import runs
 from pellucid.record.layer import Layer, Padding
 
 
@@ -53,6 +54,7 @@ def layer_of(
         scale=call.scale,
         has_sink=call.sinks is not None,
         by_hand=call.by_hand,
+        call_rows=[[call.q_len, 1]],
         start=place.start,
         head_numbers=numbers,
         readings=readings,
@@ -86,7 +88,7 @@ def joined(earlier: Layer, later: Layer, lookup: dict[str, Readout]) -> Layer:
     )
     later.parts = extended(earlier.parts, later.parts[0]) if later.parts and earlier.parts else []
     later.q_len, later.k_len, later.start = earlier.q_len + later.q_len, k_len, earlier.start
-    later.calls = earlier.calls + 1
+    later.calls, later.call_rows = earlier.calls + 1, runs.joined(earlier.call_rows, later.call_rows)
     return later
 
 

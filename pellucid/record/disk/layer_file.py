@@ -16,6 +16,7 @@ from torch import Tensor
 from pellucid import legible
 from pellucid.language import INPUTS, walk
 from pellucid.readouts.topk import TopKeys
+from pellucid.record import runs
 from pellucid.record.disk import schema
 from pellucid.record.disk.expression_json import Captured, from_json, to_json
 from pellucid.record.disk.manifest import Json, RecordError
@@ -47,7 +48,14 @@ _PLAIN = {
 }
 # Not in records of the first releases.
 _NAMES = schema.list_of(schema.text)
-_SINCE = {"by_hand": schema.flag, "complete": schema.flag, "sums": _NAMES, "over_heads": _NAMES}
+_RUNS = schema.list_of(schema.list_of(schema.whole(1, LARGEST), 2))
+_SINCE = {
+    "by_hand": schema.flag,
+    "complete": schema.flag,
+    "sums": _NAMES,
+    "over_heads": _NAMES,
+    "call_rows": _RUNS,
+}
 _PART = {
     "start": _length,
     "k_start": _length,
@@ -191,6 +199,8 @@ def _check_numbers(layer: Layer) -> None:
         raise ValueError(f"kv_heads {layer.kv_heads} must divide heads {layer.heads}")
     if layer.batch * layer.k_len > MOST_KEYS:
         raise ValueError(f"k_len {layer.k_len} of {layer.batch} sequences is more than {MOST_KEYS} keys")
+    if layer.call_rows and (any(len(run) > 2 for run in layer.call_rows) or runs.rows_of(layer.call_rows) != layer.q_len):
+        raise ValueError(f"call_rows must be pairs of rows and times that make q_len {layer.q_len}")
     if len(layer.head_numbers) not in (0, layer.heads):
         raise ValueError(f"head_numbers must be of {layer.heads} heads, got {len(layer.head_numbers)}")
 

@@ -229,6 +229,8 @@ def check(manifest: Json) -> None:
     _RECORD(manifest, "")
     if len({len(ids) for ids in manifest["token_ids"] or ()}) > 1:
         raise ValueError("token_ids must be of one length for all sequences")
+    media.images_of(manifest, None)
+    media.frames_of(manifest)
     try:
         schema.list_of(_FILE_OF_A_LAYER)(manifest["layers"], "layers")
     except ValueError as error:

@@ -7,7 +7,8 @@ says for each token of what it returns in which place it was predicted: there is
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from torch import Tensor
 from pellucid.language import INPUTS, Expression, constant, load, operation
 from pellucid.language.shift import of_sequences
 from pellucid.readouts import Received
+from pellucid.record import runs
+from pellucid.record.belonging import axes
+from pellucid.record.frames import Frames
+from pellucid.record.images import Image
 from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
 from pellucid.record.studies import sums
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pellucid.record.record import Record
+
+Item = TypeVar("Item", Image, Frames)
 
 _SUMS = ("received", "pooled", "pooled_max")  # over queries, and so over all beams that had the place
 
@@ -69,6 +76,8 @@ class Followed(NamedTuple):
     tokens: list[list[str]] | None
     source_tokens: list[list[str]] | None
     token_ids: Tensor | None  # int64 [sequences, rows]
+    images: list[Image]
+    frames: list[Frames]
 
 
 def followed(record: Record, generated: Any, prompt: int | None) -> Followed:
@@ -87,14 +96,56 @@ def followed(record: Record, generated: Any, prompt: int | None) -> Followed:
     beams, sequences = beams.cpu().long(), generated.sequences
     known = sequences.shape[1] - beams.shape[1]
     prompt = known if prompt is None else prompt
-    batch = max((layer.batch for layer in record.values()), default=0)
+    apart = {layer.name for layer in record.values() if _is_apart(layer, record, prompt, beams.shape[1])}
+    batch = max((layer.batch for layer in record.values() if layer.name not in apart), default=0)
     if int(beams.max()) >= batch:
         raise ValueError(f"generated: it is of {int(beams.max()) + 1} beams or more, the record of {batch} sequences")
-    layers = [_followed(layer, beams, prompt, batch) for layer in record.values()]
+    layers = [layer if layer.name in apart else _followed(layer, beams, prompt, batch) for layer in record.values()]
     tokens, source_tokens = (
         _of_sequences(tokens, beams[:, 0], batch) for tokens in (record.tokens, record.source_tokens)
     )
-    return Followed(layers, tokens, source_tokens, sequences[:, :-1] if known == prompt else None)
+    known = sequences[:, :-1] if known == prompt else None
+    of_each = partial(_of_each, record=record, places=beams[:, 0], batch=batch, apart=apart)
+    return Followed(layers, tokens, source_tokens, known, of_each(record.images), of_each(record.frames))
+
+
+def _is_apart(layer: Layer, record: Record, prompt: int, steps: int) -> bool:
+    """Whether a layer is no part of the search, as a vision tower's, whose batch is one of pictures."""
+    if layer.role != "self" or any(other.role == "cross" for other in record.values()):
+        return False
+    return layer.end < prompt - 1 + steps or (layer.calls == 1 and steps > 1)
+
+
+def _of_each(items: list[Item], record: Record, places: Tensor, batch: int, apart: set[str]) -> list[Item]:
+    """Images or frames of the search as those of each returned sequence that they are in.
+
+    Args:
+        items: of the record that was watched.
+        record: that record.
+        places: of each returned sequence at its start.
+        batch: places that there were.
+        apart: names of the layers that stay as they are.
+
+    """
+    outlines = record.outlines()
+    found = []
+    for item in items:
+        if item.sequence is None:
+            found.append(item)
+            continue
+        names = [outline.name for outline in outlines if axes(item, outline, outlines)]
+        if stays := tuple(name for name in names if name in apart):
+            found.append(replace(item, layers=stays))
+        searched = [record[name] for name in names if name not in apart]
+        for number, place in enumerate(places.tolist()):
+            if those := tuple(one.name for one in searched if _sequence(one, place, batch) == item.sequence):
+                found.append(replace(item, sequence=number, layers=those))
+    return found
+
+
+def _sequence(layer: Layer, place: int, batch: int) -> int:
+    """The sequence of a layer's batch that a place of the search is; an encoder ran before there were beams."""
+    return place * layer.batch // batch
 
 
 def _of_sequences(values: Sequence[Any] | None, beams: Tensor, batch: int) -> Any:
@@ -123,6 +174,7 @@ def _through(layer: Layer, path: Path) -> Layer:
         layer,
         batch=len(path.places),
         q_len=path.rows,
+        call_rows=runs.first(layer.call_rows, path.rows),
         k_len=k_len,
         readings={name: _of_layer(layer, name, path) for name in layer.readings if name not in summed},
         padding=_padding(layer, path, k_len),

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pellucid._version import __version__
+from pellucid.record import runs
 from pellucid.record.layer import Layer, Span
 from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
@@ -111,7 +112,7 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "q_len": layer.q_len,
         "k_len": layer.k_len,
         "start": layer.start,
-        "calls": [part.start - layer.start for part in layer.parts] or [0],
+        "calls": runs.starts(layer.call_rows) or [part.start - layer.start for part in layer.parts] or [0],
         "exact": layer.has_weights,
         "map": layer.has_weights or "pooled" in layer.readings,
         "top": has_top(layer),

@@ -13,7 +13,7 @@ import { MARK_SIZE, textWidth, textWithin } from "./marks.js";
  * @typedef {{name: string, start: number, stop: number}} Segment
  */
 
-const axesLeast = { tokens: 13, across: 64, down: 26 }; // pixels: of a token's line, of a tick's label
+const axesLeast = { tokens: 10, across: 72, down: 26 }; // pixels: of a token's line, of a tick's label
 export const SEGMENT_BAND = 16;
 
 /**
@@ -94,6 +94,7 @@ function axesTokens(span, axis, room, palette, [first, last]) {
   const cell = span.pixels / (span.to - span.from);
   const labels = [];
   for (let index = first; index <= last; index++) labels.push(axisLabel(axis, index));
+  const size = cell < MARK_SIZE + 1 ? MARK_SIZE - 2 : MARK_SIZE;
   const flat = !span.down && labels.every((label) => textWidth(label) < cell - 6);
   /** @type {Mark[]} */
   const marks = [];
@@ -101,8 +102,8 @@ function axesTokens(span, axis, room, palette, [first, last]) {
     const at = pixelOf(span, first + number + 0.5);
     if (at < span.start || at > span.start + span.pixels) return;
     const colour = axis.special.has(axis.offset + first + number) ? palette.accent : palette.text;
-    const text = flat ? label : textWithin(label, room.gutter - 6);
-    marks.push(axesLabel(text, at, span.down, flat, room.edge, colour));
+    const text = flat ? label : textWithin(label, room.gutter - 6, size);
+    marks.push({ ...axesLabel(text, at, span.down, flat, room.edge, colour), size });
   });
   return marks;
 }
@@ -114,7 +115,7 @@ function axesTokens(span, axis, room, palette, [first, last]) {
  * @param {boolean} flat
  * @param {number} edge
  * @param {string} colour
- * @returns {Mark}
+ * @returns {import("./marks.js").TextMark}
  */
 function axesLabel(text, at, down, flat, edge, colour) {
   if (down) return { text, x: edge - 4, y: at, anchor: "end", colour };
@@ -139,12 +140,28 @@ function axesTicks(span, axis, room, palette, [first, last]) {
     const index = position - axis.offset;
     const at = pixelOf(span, index + 0.5);
     if (at < span.start || at > span.start + span.pixels) continue;
-    const text = textWithin(axis.place(index) ?? String(position), span.down ? room.gutter - 8 : least);
-    marks.push(axesLabel(text, at, span.down, !span.down, room.edge, palette.faint));
+    const text = axesTick(axis, index, span.down ? room.gutter - 8 : least - 8);
+    const half = textWidth(text) / 2;
+    const along = span.down ? at : Math.max(span.start + half, Math.min(span.start + span.pixels - half, at));
+    marks.push(axesLabel(text, along, span.down, !span.down, room.edge, palette.faint));
     const { edge } = room;
     marks.push({ points: span.down ? [edge - 3, at, edge, at] : [at, edge - 3, at, edge], colour: palette.faint });
   }
   return marks;
+}
+
+/**
+ * A position, and the token there if there is room for both; or what else stands there.
+ * @param {AxisText} axis
+ * @param {number} index
+ * @param {number} room
+ */
+function axesTick(axis, index, room) {
+  const position = String(axis.offset + index);
+  const place = axis.place(index);
+  if (place !== null) return textWithin(place, room);
+  const named = axis.texts?.[axis.offset + index] === undefined ? position : `${position} ${labelAt(axis, index)}`;
+  return textWidth(named) <= room ? named : position;
 }
 
 /**

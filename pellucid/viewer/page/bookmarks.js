@@ -1,7 +1,7 @@
 // Views that a person wants to find again, by name, kept by the browser for each record.
 
 import { fill, h } from "./dom.js";
-import { headsInWords, plainName } from "./choices.js";
+import { headsAsTyped, plainName } from "./choices.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -122,5 +122,5 @@ function bookmarkName(page, viewTitle) {
   const chosen = page.chosen(page.state.state);
   if (!chosen || viewTitle === "Heads") return viewTitle;
   const range = page.state.get("q") || page.state.get("k") ? `, ${page.state.get("q", "all")} × ${page.state.get("k", "all")}` : "";
-  return `${viewTitle}, layer ${chosen.layer.number}, head ${headsInWords(chosen.heads, chosen.layer)}${range}`;
+  return `${viewTitle}, layer ${chosen.layer.number}, head ${headsAsTyped(chosen.heads, chosen.layer)}${range}`;
 }

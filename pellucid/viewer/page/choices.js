@@ -42,7 +42,7 @@ export function placesAsText(places, layer) {
  * @param {LayerInfo} layer
  * @returns {string}
  */
-export function headsInWords(places, layer) {
+export function headsAsTyped(places, layer) {
   if (places.length === layer.heads && layer.heads > 1) return "all";
   return places.map((place) => layer.head_numbers[place]).join(",");
 }

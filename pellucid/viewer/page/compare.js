@@ -15,22 +15,22 @@ const compareNames = ["b.record", "b.layer", "b.heads", "b.sequence"];
  */
 export function compareView(page) {
   const scene = new MapScene(page, true);
-  const pickers = [placePicker(page, "", "A"), placePicker(page, "b.", "B")];
+  const picker = placePicker(page, "b.", "B");
   const only = h("input", { type: "checkbox", onchange: () => page.state.set({ difference: only.checked ? "only" : null }) });
   const swap = h("button", { type: "button", title: "exchange A and B", onclick: () => page.state.set(compareExchanged(page)) }, "⇄ exchange");
-  const bar = h("div", { class: "pl-tools" }, pickers.map((picker) => picker.element), swap, h("label", { class: "pl-tool" }, only, " the difference alone"));
+  const bar = h("div", { class: "pl-map-tools" }, picker.element, swap, h("label", { class: "pl-map-tool" }, only, " the difference alone"));
   scene.element.prepend(bar);
   const headings = (/** @type {import("./app.js").Chosen[]} */ chosen) => {
     scene.panels.forEach((panel, number) => (panel.heading.textContent = `${panel.label}: ${compareTitle(chosen, number)}`));
     if (scene.difference) scene.difference.heading.textContent = "A − B";
   };
   return {
-    element: h("div", { class: "pl-map pl-compare" }, scene.element),
+    element: scene.element,
     update(state, changed) {
       const chosen = [page.chosen(state), page.chosen(state, "b.")].filter((one) => one !== null);
       if (chosen.length < 2) return;
       if (!compareNames.some((name) => name in state)) return page.state.set(naturalOther(page, chosen[0]), { replace: true });
-      pickers.forEach((picker, number) => picker.update(chosen[number]));
+      picker.update(chosen[1]);
       only.checked = state.difference === "only";
       scene.body.dataset.difference = only.checked ? "only" : "side";
       scene.update(state, changed, chosen);

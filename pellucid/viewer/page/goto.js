@@ -33,7 +33,7 @@ export function placesNamed({ text, length }, wanted) {
  */
 export function gotoBox(axisOf, go, announce) {
   const axis = h("select", { "aria-label": "axis that is searched", onchange: () => forget() }, h("option", { value: "queries" }, "queries"), h("option", { value: "keys" }, "keys"));
-  const input = h("input", { type: "search", class: "pl-goto", placeholder: "token or number", "aria-label": "go to a token or a number", oninput: () => forget() });
+  const input = h("input", { type: "search", class: "pl-map-goto", placeholder: "token or number", "aria-label": "go to a token or a number", oninput: () => forget() });
   const count = h("span", { class: "pl-faint", role: "status" });
   const back = h("button", { type: "button", title: "the place found before (N)", "aria-label": "the place found before", onclick: () => step(-1) }, "‹");
   const on = h("button", { type: "button", title: "the next place found (n)", "aria-label": "the next place found", onclick: () => step(1) }, "›");
@@ -41,7 +41,7 @@ export function gotoBox(axisOf, go, announce) {
     event.preventDefault();
     step(1);
   };
-  const element = h("form", { class: "pl-tool pl-goto-form", role: "search", onsubmit: submit }, "Go to ", input, axis, back, on, count);
+  const element = h("form", { class: "pl-map-tool pl-map-goto-form", role: "search", onsubmit: submit }, "Go to ", input, axis, back, on, count);
   /** @type {[number, number][] | null} */
   let found = null;
   let at = -1;

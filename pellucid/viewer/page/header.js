@@ -5,6 +5,7 @@ import { VIEWS } from "./app.js";
 import { bookmarkPanel, Bookmarks, browserStorage } from "./bookmarks.js";
 import { plainName } from "./choices.js";
 import { helpDialog } from "./help.js";
+import { ownsWindow } from "./keys.js";
 import { menu } from "./menu.js";
 import { headPicker, layerPicker, recordPicker, sequencePicker } from "./pickers.js";
 import { copyPanel, picturePanel } from "./taking.js";
@@ -28,7 +29,7 @@ export function pageHeader(page) {
   const element = h(
     "header",
     { class: "pl-header" },
-    h("div", { class: "pl-brand" }, h("strong", {}, "Pellucid"), more),
+    h("div", { class: "pl-brand" }, h(ownsWindow(page.root) ? "h1" : "strong", { class: "pl-name" }, "Pellucid"), more),
     h("div", { class: "pl-pickers", role: "group", "aria-label": "what is looked at" }, pickers.map((picker) => picker.element)),
     tabs.element,
     tools.element,

@@ -35,8 +35,14 @@ class HeadsView {
   constructor(page) {
     this.page = page;
     const open = this.open.bind(this);
-    this.thumbs = new Thumbs(page, (layer) => this.wall.drawAll(layer));
-    this.wall = new Wall(this.thumbs, { open, hover: (head, element) => this.hover(head, element?.getBoundingClientRect() ?? null), sight: (layers) => this.thumbs.want(this.asked(), layers) });
+    this.thumbs = new Thumbs(page, (layer) => {
+      this.wall.drawAll(layer);
+      this.tellDrawn();
+    });
+    this.wall = new Wall(this.thumbs, { open, hover: (head, element) => this.hover(head, element?.getBoundingClientRect() ?? null), sight: (layers) => {
+        this.thumbs.want(this.asked(), layers);
+        this.tellDrawn();
+      } });
     this.scatter = new Scatter({ open, hover: (head, at) => this.hover(head, at), set: (patch) => page.state.set(patch) });
     this.card = new HeadCard(page, this.thumbs);
     this.table = headTable(page, open);
@@ -54,6 +60,13 @@ class HeadsView {
     /** @type {Head[]} */
     this.heads = [];
     this.alive = true;
+    this.built = false;
+    this.drewFirst = () => {};
+    /** @type {Promise<void>} the maps in sight come first: the numbers may take the server a while */
+    this.firstDrawn = new Promise((resolve) => {
+      this.drewFirst = resolve;
+      setTimeout(resolve, 1500);
+    });
     this.sized = new ResizeObserver(() => this.resize());
     this.sized.observe(this.scroll);
     this.sized.observe(this.scatter.drawing);
@@ -83,7 +96,7 @@ class HeadsView {
     if (changed.has("info")) this.thumbs.retry();
     const record = this.record();
     if (record && (record.id !== this.numbersOf || changed.has("info"))) this.ask(record);
-    if (headsOfLayout.some((name) => changed.has(name))) this.build();
+    if (!this.built || headsOfLayout.some((name) => changed.has(name))) this.build();
     else if (["x", "y", "size"].some((name) => changed.has(name))) this.plot();
     if (["pool", "sequence", "thumb"].some((name) => changed.has(name))) this.resize(true);
     if (["colours", "scale", "theme", "view"].some((name) => changed.has(name)) || !this.wall.look) this.colour();
@@ -96,6 +109,8 @@ class HeadsView {
     if (record.id !== this.numbersOf) this.numbers = null;
     this.numbersOf = record.id;
     this.refusal = "";
+    if (!this.page.state.get("sort") && !this.page.state.get("kinds")) await this.firstDrawn;
+    if (!this.alive || this.numbersOf !== record.id) return;
     try {
       const numbers = await this.page.numbers(record.id);
       if (!this.alive || this.numbersOf !== record.id) return;
@@ -112,6 +127,7 @@ class HeadsView {
   /** Everything that depends on which heads there are, and on their order. */
   build() {
     const record = this.record();
+    this.built = true;
     this.card.hide();
     this.heads = record ? headsOf(record, this.numbers) : [];
     const choice = this.choice();
@@ -126,6 +142,16 @@ class HeadsView {
     fill(this.words, waits && h("p", { role: "status", class: this.refusal ? "pl-error" : "pl-faint" }, waits), record && !this.heads.length ? headsEmpty(record) : null, record ? headsMissed(record) : null);
     this.resize(true);
     this.plot();
+    this.tellDrawn();
+  }
+
+  /** Say on the element whether all that is in sight is there. */
+  tellDrawn() {
+    const drawn = this.heads.length && this.choice().form === "wall" ? this.wall.drawn() : "final";
+    if (drawn === "final" && this.built) this.drewFirst();
+    const awaited = Boolean(this.record()) && !this.numbers && !this.refusal;
+    this.element.dataset.drawn = drawn === "final" && awaited ? "coarse" : drawn;
+    this.element.setAttribute("aria-busy", String(drawn !== "final" || awaited));
   }
 
   plot() {
@@ -141,17 +167,21 @@ class HeadsView {
     const label = this.main.clientWidth > 620 && !choice.sort ? 170 : 0;
     const room = (this.main.clientWidth - label - 24) / most - 4;
     const least = this.main.clientWidth < 620 ? 44 : 30;
-    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : 128));
+    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : this.heads.length > 16 ? 128 : 200));
   }
 
   /** @param {boolean} [anyway] */
   resize(anyway = false) {
     if (!this.alive) return;
-    if (this.width === 0 && this.scroll.clientWidth) this.side.open = this.scroll.clientWidth >= 900;
+    if (this.width === 0 && this.scroll.clientWidth) {
+      this.side.open = this.scroll.clientWidth >= 900;
+      this.colour(); // in a notebook the style sheet may not have held before
+    }
     const moved = this.width !== this.scroll.clientWidth;
     this.width = this.scroll.clientWidth;
     if (!moved && !anyway) return this.plot();
-    this.element.style.setProperty("--pl-cell", `${this.cell()}px`);
+    this.wall.side = this.cell();
+    this.element.style.setProperty("--pl-cell", `${this.wall.side}px`);
     this.wall.ask();
     this.plot();
   }

@@ -50,5 +50,5 @@ export function kindLook(kind) {
  */
 export function kindBadge(kind) {
   const { letter, colour, text } = kindLook(kind);
-  return h("span", { class: "pl-kind", title: kind, "aria-label": kind, role: "img", style: { background: colour, color: text } }, letter);
+  return h("span", { class: "pl-kind", title: kind, "aria-label": kind, role: "img", "data-letter": letter, style: { background: colour, color: text } });
 }

@@ -1,6 +1,5 @@
 // The map of one place: from the whole to single pairs of tokens.
 
-import { h } from "./dom.js";
 import { pictureOfScene } from "./scenefigure.js";
 import { MapScene } from "./scene.js";
 import { pythonOf } from "./words.js";
@@ -13,7 +12,7 @@ import { wholeTokens } from "./viewport.js";
 export function mapView(page) {
   const scene = new MapScene(page, false);
   return {
-    element: h("div", { class: "pl-map" }, scene.element),
+    element: scene.element,
     update(state, changed) {
       const chosen = page.chosen(state);
       if (chosen) scene.update(state, changed, [chosen]);

@@ -22,7 +22,7 @@ export function pageNotices(page) {
   const notes = h("div", { class: "pl-notes" });
   let made = "";
   return {
-    element: h("div", { class: "pl-notices" }, alarm, notes),
+    element: h("section", { class: "pl-notices", "aria-label": "notices" }, alarm, notes),
     /** @param {Serving} now */
     serving(now) {
       fill(alarm, noticesServing[now] && h("p", {}, noticesServing[now]));

@@ -21,7 +21,7 @@ import { STRIP_THICK, stripMarks } from "./strips.js";
  *   crosses: Cross[], numbers: (area: PaneLayout) => Mark[], palette: Palette}} Drawing
  * @typedef {{queriesGutter: number, keysGutter: number, besideQueries: number, besideKeys: number}} PaneRoom
  * @typedef {{left: number, top: number, width: number, height: number, queriesGutter: number, keysGutter: number}} PaneLayout
- *   where the map itself is, and the room of the labels before it
+ *   where the map itself is, and where the labels before it end
  */
 
 const paneLeast = 40; // pixels of a map, however much its labels would take
@@ -35,7 +35,7 @@ export class MapPane {
    */
   constructor(label, meaning, page, kept) {
     this.raster = new Raster(page.redraw, kept);
-    this.ink = h("canvas", { class: "pl-ink-layer", "aria-hidden": "true" });
+    this.ink = h("canvas", { class: "pl-map-ink-layer", "aria-hidden": "true" });
     this.area = h("div", { class: "pl-map-area" }, this.raster.element);
     this.element = h(
       "div",
@@ -48,6 +48,7 @@ export class MapPane {
     this.size = { width: 0, height: 0 };
     /** @type {[string, [number, number]] | null} */
     this.gutters = null;
+    this.beside = { queries: 0, keys: 0 };
     this.stop = hearPointers(this.area, meaning, page.wheels);
     this.observer = new ResizeObserver(() => {
       this.size = { width: this.element.clientWidth, height: this.element.clientHeight };
@@ -81,7 +82,8 @@ export class MapPane {
     const stripped = queries.strips.length || keys.strips.length;
     const [forQueries, forKeys] = this.gutters[1].map((gutter, number) => (stripped ? Math.max(gutter, Math.min(84, most[number])) : gutter));
     const beside = (/** @type {Side} */ side) => side.strips.length * STRIP_THICK + (side.segments.length ? SEGMENT_BAND : 0);
-    return { queriesGutter: forQueries, keysGutter: forKeys, besideQueries: beside(queries), besideKeys: beside(keys) };
+    this.beside = { queries: beside(queries), keys: beside(keys) };
+    return { queriesGutter: forQueries, keysGutter: forKeys, besideQueries: this.beside.queries, besideKeys: this.beside.keys };
   }
 
   /** @param {PaneRoom} room */
@@ -89,7 +91,7 @@ export class MapPane {
     const left = Math.round(queriesGutter + besideQueries) + 3;
     const top = Math.round(keysGutter + besideKeys) + 3;
     const area = { width: Math.max(paneLeast, this.size.width - left - 2), height: Math.max(paneLeast, this.size.height - top - 2) };
-    this.layout = { left, top, ...area, queriesGutter, keysGutter };
+    this.layout = { left, top, ...area, queriesGutter: left - 3 - this.beside.queries, keysGutter: top - 3 - this.beside.keys };
     Object.assign(this.area.style, { left: `${left}px`, top: `${top}px`, width: `${area.width}px`, height: `${area.height}px` });
   }
 
@@ -101,7 +103,8 @@ export class MapPane {
     const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (this.ink.width !== wide) this.ink.width = wide;
     if (this.ink.height !== high) this.ink.height = high;
-    const context = this.ink.getContext("2d");
+    // Kept in memory, not on the graphics card: where that is only imitated, drawing on it takes four times as long.
+    const context = this.ink.getContext("2d", { willReadFrequently: true });
     if (!context) return;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
@@ -152,8 +155,8 @@ export class MapPane {
    */
   crossMarks(cross, drawing, down, along) {
     const { palette, queries, keys } = drawing;
-    const colour = cross.strong ? palette.mark : palette.faint;
-    const opacity = cross.strong ? 1 : 0.8;
+    const colour = palette.mark;
+    const opacity = cross.strong ? 1 : 0.7;
     /** @type {Mark[]} */
     const marks = [];
     for (const [span, place, side, gutter] of /** @type {const} */ ([[down, cross.q, queries, this.layout.queriesGutter], [along, cross.k, keys, this.layout.keysGutter]])) {

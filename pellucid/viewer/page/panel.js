@@ -40,9 +40,9 @@ export class MapPanel {
     this.redraw = hooks.redraw;
     this.rows = new RowStore(page.client, hooks.redraw);
     this.pane = new MapPane(label, meaning, hooks, kept);
-    this.heading = h("h3", { class: "pl-panel-title" });
-    this.message = h("p", { class: "pl-map-message" });
-    this.element = h("section", { class: "pl-panel", "aria-label": label }, this.heading, h("div", { class: "pl-panel-body" }, this.pane.element, this.message));
+    this.heading = h("h3", { class: "pl-map-panel-title" });
+    this.message = h("p", { class: "pl-map-message", hidden: true });
+    this.element = h("section", { class: "pl-map-panel", "aria-label": label }, this.heading, h("div", { class: "pl-map-panel-body" }, this.pane.element, this.message));
     /** @type {Chosen | null} */
     this.chosen = null;
     /** @type {TileSource | null} */

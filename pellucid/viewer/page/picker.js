@@ -33,9 +33,9 @@ export function placePicker(page, prefix, title) {
   ];
   const made = picks.map((pick) => {
     const select = h("select", { onchange: () => page.state.set({ [prefix + pick.key]: select.value }) });
-    return { pick, select, label: h("label", { class: "pl-tool" }, `${pick.title} `, select), shown: "" };
+    return { pick, select, label: h("label", { class: "pl-map-tool" }, `${pick.title} `, select), shown: "" };
   });
-  const element = h("div", { class: "pl-tool-group pl-picker", role: "group", "aria-label": title }, h("strong", {}, title), made.map((one) => one.label));
+  const element = h("div", { class: "pl-map-tool-group pl-map-picker", role: "group", "aria-label": title }, h("strong", {}, title), made.map((one) => one.label));
   return {
     element,
     /** @param {Chosen} chosen */
@@ -60,16 +60,17 @@ function pickerHeads({ layer, place }) {
 }
 
 /**
- * What a map is compared with where nobody has said: the next head; else the same of the next record; else another layer.
+ * What a map is compared with where nobody has said: the same layer of another record; else the next head, or layer.
  * @param {import("./app.js").Page} page
  * @param {Chosen} chosen
  * @returns {Record<string, string>} a change of the state
  */
-export function naturalOther(page, { record, layer, heads }) {
-  const { records } = page.info;
-  const next = records[(records.indexOf(record) + 1) % records.length];
-  if (next !== record) return { "b.record": next.id };
+export function naturalOther(page, { record, layer, heads, sequence }) {
+  const alike = page.info.records.find((one) => one !== record && one.layers[layer.number]?.name === layer.name);
+  if (alike) return { "b.record": alike.id };
   if (heads.length === 1 && layer.heads > 1) return { "b.heads": String((heads[0] + 1) % layer.heads) };
   if (record.layers.length > 1) return { "b.layer": String((layer.number + 1) % record.layers.length) };
-  return layer.batch > 1 ? { "b.sequence": "1" } : { "b.heads": "0" };
+  if (layer.batch > 1) return { "b.sequence": String((sequence + 1) % layer.batch) };
+  const other = page.info.records.find((one) => one !== record && one.layers.length > 0);
+  return other ? { "b.record": other.id } : { "b.heads": "0" };
 }

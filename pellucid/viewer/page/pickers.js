@@ -1,7 +1,7 @@
 // The pickers of the header: record, layer, heads, sequence. Each hides where there is nothing to choose.
 
 import { fill, h } from "./dom.js";
-import { headBeside, headsInWords, headsTyped, layerInWords, placesAsText, plainName } from "./choices.js";
+import { headBeside, headsAsTyped, headsTyped, layerInWords, placesAsText, plainName } from "./choices.js";
 import { kindBadge } from "./kinds.js";
 import { menu } from "./menu.js";
 
@@ -54,9 +54,19 @@ export function recordPicker(page) {
       name.hidden = several;
       name.textContent = plainName(record.title, 40);
       name.title = [record.title, record.model, record.path].filter(Boolean).join("\n");
-      if (several) list.show(records.map((one) => [one.id, plainName(one.title, 40)]), record.id);
+      if (several) list.show(records.map((one) => [one.id, plainName(recordTitle(records, one), 40)]), record.id);
     },
   };
+}
+
+/**
+ * @param {import("./client.js").RecordInfo[]} records
+ * @param {import("./client.js").RecordInfo} record
+ * @returns {string} its title, told from others of the same by its id
+ */
+function recordTitle(records, record) {
+  const alike = records.filter((one) => one.title === record.title).length > 1;
+  return alike ? `${record.id}: ${record.title}` : record.title;
 }
 
 /**
@@ -112,7 +122,7 @@ export function headPicker(page) {
     input.setAttribute("aria-invalid", String(heads === null));
     if (heads === null) page.announce(`heads: all, or numbers of ${chosen.layer.head_numbers.join(", ")}`);
     else page.state.set({ heads: heads === "all" ? null : heads });
-    if (heads !== null) input.value = headsInWords(now()?.heads ?? [], chosen.layer);
+    if (heads !== null) input.value = headsAsTyped(now()?.heads ?? [], chosen.layer);
   }
   return {
     element,
@@ -120,7 +130,7 @@ export function headPicker(page) {
     update(chosen) {
       element.hidden = !chosen;
       if (!chosen) return;
-      input.value = headsInWords(chosen.heads, chosen.layer);
+      input.value = headsAsTyped(chosen.heads, chosen.layer);
       input.removeAttribute("aria-invalid");
     },
   };

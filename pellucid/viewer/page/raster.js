@@ -51,7 +51,7 @@ export class Raster {
    */
   constructor(lost, kept = 128) {
     this.kept = kept;
-    this.element = h("div", { class: "pl-raster" });
+    this.element = h("div", { class: "pl-map-raster" });
     this.lost = lost;
     /** @type {Size} */
     this.size = { width: 1, height: 1 };

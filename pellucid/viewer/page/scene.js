@@ -1,19 +1,17 @@
 // Maps with locked axes: one of them, or two and their difference. It moves them, asks for what they need and draws them.
 
 import { Camera } from "./camera.js";
-import { cardLines, hoverCard } from "./card.js";
-import { placeInProportion } from "./difference.js";
 import { h } from "./dom.js";
 import { gotoBox } from "./goto.js";
 import { listenKeys, ownsWindow } from "./keys.js";
 import { mapKey } from "./mapkeys.js";
 import { MapPanel } from "./panel.js";
 import { SceneDrawing } from "./scenedrawing.js";
+import { SceneTelling } from "./scenetelling.js";
 import { strongestOf } from "./source.js";
 import { strongestPair } from "./mapstrongest.js";
 import { TileStore } from "./tiles.js";
 import { mapTools } from "./tools.js";
-import { exactnessInWords } from "./words.js";
 
 /**
  * @typedef {import("./state.js").State} State
@@ -40,13 +38,13 @@ export class MapScene {
     this.panels = (compares ? ["A", "B"] : ["map"]).map((label) => this.newPanel(label));
     this.difference = compares ? this.newPanel("A − B", 1) : null;
     this.drawing = new SceneDrawing(this);
+    this.telling = new SceneTelling(this);
     this.find = gotoBox((axis) => this.axis(axis), (axis, index) => this.goTo(axis, index), (text) => page.announce(text));
     const actions = { zoom: (/** @type {number} */ factor) => this.zoomMiddle(factor, factor), whole: () => this.whole(), strongest: () => this.strongest(), again: () => this.store.again() };
     this.tools = mapTools(page, actions, [this.find.element]);
-    this.card = hoverCard();
     this.status = h("p", { class: "pl-map-status" });
-    this.body = h("div", { class: "pl-panels" }, this.shownPanels.map((panel) => panel.element), this.card.element);
-    this.element = h("div", { class: "pl-scene" }, this.tools.element, this.body, this.status);
+    this.body = h("div", { class: "pl-map-panels" }, this.shownPanels.map((panel) => panel.element), this.telling.card.element);
+    this.element = h("div", { class: `pl-map${compares ? " pl-compare" : ""}`, "aria-busy": "true", "data-drawn": "nothing" }, this.tools.element, this.body, this.status);
     /** @type {{panel: MapPanel, place: Pair, x: number, y: number} | null} */
     this.looked = null;
     this.frameAsked = 0;
@@ -171,8 +169,9 @@ export class MapScene {
       this.wantSoon(0);
     }
     this.drawing.draw(lead);
-    this.say();
-    this.showCard();
+    this.telling.say(lead);
+    this.telling.progress(lead);
+    this.telling.showCard(lead);
   }
 
   /** @param {number} wait milliseconds; nothing is asked for while the map still moves */
@@ -331,57 +330,6 @@ export class MapScene {
     } catch (error) {
       this.page.announce(error instanceof Error ? error.message : String(error));
     }
-  }
-
-  say() {
-    const { camera, lead } = this;
-    const said = this.panels.map((panel) => {
-      const { chosen, source } = panel;
-      if (!chosen || !source || !lead) return "";
-      const words = exactnessInWords(source.known(this.drawing.visibleOf(panel), lead.pane.pixels), chosen);
-      const empty = !source.grids(this.drawing.visibleOf(panel), lead.pane.pixels).length;
-      panel.message.textContent = empty ? (chosen.layer.map ? words : `${words}: watch the model with keep=True, or with more=[pellucid.Pooled(64, 64)]`) : "";
-      panel.message.hidden = !empty;
-      return words;
-    });
-    const apart = new Set(said).size > 1;
-    const text = apart ? said.map((words, number) => `${this.panels[number].label}: ${words}`).join("; ") : said[0];
-    const unlike = this.drawing.unlike ? "; lengths differ, so positions of B are taken in proportion" : "";
-    const { visible, lengths } = camera;
-    const range = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ length) => `${Math.max(0, Math.floor(from))} – ${Math.max(0, Math.min(length, Math.ceil(to)) - 1)} of ${length}`;
-    const where = `queries ${range(visible.q0, visible.q1, lengths.q)}, keys ${range(visible.k0, visible.k1, lengths.k)}`;
-    this.words = text + unlike;
-    const full = `${this.words} · ${where}`;
-    if (this.status.textContent !== full) this.status.textContent = full;
-  }
-
-  showCard() {
-    const { looked, fixed, camera, lead } = this;
-    const place = looked?.place ?? (fixed && camera.shows(fixed) ? fixed : null);
-    const panel = looked?.panel ?? lead;
-    const size = { width: this.body.clientWidth, height: this.body.clientHeight };
-    if (!place || !panel || !lead) return this.card.show([], { x: 0, y: 0 }, size);
-    const parts = this.panels.map((one) => {
-      const { source } = one;
-      if (!source) return { panel: one, cell: null };
-      const [q, k] = [placeInProportion(place.q, camera.lengths.q, source.lengths.q), placeInProportion(place.k, camera.lengths.k, source.lengths.k)];
-      return { panel: one, cell: source.at(q, k, this.drawing.visibleOf(one), lead.pane.pixels) };
-    });
-    const lines = cardLines(parts);
-    const { layout } = panel.pane;
-    const corner = this.cornerOf(panel);
-    const at = looked ?? { x: (place.k + 1 - camera.visible.k0) / camera.each.k, y: (place.q + 1 - camera.visible.q0) / camera.each.q };
-    this.card.show(lines, { x: corner.x + layout.left + at.x, y: corner.y + layout.top + at.y }, size);
-    if (this.speaks && lines.length) {
-      this.speaks = false;
-      this.page.announce(lines.join(", "));
-    }
-  }
-
-  /** @param {MapPanel} panel */
-  cornerOf(panel) {
-    const [inner, outer] = [panel.pane.element, this.body].map((element) => element.getBoundingClientRect());
-    return { x: inner.left - outer.left + this.body.scrollLeft, y: inner.top - outer.top + this.body.scrollTop };
   }
 
   destroy() {

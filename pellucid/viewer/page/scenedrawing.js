@@ -51,7 +51,7 @@ export class SceneDrawing {
     return a !== undefined && b !== undefined && (a.q !== b.q || a.k !== b.k);
   }
 
-  /** The part of a panel's own map that is on screen. @param {MapPanel} panel @returns {Visible} */
+  /** The part of a panel's own map that is on screen. @param {Pick<MapPanel, "source">} panel @returns {Visible} */
   visibleOf(panel) {
     const { visible, lengths } = this.scene.camera;
     const own = panel.source?.lengths ?? lengths;

@@ -23,8 +23,27 @@ export const SHORTCUTS = [
     keys: [
       ["← → ↑ ↓", "from head to head, in the wall and in the scatter"],
       ["Home End", "the first head, the last one"],
-      ["Enter", "opens the head's map"],
+      ["Enter", "opens the head's map; with Shift it joins the chosen heads"],
     ],
   },
   { title: "Map and Compare", keys: MAP_KEYS },
+  {
+    title: "Text and Two texts",
+    keys: [
+      ["← → ↑ ↓", "from token to token"],
+      ["Page Up, Page Down", "a page of the text up or down"],
+      ["Home End", "the first token, the last one"],
+      ["Enter, Esc", "fix the token, free all; with Shift several"],
+      ["/ n N", "in Text: find, the next place found, the one before"],
+      ["g", "in Text: go to a position"],
+    ],
+  },
+  {
+    title: "Image",
+    keys: [
+      ["← → ↑ ↓", "from patch to patch"],
+      ["Home End", "the first patch, the last one"],
+      ["Enter, Esc", "fix the patch, free all; with Shift several"],
+    ],
+  },
 ];

@@ -62,7 +62,7 @@ export function copyPanel(page, view) {
 export function pythonWhole(page, line) {
   const opens = page.record(page.state.state)?.python ?? "record";
   if (opens === "record" || line.startsWith("import ")) return line;
-  return `import pellucid\nrecord = ${opens}\n${line}`;
+  return `import pellucid\nrecord = ${opens}\n${line.replaceAll(opens, "record")}`;
 }
 
 /**

@@ -71,7 +71,7 @@ export function figurePane(figure, pane, x, y, ink, mark) {
       const fixed = /pl-fixed|pl-pointed/.test(span.className) ? mark : undefined;
       if (back || fixed) figure.add({ kind: "box", x: left, y: top, width: box.width, height: box.height, fill: back || "none", stroke: fixed });
       figureBands(figure, span.style.backgroundImage, left, top + box.height, box.width);
-      const chip = span.classList.contains("pl-apart") ? 5 : 0;
+      const chip = span.classList.contains("pl-place") ? 5 : 0;
       figure.add({ kind: "text", x: left + chip, y: top + box.height * 0.74, text: span.textContent ?? "", fill: color || ink, size: 16, width: box.width - 2 * chip });
     }
   }

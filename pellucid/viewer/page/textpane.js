@@ -204,7 +204,7 @@ export class TextPane {
   dress(span, look) {
     const token = Number(span.dataset.token);
     const apart = this.apart && !this.shown[token].startsWith("##") ? " pl-apart" : "";
-    const marks = `pl-token${this.chips.has(token) ? " pl-apart" : ""}${apart}${look.marks ?? ""}`;
+    const marks = `pl-token${this.chips.has(token) ? " pl-place" : ""}${apart}${look.marks ?? ""}`;
     if (span.className !== marks) span.className = marks;
     if (span.style.backgroundColor !== (look.back ?? "")) span.style.backgroundColor = look.back ?? "";
     if (span.style.color !== (look.ink ?? "")) span.style.color = look.ink ?? "";

@@ -68,6 +68,16 @@ export class Thumbs {
   }
 
   /**
+   * Whether a layer's maps are still to come.
+   * @param {LayerInfo} layer
+   * @returns {boolean}
+   */
+  isAwaited(layer) {
+    const name = this.name(layer);
+    return layer.map && !this.kept.has(name) && (!this.words.has(name) || this.later.has(name));
+  }
+
+  /**
    * @param {ThumbsAsked} asked
    * @param {LayerInfo[]} wanted the first first
    */

@@ -31,24 +31,24 @@ const toolsBar = { width: 190, height: 30 };
  */
 export function mapTools(page, actions, others) {
   const selects = toolsChoices.map((choice) => toolsSelect(page, choice));
-  const bar = h("canvas", { class: "pl-bar", role: "img" });
+  const bar = h("canvas", { class: "pl-map-bar", role: "img" });
   const range = toolsRange(page);
-  const strips = h("div", { class: "pl-menu-list" });
-  const menu = h("details", { class: "pl-menu" }, h("summary", {}, "Strips"), strips);
+  const strips = h("div", { class: "pl-map-menu-list" });
+  const menu = h("details", { class: "pl-map-menu" }, h("summary", {}, "Strips"), strips);
   const square = h("input", { type: "checkbox", onchange: () => page.state.set({ cells: square.checked ? "square" : "fill", q: null, k: null }) });
   const again = toolsButton("Ask again", "ask again for what was refused", actions.again);
   const zooms = h(
     "div",
-    { class: "pl-tool-group", role: "group", "aria-label": "zoom" },
+    { class: "pl-map-tool-group", role: "group", "aria-label": "zoom" },
     toolsButton("−", "zoom out (-)", () => actions.zoom(0.5)),
     toolsButton("+", "zoom in (+)", () => actions.zoom(2)),
     toolsButton("Whole", "show the whole map (0)", actions.whole),
     toolsButton("Strongest", "go to the strongest of what is visible (s)", actions.strongest),
     again,
   );
-  const look = h("div", { class: "pl-tool-look" }, selects.map((one) => one.element), range.element, h("label", { class: "pl-tool" }, square, " square cells"), menu);
-  const more = h("details", { class: "pl-tool-more" }, h("summary", {}, "Look"), look);
-  const element = h("div", { class: "pl-tools", role: "group", "aria-label": "how the map is shown" }, zooms, ...others, bar, more);
+  const look = h("div", { class: "pl-map-tool-look" }, selects.map((one) => one.element), range.element, h("label", { class: "pl-map-tool" }, square, " square cells"), menu);
+  const more = h("details", { class: "pl-map-tool-more" }, h("summary", {}, "Look"), look);
+  const element = h("div", { class: "pl-map-tools", role: "group", "aria-label": "how the map is shown" }, zooms, ...others, bar, more);
   const narrow = new ResizeObserver(() => {
     const isNarrow = element.clientWidth < 900;
     if (element.dataset.narrow !== String(isNarrow)) more.open = !isNarrow;
@@ -85,7 +85,7 @@ function toolsSelect(page, choice) {
   const options = choice.options.map(([value, text]) => h("option", { value }, text));
   const change = () => page.state.set({ [choice.key]: select.value === choice.usual ? null : select.value });
   const select = h("select", { onchange: change }, options);
-  const element = h("label", { class: "pl-tool" }, `${choice.title} `, select);
+  const element = h("label", { class: "pl-map-tool" }, `${choice.title} `, select);
   return {
     element,
     /** @param {ToolsShown} shown */
@@ -98,11 +98,11 @@ function toolsSelect(page, choice) {
 
 /** @param {import("./app.js").Page} page */
 function toolsRange(page) {
-  const field = (/** @type {string} */ label) => h("input", { class: "pl-range", inputMode: "decimal", "aria-label": label, title: label, onchange: () => change() });
+  const field = (/** @type {string} */ label) => h("input", { class: "pl-map-range", inputMode: "decimal", "aria-label": label, title: label, onchange: () => change() });
   const low = field("least weight of the colours");
   const high = field("largest weight of the colours");
   const fitted = toolsButton("fit", "colours from what is visible", () => page.state.set({ range: null }));
-  const element = h("span", { class: "pl-tool", role: "group", "aria-label": "range of the colours" }, "Range ", low, " to ", high, " ", fitted);
+  const element = h("span", { class: "pl-map-tool", role: "group", "aria-label": "range of the colours" }, "Range ", low, " to ", high, " ", fitted);
   let shown = ["", ""];
   const change = () => {
     const [from, to] = [low, high].map((input) => Number(input.value.replace(",", ".")));

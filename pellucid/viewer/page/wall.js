@@ -36,6 +36,10 @@ export class Wall {
     /** @type {Map<number, HTMLElement>} what is said of a layer */
     this.says = new Map();
     this.current = "";
+    /** @type {HTMLElement | undefined} */
+    this.marked = undefined;
+    this.side = 48; // of a cell, in pixels
+    this.looked = false; // whether it is known what is in sight
     /** @type {import("./thumbs.js").ThumbsLook | null} */
     this.look = null;
     this.sight = new IntersectionObserver((entries) => this.seen(entries), { rootMargin: "200px" });
@@ -76,13 +80,16 @@ export class Wall {
    * @param {Numbers | null} numbers
    */
   build(heads, choice, numbers) {
+    const focused = this.element.matches(":focus-within");
     this.sight.disconnect();
+    this.looked = false;
     for (const map of [this.cells, this.byElement, this.inSight, this.says]) map.clear();
     const shown = choice.sort ? sortedHeads(heads, choice, numbers).filter((head) => isWanted(head, choice, numbers)) : heads;
     for (const head of shown) this.make(head, choice, numbers);
     fill(this.element, choice.sort ? this.sorted(shown) : this.layered(shown));
     if (!this.cells.has(this.current) || this.isFaint(this.current)) this.current = [...this.cells.keys()].find((id) => !this.isFaint(id)) ?? "";
     this.cells.get(this.current)?.element.setAttribute("tabindex", "0");
+    if (focused) this.cells.get(this.current)?.element.focus({ preventScroll: true });
     for (const cell of this.cells.values()) this.sight.observe(cell.element);
     for (const layer of this.says.keys()) this.say(layer);
   }
@@ -127,8 +134,8 @@ export class Wall {
       "div",
       { class: wanted ? "pl-head" : "pl-head pl-unwanted", role: "option", "aria-label": told.filter(Boolean).join(", "), "aria-selected": "false" },
       h("span", { class: head.layer.map ? "pl-head-map" : "pl-head-map pl-hatched" }),
-      h("span", { class: "pl-head-foot", "aria-hidden": "true" }, h("span", {}, name), numbers ? kindBadge(kind) : null),
-      value ? h("span", { class: "pl-head-value", "aria-hidden": "true" }, value) : null,
+      h("span", { class: "pl-head-foot", "aria-hidden": "true", "data-name": name }, numbers ? kindBadge(kind) : null),
+      value ? h("span", { class: "pl-head-value", "aria-hidden": "true", "data-value": value }) : null,
     );
     element.tabIndex = -1;
     if (!wanted) element.setAttribute("aria-hidden", "true");
@@ -159,8 +166,9 @@ export class Wall {
 
   /** @param {string} id of a head that is pointed at elsewhere, or "" */
   mark(id) {
-    for (const one of this.element.querySelectorAll(".pl-marked")) one.classList.remove("pl-marked");
-    this.cells.get(id)?.element.classList.add("pl-marked");
+    this.marked?.classList.remove("pl-marked");
+    this.marked = this.cells.get(id)?.element;
+    this.marked?.classList.add("pl-marked");
   }
 
   /** @param {IntersectionObserverEntry[]} entries */
@@ -171,6 +179,7 @@ export class Wall {
       if (entry.isIntersecting) this.inSight.add(cell);
       else this.inSight.delete(cell);
     }
+    this.looked = true;
     this.ask();
   }
 
@@ -187,6 +196,14 @@ export class Wall {
     for (const number of layer === undefined ? this.says.keys() : [layer]) this.say(number);
   }
 
+  /** @returns {"nothing" | "coarse" | "final"} how far what is in sight is drawn */
+  drawn() {
+    const layers = new Set([...this.inSight].map((cell) => cell.head.layer));
+    const awaited = [...layers].filter((layer) => this.thumbs.isAwaited(layer));
+    if (!this.looked) return "nothing";
+    return !awaited.length ? "final" : awaited.length < layers.size ? "coarse" : "nothing";
+  }
+
   /** @param {WallCell} cell */
   draw(cell) {
     const maps = this.thumbs.of(cell.head.layer);
@@ -196,7 +213,7 @@ export class Wall {
       fill(/** @type {Element} */ (cell.element.firstElementChild), cell.canvas);
     }
     drawThumb(cell.canvas, maps, cell.head.place, this.look);
-    cell.canvas.classList.toggle("pl-pixels", maps.shape[2] < cell.element.clientWidth);
+    cell.canvas.classList.toggle("pl-pixels", maps.shape[2] < this.side);
     cell.drawn = { maps, look: this.look };
   }
 

@@ -15,15 +15,20 @@ _ENDING = 5.0  # seconds
 class Served:
     """A server of answers on a free port of this machine, until it is closed or the process ends.
 
+    Args:
+        answers: what it is asked.
+        port: 0 for a free one.
+        token: of the address, drawn if None.
+
     Attributes:
         address: of the page.
 
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, port: int = 0, token: str | None = None) -> None:
         self._workers = ThreadPoolExecutor(WORKERS, "pellucid answer")
-        self._socket = listening(0)  # whoever asks before the server runs is answered once it does
-        port, token = self._socket.getsockname()[1], secrets.token_urlsafe(16)
+        self._socket = listening(port)  # whoever asks before the server runs is answered once it does
+        port, token = self._socket.getsockname()[1], token or secrets.token_urlsafe(16)
         self.address = f"http://127.0.0.1:{port}/{token}/"
         self._server = server_of(answers, token, port, self._workers)
         self._thread = threading.Thread(target=self._serve, name="pellucid-view", daemon=True)

@@ -1,0 +1,251 @@
+"""The map is zoomed, read, searched and kept as its user wants it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from pellucid.viewer.viewing.served import Served
+from tests.browser import records
+from tests.browser.conftest import Watched, settled
+
+
+def map_of(page: Page) -> Locator:
+    return page.get_by_role("application").first
+
+
+def state_of(page: Page) -> dict[str, str]:
+    """The words of the address, once the page has written them."""
+    page.wait_for_timeout(350)
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).fragment).items()}
+
+
+def visible(page: Page, axis: str = "q") -> float:
+    """How many tokens are visible along an axis; 0 for all."""
+    found = state_of(page).get(axis)
+    if found is None:
+        return 0.0
+    start, stop = map(float, found.split(":"))
+    return stop - start
+
+
+@pytest.fixture
+def opened(watched: Watched, sentence: str) -> Page:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3")
+    settled(page)
+    return page
+
+
+def test_the_wheel_zooms_about_the_pointer(opened: Page) -> None:
+    map_of(opened).hover()
+    opened.mouse.wheel(0, -400)
+    settled(opened)
+    once = visible(opened)
+    assert 0 < once < len(records.WORDS)
+    opened.mouse.wheel(0, -400)
+    settled(opened)
+    assert visible(opened) < once
+
+
+def test_shift_and_the_wheel_zoom_the_keys_alone(opened: Page) -> None:
+    map_of(opened).hover()
+    opened.keyboard.down("Shift")
+    opened.mouse.wheel(0, -400)
+    opened.keyboard.up("Shift")
+    settled(opened)
+    assert visible(opened, "k") > 0
+    assert visible(opened, "q") in (0, len(records.WORDS))
+
+
+def test_keys_zoom_move_and_show_the_whole(opened: Page) -> None:
+    map_of(opened).focus()
+    opened.keyboard.press("+")
+    opened.keyboard.press("+")
+    settled(opened)
+    near = state_of(opened)
+    assert visible(opened) > 0
+    opened.keyboard.press("ArrowRight")
+    settled(opened)
+    assert state_of(opened)["k"] != near["k"]
+    opened.keyboard.press("0")
+    settled(opened)
+    assert visible(opened) in (0, len(records.WORDS))
+
+
+def test_dragging_moves_the_map(opened: Page) -> None:
+    map_of(opened).focus()
+    for _ in range(3):
+        opened.keyboard.press("+")
+    settled(opened)
+    before = state_of(opened)["q"]
+    box = map_of(opened).bounding_box()
+    assert box is not None
+    x, y = box["x"] + 400, box["y"] + 300
+    opened.mouse.move(x, y)
+    opened.mouse.down()
+    opened.mouse.move(x - 60, y - 60, steps=5)
+    opened.mouse.up()
+    settled(opened)
+    assert state_of(opened)["q"] != before
+
+
+def test_the_crosshair_reads_the_weight_out(opened: Page, watched: Watched) -> None:
+    record = records.sentence()
+    weight = record["decoder.0.self"].weights(queries=5, keys=4, heads=3).item()
+    opened.evaluate("location.hash += '&query=5&key=4'")
+    opened.reload()
+    settled(opened)
+    watched.shoot(opened, "map-crosshair")
+    card = opened.locator(".pl-map-card").first
+    expect(card).to_contain_text(records.WORDS[5])
+    expect(card).to_contain_text(records.WORDS[4])
+    shown = re.search(r"weight ([\d.e-]+)", card.inner_text())
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(weight, rel=0.01)
+    expect(card).to_contain_text("1st")
+
+
+def test_hovering_names_both_tokens_and_a_click_fixes_them(opened: Page) -> None:
+    box = map_of(opened).bounding_box()
+    assert box is not None
+    opened.mouse.move(box["x"] + 300, box["y"] + 400)
+    card = opened.locator(".pl-map-card").first
+    expect(card).to_contain_text("query")
+    opened.mouse.click(box["x"] + 300, box["y"] + 400)
+    state = state_of(opened)
+    assert {"query", "key"} <= state.keys()
+    opened.keyboard.press("Escape")
+    assert "query" not in state_of(opened)
+
+
+def test_a_token_is_found_by_its_text(opened: Page) -> None:
+    field = opened.get_by_label("go to a token or a number")
+    field.fill("young")
+    field.press("Enter")
+    settled(opened)
+    assert state_of(opened)["query"] == str(records.WORDS.index("young"))
+
+
+def test_the_strongest_is_found(opened: Page) -> None:
+    weights = records.sentence()["decoder.0.self"].weights(heads=3)[0, 0]
+    opened.get_by_role("button", name="strongest").click()
+    settled(opened)
+    state = state_of(opened)
+    assert weights[int(state["query"]), int(state["key"])].item() == pytest.approx(weights.max().item(), rel=1e-4)
+
+
+def test_colours_scale_and_range_are_chosen_without_asking_again(opened: Page, watched: Watched) -> None:
+    before = map_of(opened).screenshot()
+    asked: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.get_by_role("combobox", name="Colours").select_option("magma")
+    settled(opened)
+    assert map_of(opened).screenshot() != before
+    magma = map_of(opened).screenshot()
+    opened.get_by_role("combobox", name="Scale").select_option("linear")
+    settled(opened)
+    assert map_of(opened).screenshot() != magma
+    watched.shoot(opened, "map-magma")
+    assert state_of(opened) | {"colours": "magma", "scale": "linear"} == state_of(opened)
+    assert asked == []
+
+
+def test_the_address_restores_the_view(watched: Watched, opened: Page) -> None:
+    map_of(opened).focus()
+    opened.keyboard.press("+")
+    opened.keyboard.press("+")
+    opened.get_by_role("combobox", name="Colours").select_option("cividis")
+    settled(opened)
+    state_of(opened)
+    other = watched.open(opened.url)
+    settled(other)
+    assert state_of(other) == state_of(opened)
+    assert other.screenshot() == opened.screenshot() or map_of(other).screenshot() == map_of(opened).screenshot()
+
+
+def test_back_and_forward(opened: Page) -> None:
+    views = opened.get_by_role("navigation", name="views")
+    views.get_by_role("button", name="Text", exact=True).click()
+    expect(opened.locator(".pl-text")).to_be_visible()
+    opened.go_back()
+    expect(opened.locator(".pl-map")).to_be_visible()
+    opened.go_forward()
+    expect(opened.locator(".pl-text")).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "SVG"])
+@pytest.mark.parametrize("view", ["map", "compare", "heads", "text", "cross"])
+def test_a_picture_is_saved(watched: Watched, sentence: str, view: str, kind: str, tmp_path: Path) -> None:
+    page = watched.open(f"{sentence}#view={view}&layer=2&heads=0")
+    settled(page)
+    page.get_by_role("button", name="Save picture").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile(kind)).first.click()
+    path = tmp_path / f"picture.{kind.lower()}"
+    download.value.save_as(path)
+    data = path.read_bytes()
+    if watched.shots is not None:
+        (watched.shots / f"picture-{view}.{kind.lower()}").write_bytes(data)
+    if kind == "PNG":
+        assert data.startswith(b"\x89PNG")
+    else:
+        text = data.decode("utf-8")
+        assert text.lstrip().startswith(("<svg", "<?xml"))
+        assert "<text" in text
+        assert "<script" not in text
+    assert len(data) > 1000
+
+
+def test_compare_shows_two_and_their_difference(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=compare&layer=1&heads=0&b.layer=1&b.heads=3")
+    settled(page)
+    watched.shoot(page, "compare")
+    panes = page.get_by_role("application")
+    expect(panes).to_have_count(3)
+    panes.first.hover()
+    page.mouse.wheel(0, -400)
+    settled(page)
+    assert visible(page) > 0
+
+
+def test_it_grows_and_shrinks_with_the_window(opened: Page) -> None:
+    wide = map_of(opened).bounding_box()
+    opened.set_viewport_size({"width": 700, "height": 500})
+    settled(opened)
+    narrow = map_of(opened).bounding_box()
+    assert wide is not None
+    assert narrow is not None
+    assert narrow["width"] < wide["width"]
+
+
+def test_a_long_map_is_refined_while_it_is_zoomed(watched: Watched, serve: Callable[..., Served]) -> None:
+    page = watched.open(serve(r0=records.long()).address + "#view=map&layer=0&heads=0")
+    settled(page)
+    watched.shoot(page, "long-whole")
+    status = page.locator(".pl-map").get_by_text("exact").last
+    map_of(page).hover()
+    for _ in range(12):
+        page.mouse.wheel(0, -600)
+        page.wait_for_timeout(60)
+    settled(page)
+    watched.shoot(page, "long-near")
+    expect(status).to_contain_text("one query and one key")
+    assert 0 < visible(page) < 100
+
+
+def test_the_line_of_python_gives_what_is_on_screen(opened: Page) -> None:
+    map_of(opened).focus()
+    opened.keyboard.press("+")
+    settled(opened)
+    opened.get_by_role("button", name="Copy").click()
+    opened.get_by_role("button", name=re.compile("Python")).first.click()
+    line = opened.evaluate("document.querySelector('textarea')?.value ?? ''")
+    record = records.sentence()
+    assert line.startswith("record["), line
+    found = eval(line, {"record": record})
+    assert 0 < found.shape[-2] <= len(records.WORDS)

@@ -1,0 +1,41 @@
+"""A server that is lost and comes again, and two pages of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from playwright.sync_api import expect
+
+from pellucid.viewer.viewing.served import Served
+from tests.browser import records
+from tests.browser.conftest import Watched, settled
+
+
+def test_a_lost_server_is_told_and_its_return_too(watched: Watched, serve: Callable[..., Served]) -> None:
+    watched.may_fail = True
+    record = records.sentence()
+    server = serve(r0=record)
+    page = watched.open(server.address)
+    settled(page)
+    server.close()
+    page.goto(page.url.split("#")[0] + "#view=map&layer=1&heads=2")
+    alarm = page.get_by_role("alert")
+    expect(alarm).to_contain_text("does not answer")
+    watched.shoot(page, "lost")
+    address = urlsplit(server.address)
+    serve(port=address.port, token=address.path.strip("/"), r0=record)
+    expect(alarm).to_be_hidden(timeout=15_000)
+    settled(page)
+    watched.shoot(page, "found-again")
+    expect(page.locator(".pl-map")).to_have_attribute("data-drawn", "final")
+
+
+def test_two_tabs_do_not_mind_each_other(watched: Watched, sentence: str) -> None:
+    one = watched.open(f"{sentence}#view=map&layer=1&heads=0")
+    two = watched.open(f"{sentence}#view=map&layer=1&heads=3")
+    settled(one)
+    settled(two)
+    one.get_by_role("combobox", name="Colours").select_option("greys")
+    settled(one)
+    expect(two.get_by_role("combobox", name="Colours")).to_have_value("viridis")

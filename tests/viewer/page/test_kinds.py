@@ -1,0 +1,24 @@
+"""Kinds of heads have the same letters on the page as in the terminal, and there is one for each that a head can have."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pellucid.viewer.terminal.record_page import LETTERS
+from tests.viewer.page.test_in_node import NODE
+
+PAGE = Path(__file__).parents[3] / "pellucid" / "viewer" / "page"
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed, and runs the page's own functions")
+def test_a_kind_has_the_terminals_letter() -> None:
+    script = (
+        f"import {{ KINDS, kindLook }} from {json.dumps((PAGE / 'kinds.js').as_uri())};"
+        "console.log(JSON.stringify(Object.fromEntries(KINDS.map((kind) => [kind, kindLook(kind).letter]))))"
+    )
+    ran = subprocess.run(
+        [str(NODE), "--input-type=module", "-e", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(ran.stdout) == LETTERS
