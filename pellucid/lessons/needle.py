@@ -63,16 +63,17 @@ def _steps(record: Record) -> list[Step]:
         ),
         Step(
             "The mean hides it",
-            f"In a map of {BINS} × {BINS} points a point is the mean of {(LENGTH // BINS) ** 2:,} pairs. Where the "
-            f"number is found, that mean is {mean:.4f}: one large weight among a thousand small ones. Here is its row "
-            "of points, at the bottom, and nothing stands out.",
-            {**whole(), **found.state, "pool": "mean", "scale": "linear"},
+            f"The heads as small maps, each point the mean of many pairs. With {BINS} × {BINS} points it is the mean "
+            f"of {(LENGTH // BINS) ** 2:,}, and where the number is found it is {mean:.4f}: one large weight among a "
+            f"thousand small ones. In the bottom row of head {found.head} of layer {found.layer} nothing stands out.",
+            {"view": "heads", "sink": "with", "sort": "layer", "pool": "mean", "scale": "linear"},
         ),
         Step(
             "The maximum shows it",
-            f"The same map, each point the largest weight of its pairs: {largest:.2f} where the number is, at the "
-            "foot. Both maps are exact; they answer other questions. For what is rare and strong, take the maximum.",
-            {**whole(), **found.state, "pool": "max", "scale": "linear"},
+            f"The same maps, each point the largest weight of its pairs: {largest:.2f} where the number is, at the "
+            f"bottom of head {found.head} of layer {found.layer}, a third of the way to the right. Both maps are "
+            "exact; they answer other questions. For what is rare and strong, take the maximum.",
+            {"view": "heads", "pool": "max", "scale": "linear"},
         ),
         Step(
             "The pair itself",
