@@ -1,4 +1,4 @@
-"""`pellucid explain`: self-attention, then cross-attention, step by step on small numbers, in the terminal or as a page."""
+"""`pellucid explain`: self- and cross-attention step by step on small numbers, in the terminal or as a page."""
 
 from __future__ import annotations
 
