@@ -121,7 +121,7 @@ def _watched(browser: Browser, **options: Any) -> Iterator[Watched]:
 
 @pytest.fixture
 def watched(browser: Browser, serve: Callable[..., Served]) -> Iterator[Watched]:
-    """A browser's window in light colours, closed before what serves it."""
+    """A browser's window in light colours, which is closed before the servers are."""
     yield from _watched(browser, color_scheme="light")
 
 

@@ -199,7 +199,9 @@ def _check_numbers(layer: Layer) -> None:
         raise ValueError(f"kv_heads {layer.kv_heads} must divide heads {layer.heads}")
     if layer.batch * layer.k_len > MOST_KEYS:
         raise ValueError(f"k_len {layer.k_len} of {layer.batch} sequences is more than {MOST_KEYS} keys")
-    if layer.call_rows and (any(len(run) > 2 for run in layer.call_rows) or runs.rows_of(layer.call_rows) != layer.q_len):
+    if layer.call_rows and (
+        any(len(run) > 2 for run in layer.call_rows) or runs.rows_of(layer.call_rows) != layer.q_len
+    ):
         raise ValueError(f"call_rows must be pairs of rows and times that make q_len {layer.q_len}")
     if len(layer.head_numbers) not in (0, layer.heads):
         raise ValueError(f"head_numbers must be of {layer.heads} heads, got {len(layer.head_numbers)}")
