@@ -237,7 +237,7 @@ class TextView {
       return;
     }
     this.paintPanes();
-    this.legend.element.hidden = !shown;
+    this.legend.element.hidden = !shown || this.reader.isEach;
     if (shown && this.reader.ink) this.legend.show(this.reader.ink, this.reader.scale);
     fill(this.status, this.headline());
     this.paintLists();
@@ -310,8 +310,8 @@ class TextView {
   otherHeading(direction, shown) {
     const axis = this.reader.axisOf(shown.direction);
     const last = shown.places[shown.places.length - 1];
-    const which = shown.places.length > 1 && axis ? `, of ${placeName(axis, last)}` : "";
-    return `${direction === "reads" ? "Reads most" : "Is read most by"}${which}`;
+    if (shown.places.length > 1 && axis) return `${placeName(axis, last)} ${direction === "reads" ? "reads most" : "is read most by"}`;
+    return direction === "reads" ? "Reads most" : "Is read most by";
   }
 
   /** The same token the other way round. @param {Direction} direction @param {import("./attending.js").Shown} shown */
