@@ -76,7 +76,8 @@ class PyramidFile:
             name = (own.z, its_pool, its_rows.start)
             if (own, its_pool) != (level, pool) or its_rows.stop <= rows.start or its_rows.start >= rows.stop:
                 continue
-            if name in self._unchecked and self.checksum(*chunk) != self._unchecked[name]:
+            expected = self._unchecked.get(name)  # None where another thread has looked in the meantime
+            if expected is not None and self.checksum(*chunk) != expected:
                 raise DamagedError(f"{self.path}: rows from {its_rows.start} of level {level.z} have another checksum")
             self._unchecked.pop(name, None)
 
