@@ -39,7 +39,7 @@ examples:
   pellucid show "3 mars 1997" --save picture.svg
   pellucid show --file dates.txt --json
   pellucid show run.attn --layer 2 --head 5
-  pellucid show run.attn --layer 2 --head 5 --queries 100:140 --keys 0:140 --save head.svg
+  pellucid show run.attn --layer 2 --head 5 --queries 100:140 --save head.svg
   pellucid show run.attn --save heads.png
   echo "3 mars 1997" | pellucid show
 """

@@ -221,8 +221,9 @@ function pictureLegend(view, choice, top, notes, look) {
  */
 function pictureNotes(view, maps, width) {
   if (!maps.length) return [];
-  const { pool, most } = view.asked();
-  const pooled = `pooled exactly into at most ${most} × ${most} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of each bin`;
+  const { pool } = view.asked();
+  const [rows, columns] = [1, 2].map((axis) => Math.max(...maps.map((one) => one.shape[axis])));
+  const pooled = `pooled exactly into at most ${rows} × ${columns} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of each bin`;
   const exact = maps.every((one) => one.exact) ? "exact, a pixel a query and a key" : maps.some((one) => one.exact) ? `exact where a map is small, else ${pooled}` : pooled;
   return pictureLines(`Each map is ${exact}; ${view.wall.look?.kind ?? "log"} scale, of each map its own.`, width);
 }

@@ -12,7 +12,7 @@ import { KIND_MEANS, kindBadge, KINDS } from "./kinds.js";
 export function headsHow() {
   return [
     h("h2", {}, "How to read it"),
-    h("p", {}, "Every square is a head's whole map: queries downward, keys to the right, in at most 48 bins either way (128 where it is drawn large), each coloured from its own least weight to its own largest. A line along the diagonal reads near itself, an upright line is one token that everybody reads."),
+    h("p", {}, "Every square is a head's whole map: queries downward, keys to the right, in some dozens of bins either way, each coloured from its own least weight to its own largest. A line along the diagonal reads near itself, an upright line is one token that everybody reads."),
     h("p", {}, "Point at a head for its numbers, click it for its map, Shift-click for several. The kind is a rule of thumb from the numbers, told of the weight beyond the sink unless the sink is counted."),
     h("ul", { class: "pl-heads-kinds" }, KINDS.map((kind) => h("li", {}, kindBadge(kind), ` ${kind}: ${KIND_MEANS[kind]}`))),
   ];
