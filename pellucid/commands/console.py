@@ -5,6 +5,7 @@ Pages go through `console`, single lines to standard error through `tell`.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -58,3 +59,14 @@ def bar(label: str) -> Iterator[Callable[[float], None]]:
     ) as shown:  # fmt: skip
         task = shown.add_task(label, total=1.0)
         yield lambda done: shown.update(task, completed=done)
+
+
+def tell_view(named: str) -> None:
+    """Print, as the last line, the command that opens the same in the browser."""
+    console().print(f"\nin the browser: pellucid view {_quoted(named)}", soft_wrap=True)
+
+
+def _quoted(word: str) -> str:
+    """A word of a command line: in double quotes, as every shell has them, where that is enough."""
+    quoted = shlex.quote(word)
+    return f'"{word}"' if quoted != word and not set(word) & set('"$`\\!%\n') else quoted

@@ -56,8 +56,8 @@ def _as_page(lessons: list[Told], options: argparse.Namespace) -> int:
 
 
 def _of_random_tokens(options: argparse.Namespace) -> list[Told]:
-    lessons = notebook_lessons(options.tokens, options.dim, options.context, options.seed)
-    return [(lesson, words_for_random_tokens(lesson, options.seed)) for lesson in lessons]
+    lessons = notebook_lessons(options.tokens, options.dim, options.context, options.seed, options.scale)
+    return [(lesson, words_for_random_tokens(lesson, options.seed, options.scale)) for lesson in lessons]
 
 
 def _of_reader(text: str, head: int) -> list[Told]:

@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pellucid.commands.console import bar, console, tell, warnings_told
+from pellucid.commands.console import bar, console, tell, tell_view, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.record.disk.manifest import NAME, RecordError
 from pellucid.record.stored import StoredRecord, open_record
@@ -66,6 +66,8 @@ def run(path: Path, options: argparse.Namespace) -> int:
             with about("--save: "), warnings_told(), bar("the picture") as told:
                 save(told)
             tell(f"saved {options.save}")
+        if not options.json:
+            tell_view(str(path))
     except RecordError as error:
         raise InputError(str(error)) from error
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pellucid.commands import records, texts
-from pellucid.commands.console import console, tell, warnings_told
+from pellucid.commands.console import console, tell, tell_view, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.reading import Reading
@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     if options.save is not None:
         views = _saved(views, _picture(options.save, given), options)
     shown = _print_documents(views, as_list=given[0].line is not None) if options.json else _print_pages(views)
+    if shown == 1 == len(given) and not options.json:
+        tell_view(given[0].text)
     return 0 if shown == len(given) else 1
 
 

@@ -54,7 +54,7 @@ class Layer:
         head_dim: width of a query and key.
         value_dim: width of a value.
         calls: how many calls of the module were joined.
-        call_rows: how many rows each call has, as runs: [[30, 1], [1, 24]] is one call of 30 rows and then 24 of one row;
+        call_rows: how many rows each call has, as runs: [[30, 1], [1, 24]] is one call of 30 rows, then 24 of one row;
             empty where that is not known.
         complete: whether all of its calls came to an end; not where a generation was interrupted.
         start: position of the first query; above 0 where a cache was filled before watching.

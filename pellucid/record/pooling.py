@@ -26,7 +26,7 @@ AT_ONCE = 1 << 22  # weights that are held
 PASSED_AT_ONCE = 1 << 29  # weights of a pass, after which it tells how far it is
 LEAST_PASSED = 1 << 20  # weights of a window; of fewer, compiling and planning a pass take longer
 LEAST_BIN = 8  # weights of a bin; results of smaller ones are as large as the weights
-MOST_PASSED_BINS = 2048  # of keys, of which a pass holds all for each of the rows that it is at
+MOST_PASSED_BINS = 8192  # of keys, of which a pass holds all for each of the rows that it is at
 ROWS_A_WINDOW = 4  # weights that a pass goes through in the time in which one is computed and joined
 
 Progress = Callable[[float], object]

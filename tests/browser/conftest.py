@@ -120,13 +120,13 @@ def _watched(browser: Browser, **options: Any) -> Iterator[Watched]:
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
-    """A browser's window in light colours."""
+def watched(browser: Browser, serve: Callable[..., Served]) -> Iterator[Watched]:
+    """A browser's window in light colours, which is closed before the servers are."""
     yield from _watched(browser, color_scheme="light")
 
 
 @pytest.fixture
-def dark(browser: Browser) -> Iterator[Watched]:
+def dark(browser: Browser, serve: Callable[..., Served]) -> Iterator[Watched]:
     """The same in dark colours."""
     yield from _watched(browser, color_scheme="dark")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from pellucid.viewer.viewing.served import Served
@@ -23,6 +26,13 @@ def state_of(page: Page) -> dict[str, str]:
     """The words of the address, once the page has written them."""
     page.wait_for_timeout(350)
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).fragment).items()}
+
+
+def cells_of(page: Page) -> bytes:
+    """The map's cells, without what the focus and the pointer add."""
+    page.mouse.move(2, 2)
+    page.evaluate("document.activeElement?.blur()")
+    return page.locator(".pl-map-area").first.screenshot()
 
 
 def visible(page: Page, axis: str = "q") -> float:
@@ -55,7 +65,9 @@ def test_the_wheel_zooms_about_the_pointer(opened: Page) -> None:
 def test_shift_and_the_wheel_zoom_the_keys_alone(opened: Page) -> None:
     map_of(opened).hover()
     opened.keyboard.down("Shift")
-    opened.mouse.wheel(0, -400)
+    for _ in range(4):
+        opened.mouse.wheel(0, -400)
+        settled(opened)
     opened.keyboard.up("Shift")
     settled(opened)
     assert visible(opened, "k") > 0
@@ -69,9 +81,9 @@ def test_keys_zoom_move_and_show_the_whole(opened: Page) -> None:
     settled(opened)
     near = state_of(opened)
     assert visible(opened) > 0
-    opened.keyboard.press("ArrowRight")
+    opened.keyboard.press("ArrowDown")
     settled(opened)
-    assert state_of(opened)["k"] != near["k"]
+    assert state_of(opened)["q"] != near["q"]
     opened.keyboard.press("0")
     settled(opened)
     assert visible(opened) in (0, len(records.WORDS))
@@ -165,7 +177,8 @@ def test_the_address_restores_the_view(watched: Watched, opened: Page) -> None:
     other = watched.open(opened.url)
     settled(other)
     assert state_of(other) == state_of(opened)
-    assert other.screenshot() == opened.screenshot() or map_of(other).screenshot() == map_of(opened).screenshot()
+    one, two = (np.asarray(Image.open(BytesIO(cells_of(page))).convert("L"), float) for page in (opened, other))
+    assert np.abs(one - two).mean() < 1  # the address has its range in some digits
 
 
 def test_back_and_forward(opened: Page) -> None:
@@ -243,9 +256,6 @@ def test_the_line_of_python_gives_what_is_on_screen(opened: Page) -> None:
     opened.keyboard.press("+")
     settled(opened)
     opened.get_by_role("button", name="Copy").click()
-    opened.get_by_role("button", name=re.compile("Python")).first.click()
-    line = opened.evaluate("document.querySelector('textarea')?.value ?? ''")
-    record = records.sentence()
-    assert line.startswith("record["), line
-    found = eval(line, {"record": record})
+    line = opened.get_by_label(re.compile("^Python")).input_value()
+    found = eval(line, {"record": records.sentence()})
     assert 0 < found.shape[-2] <= len(records.WORDS)

@@ -91,7 +91,7 @@ def test_several_records_lie_side_by_side(watched: Watched, serve: Callable[...,
     other.model = "Another"
     page = watched.open(serve(r0=records.sentence(), r1=other).address)
     settled(page)
-    picker = page.get_by_label("record", exact=True)
+    picker = page.get_by_role("combobox", name="record")
     expect(picker.locator("option")).to_have_count(2)
     picker.select_option(index=1)
     expect(page).to_have_url(lambda url: "record=r1" in url)

@@ -103,6 +103,21 @@ def test_the_extremes(pellucid, arguments):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_scale(pellucid):
+    _, out, _ = pellucid("explain", "--scale", 1.5)
+    own, _ = notebook_lessons(10, 4, 6, 0, 1.5)
+    assert rows_under(out, "attended = weights @ V [10, 4]") == [
+        [f"{value:.3f}" for value in row] for row in own.attended.tolist()
+    ]
+
+
+@pytest.mark.parametrize("scale", ["0", "-1", "nan", "inf", "1e9", "x"])
+def test_scales_that_are_none(pellucid, scale):
+    status, _, err = pellucid("explain", f"--scale={scale}")
+    assert status == 2
+    assert f"argument --scale: must be a number above 0 and up to 100, got '{scale}'" in err
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """The addresses that a browser was asked to open."""

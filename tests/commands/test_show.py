@@ -21,8 +21,9 @@ def test_a_date(pellucid, reader):
     assert lines[3] == "cross-attention, layer 1 of 0-1, mean of 3 heads"
     assert lines[7].split() == list("3␣mars␣1997")
     assert "weight  ·  0.00" in out
-    assert lines[-5].split()[:2] == ["head", "entropy"]
-    assert [line.split()[0] for line in lines[-4:]] == ["0", "1", "2", "mean"]
+    assert lines[-7].split()[:2] == ["head", "entropy"]
+    assert [line.split()[0] for line in lines[-6:-2]] == ["0", "1", "2", "mean"]
+    assert lines[-2:] == ["", 'in the browser: pellucid view "3 mars 1997"']
     assert "\x1b" not in out
 
 
@@ -259,7 +260,7 @@ def test_colours_on_demand(pellucid, monkeypatch):
 def test_columns_is_the_width(pellucid, monkeypatch):
     monkeypatch.setenv("COLUMNS", "42")
     _, out, _ = pellucid("show", "3 mars 1997 " * 6, "--attention", "encoder")
-    assert max(map(len, out.splitlines()[4:-12])) <= 42
+    assert max(map(len, out.splitlines()[4:-14])) <= 42
 
 
 def test_missing_weights(pellucid, monkeypatch):

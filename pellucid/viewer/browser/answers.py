@@ -41,9 +41,7 @@ class Answers:
     def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """The answer to a request; of one that cannot be answered, a status and a sentence."""
         try:
-            if path not in _ROUTES:
-                raise RefusedError(f"{path}: there is no such address; there are {', '.join(_ROUTES)}", 404)
-            return _ROUTES[path](self, Asked(query))
+            return _ROUTES.get(path, _unknown)(self, Asked(query, path))
         except BuildingError as building:
             return as_json({"building": building.fraction}, 202)
         except Exception as error:  # whoever asked is told; a page in a browser can do nothing with a traceback
@@ -99,6 +97,11 @@ def as_json(value: Any, status: int = 200) -> Answer:
     """An answer in JSON; a lone surrogate is written as an escape, and so is what would begin a tag in HTML."""
     text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
     return Answer(text.encode("ascii"), "application/json", status)
+
+
+def _unknown(answers: Answers, asked: Asked) -> Answer:
+    known = ", ".join(_ROUTES)
+    raise RefusedError(f"{legible.name(asked.path)}: there is no such address; there are {known}", 404)
 
 
 def _info(answers: Answers, asked: Asked) -> Answer:

@@ -25,12 +25,24 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """The parameters of a request, text by name."""
+    """A request: its parameters, text by name, and its path."""
 
     query: Mapping[str, str]
+    path: str = ""
 
     def whole(self, name: str, least: int, most: int, default: int | None = None) -> int:
-        """A whole number from `least` to `most`. Raises RefusedError."""
+        """A whole number of a parameter.
+
+        Args:
+            name: of the parameter.
+            least: that it may be.
+            most: that it may be.
+            default: where it is not given; it must be if None.
+
+        Raises:
+            RefusedError: it is none.
+
+        """
         text = self.query.get(name)
         if text is None and default is not None:
             return default

@@ -28,7 +28,15 @@ class BuildingError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A request about a layer of a record."""
+    """A request about a layer of a record.
+
+    Attributes:
+        record: that is asked about.
+        layer: of that record.
+        asked: the request.
+        background: where maps are computed that are not there at once.
+
+    """
 
     record: Record
     layer: Layer

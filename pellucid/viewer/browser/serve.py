@@ -23,7 +23,7 @@ from pellucid.viewer.viewing.surroundings import needed
 if TYPE_CHECKING:
     import uvicorn
 
-WORKERS = 4  # requests that are computed at once
+WORKERS = max(2, min(4, os.cpu_count() or 1))  # requests that are computed at once
 
 
 def show(

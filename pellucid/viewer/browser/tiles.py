@@ -9,14 +9,14 @@ from torch import Tensor
 
 from pellucid.viewer.browser.asked import Asked, RefusedError
 from pellucid.viewer.browser.place import BuildingError, Place
-from pellucid.viewer.browser.pyramid.jobs import Job, Pyramid
-from pellucid.viewer.browser.pyramid.levels import Level
+from pellucid.viewer.browser.pyramid.jobs import Job
 from pellucid.viewer.browser.pyramid.shown import Shown
 from pellucid.viewer.browser.values import Answer, logs
 
 SIDE = 256  # bins
 LARGEST_LEVEL = 27  # there are no longer sequences
 AT_ONCE = 1 << 23  # weights of all heads that are computed while somebody waits
+MEANWHILE = 1 << 25  # and while the pyramid is not there that would have it
 SMALL = 1 << 24  # weights of a whole map, of all heads, of which everything is
 MOST = 1 << 28  # weights of a tile that is computed because no pyramid has it, as of few queries and very many keys
 
@@ -57,17 +57,30 @@ def values_of(place: Place, shown: Shown, window: tuple[slice, slice], levels: t
     bins = 1 << levels[0], 1 << levels[1]
     weights = len(shown.heads) * prod(axis.stop - axis.start for axis in window)
     is_small = weights <= AT_ONCE or len(shown.heads) * prod(shown.size) <= SMALL
-    pyramid = None if is_small else place.background.pyramid(place.record, shown, pool)
-    level = None if pyramid is None else pyramid.level(*levels)
-    if pyramid is not None and level is not None:
-        found = _built(pyramid, level, window, bins, pool)
-    elif weights > MOST:
+    found = None if is_small else _built(place, shown, window, levels, pool, must=weights > MEANWHILE)
+    if found is None and weights > MOST:
         raise RefusedError(f"zq, zk, heads: {weights} weights fall on the tile, and {MOST} are the most")
-    else:
+    if found is None:
         with place.background.giving_way():
             computed = shown.binned(*window, *bins, pool)
         found = computed.sums if pool == "mean" else computed.largest
     return of_pairs(shown, found, window, bins, pool)
+
+
+def _built(
+    place: Place, shown: Shown, window: tuple[slice, slice], levels: tuple[int, int], pool: str, *, must: bool
+) -> Tensor | None:
+    """The window out of the map's pyramid, which is begun; None where that has no such level, or not yet."""
+    pyramid = place.background.pyramid(place.record, shown, pool)
+    level = pyramid.level(*levels)
+    if level is None:
+        return None
+    if must:
+        check(pyramid)
+    found = pyramid.bins(level, *window, (1 << levels[0], 1 << levels[1]), pool)
+    if found is None and must:
+        raise BuildingError(pyramid.fraction)
+    return found
 
 
 def of_pairs(shown: Shown, found: Tensor, window: tuple[slice, slice], bins: tuple[int, int], pool: str) -> Tensor:
@@ -87,14 +100,6 @@ def of_pairs(shown: Shown, found: Tensor, window: tuple[slice, slice], bins: tup
     length = window[1].stop - window[1].start
     keys = (length - torch.arange(found.shape[-1], device="cpu") * bins[1]).clamp(max=bins[1])
     return found / (counted * keys)  # of 0 queries NaN: 0 / 0
-
-
-def _built(pyramid: Pyramid, level: Level, window: tuple[slice, slice], bins: tuple[int, int], pool: str) -> Tensor:
-    check(pyramid)
-    found = pyramid.bins(level, *window, bins, pool)
-    if found is None:
-        raise BuildingError(pyramid.fraction)
-    return found
 
 
 def check(job: Job) -> None:

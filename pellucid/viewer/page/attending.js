@@ -19,10 +19,13 @@ export class Attending {
   /**
    * @param {Page} page
    * @param {() => void} onchange
+   * @param {() => void} onbusy whether something is asked for has changed
    */
-  constructor(page, onchange) {
+  constructor(page, onchange, onbusy) {
     this.page = page;
     this.onchange = onchange;
+    this.onbusy = onbusy;
+    this.busy = false;
     /** @type {Chosen | null} */
     this.chosen = null;
     /** @type {Direction} */
@@ -121,12 +124,22 @@ export class Attending {
     clearTimeout(this.timer);
     this.asking?.abort();
     const wanted = this.wanted();
+    this.setBusy(false);
     if (!wanted || !this.chosen) {
       this.shown = null;
       this.message = "";
       this.onchange();
     } else if (wanted.places.every((place) => this.kept.has(this.name(wanted.direction, place)))) this.show(wanted);
-    else this.timer = window.setTimeout(() => this.fetch(wanted), wait);
+    else {
+      this.setBusy(true);
+      this.timer = window.setTimeout(() => this.fetch(wanted), wait);
+    }
+  }
+
+  /** @param {boolean} busy */
+  setBusy(busy) {
+    this.busy = busy;
+    this.onbusy();
   }
 
   /** @param {Direction} direction @param {number} index */
@@ -148,6 +161,7 @@ export class Attending {
       }
     } finally {
       clearTimeout(late);
+      if (!asking.signal.aborted) this.setBusy(false);
     }
   }
 

@@ -4,9 +4,9 @@ import { placeLabel } from "./frames.js";
 import { axisTokens, shownToken } from "./tokens.js";
 
 /**
- * @typedef {{texts: string[], chips: Set<number>, special: Set<number>, named: Set<number>,
- *   offset: number}} AxisTexts chips: places that are no part of a running text; named: those whose text is no token but says
- *   where they are; offset: the position of the first
+ * @typedef {{texts: string[], chips: Set<number>, special: Set<number>, named: Set<number>, offset: number,
+ *   after: string}} AxisTexts chips: places that are no part of a running text; named: those whose text is no token but says
+ *   where they are; offset: the position of the first; after: the token that follows the last
  */
 
 /**
@@ -21,7 +21,7 @@ export function axisTexts(chosen, tokens, axis, length) {
   const list = axisTokens(layer, tokens, axis);
   const count = length ?? (axis === "queries" ? layer.q_len : layer.k_len);
   /** @type {AxisTexts} */
-  const found = { texts: [], chips: new Set(), special: new Set(), named: new Set(), offset: list.offset };
+  const found = { texts: [], chips: new Set(), special: new Set(), named: new Set(), offset: list.offset, after: "" };
   const labelled = record.frames.length > 0 || record.images.length > 0;
   for (let i = 0; i < count; i++) {
     const token = list.texts?.[list.offset + i];
@@ -31,6 +31,7 @@ export function axisTexts(chosen, tokens, axis, length) {
     if (label !== null || token === undefined) found.named.add(i);
     if (found.named.has(i) || found.special.has(i)) found.chips.add(i);
   }
+  found.after = shownToken(list.texts?.[list.offset + count] || "", 30).replace("∅", "");
   return found;
 }
 

@@ -1,8 +1,7 @@
 // The card beside the pointer: which tokens, which weight, and its rank.
 
-import { inDigits } from "./colour.js";
 import { fill, h } from "./dom.js";
-import { cellPlaces, cellWeight, isPair } from "./words.js";
+import { cellPlaces, cellWeight, isPair, weightInFull } from "./words.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
@@ -34,7 +33,7 @@ export function cardLines(parts) {
 
 /** @param {number} difference @returns {string} */
 export function signed(difference) {
-  return difference < 0 ? `−${inDigits(-difference)}` : `${difference > 0 ? "+" : ""}${inDigits(difference)}`;
+  return difference < 0 ? `−${weightInFull(-difference)}` : `${difference > 0 ? "+" : ""}${weightInFull(difference)}`;
 }
 
 export function hoverCard() {

@@ -27,17 +27,36 @@ export function stateChoice(state, name, label, options) {
 }
 
 /**
- * The choices that say how weights become colours behind words, where the square root is read best: by logarithms nearly
- * every word is coloured.
+ * A row of controls, of which some fold away where there is little room.
+ * @param {string} label
+ * @param {(Node | Node[])[]} first
+ * @param {(Node | Node[])[]} folded
+ * @returns {HTMLElement}
+ */
+export function toolbar(label, first, folded) {
+  const more = h("button", { type: "button", class: "pl-toolbar-more", "aria-expanded": "false", onclick: () => more.setAttribute("aria-expanded", String(element.classList.toggle("pl-toolbar-open"))) }, "More");
+  const element = h("div", { class: "pl-toolbar", role: "group", "aria-label": label }, first.flat(), more, h("span", { class: "pl-toolbar-folded" }, folded.flat()));
+  return element;
+}
+
+/**
+ * The choices that say how heads become one and weights colours behind words, where the square root is read best: by
+ * logarithms nearly every word is coloured.
  * @param {import("./state.js").ViewState} state
  */
 export function colourChoices(state) {
+  const over = stateChoice(state, "over", "Heads", [["mean", "mean"], ["max", "largest"]]);
   const choices = [
+    over,
     stateChoice(state, "scale", "Scale", [["sqrt", "square root"], ["log", "log"], ["linear", "linear"]]),
     stateChoice(state, "colours", "Colours", COLOUR_MAPS.map((name) => [name, name])),
   ];
   return {
     elements: choices.map((choice) => choice.element),
-    update: (/** @type {import("./state.js").State} */ current) => choices.forEach((choice) => choice.update(current)),
+    /** @param {import("./state.js").State} current @param {import("./app.js").Chosen | null} chosen */
+    update(current, chosen) {
+      choices.forEach((choice) => choice.update(current));
+      over.element.hidden = (chosen?.heads.length ?? 1) < 2;
+    },
   };
 }

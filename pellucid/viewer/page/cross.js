@@ -1,8 +1,9 @@
 // Two texts: what reads and what is read, a token a line, with lines of weight between them.
 
 import { inDigits, placeOn, scaleOf } from "./colour.js";
-import { colourChoices, stateChoice } from "./controls.js";
+import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
+import { listenKeys } from "./keys.js";
 import { Figure, figureDraw } from "./figure.js";
 import { FIXED_COLOURS } from "./ink.js";
 import { Links, linksOf } from "./links.js";
@@ -41,7 +42,7 @@ class CrossView {
     this.names = h("div", { class: "pl-cross-names", "aria-hidden": "true" }, h("span", {}, "Queries: what reads"), h("span", {}, "Keys: what is read"));
     this.element = h(
       "div",
-      { class: "pl-cross", onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && this.page.state.set({ fixed: null }) },
+      { class: "pl-cross" },
       this.controls.element,
       this.status,
       h("div", { class: "pl-text-body" }, h("div", { class: "pl-cross-texts" }, this.names, this.body), h("aside", { class: "pl-text-side pl-cross-side", "aria-label": "strongest weights", tabIndex: 0 }, this.list.element)),
@@ -59,6 +60,8 @@ class CrossView {
     this.pathAsking = null;
     this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.element);
+    this.reader.element = this.element;
+    this.stopKeys = listenKeys(page.root, (event) => event.key === "Escape" && page.state.set({ fixed: null }));
   }
 
   makeControls() {
@@ -68,11 +71,11 @@ class CrossView {
     const colours = colourChoices(state);
     const words = h("output", { class: "pl-faint" });
     const slider = h("input", { type: "range", class: "pl-cross-slider", min: "-4", max: "0", step: "0.05", "aria-label": "least weight of a line", oninput: () => state.set({ threshold: (10 ** Number(slider.value)).toPrecision(2) }, { replace: true }) });
-    const element = h("div", { class: "pl-toolbar", role: "group", "aria-label": "two texts" }, h("label", { class: "pl-choice" }, "Lines from", slider, words), path.element, several.element, colours.elements);
+    const element = toolbar("two texts", [h("label", { class: "pl-choice" }, "Lines from", slider, words)], [path.element, several.element, colours.elements]);
     return {
       element,
       update: (/** @type {import("./state.js").State} */ current) => {
-        [several, path, colours].forEach((one) => one.update(current));
+        [several, path, colours].forEach((one) => one.update(current, this.page.chosen(current)));
         slider.value = String(Math.log10(this.least));
         words.textContent = `weight ${inDigits(this.least)}`;
         slider.setAttribute("aria-valuetext", words.textContent);
@@ -118,12 +121,14 @@ class CrossView {
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
   update(state, changed) {
     this.controls.update(state);
-    this.reader.update(state);
+    this.reader.update(state, changed);
+    if (changed.has("info")) this.links.again();
     this.askPath();
     if (["theme", "colours", "scale", "range", "several", "threshold"].some((name) => changed.has(name))) this.reader.changed();
   }
 
   destroy() {
+    this.stopKeys();
     cancelAnimationFrame(this.frame);
     this.observer.disconnect();
     this.pathAsking?.abort();
@@ -221,6 +226,7 @@ class CrossView {
     }
     for (const line of this.linesInSight()) figureDraw(context, line);
     this.sayStatus();
+    this.reader.expect(this.links.busy || this.pathMessage.endsWith("…"));
   }
 
   /** Between which places of the body the lines run. */
@@ -253,7 +259,7 @@ class CrossView {
     shown?.each.slice(0, this.reader.isEach ? READER_EACH : undefined).forEach((logs, i) => {
       const stroke = this.reader.isEach ? `rgb(${FIXED_COLOURS[i].join(",")})` : colours.mark;
       for (let other = 0; other < logs.length; other++) {
-        if (!(logs[other] >= Math.log(this.least))) continue;
+        if (!(logs[other] >= Math.fround(Math.log(this.least)))) continue;
         const [query, key] = shown.direction === "reads" ? [shown.places[i], other] : [other, shown.places[i]];
         if (inSight(query, key)) put(query, key, logs[other], stroke, 1);
       }
@@ -292,9 +298,10 @@ class CrossView {
   }
 
   sayStatus() {
-    const { problem } = this.reader;
+    const { problem, chosen } = this.reader;
     const many = this.lineCount > CROSS_MOST ? `The strongest ${CROSS_MOST} of ${this.lineCount} lines are drawn.` : this.links.window ? `${this.lineCount} lines between the tokens in sight weigh ${inDigits(this.least)} or more.` : "Asking for the weights …";
-    const words = [problem, this.reader.shown ? this.reader.headline() : this.reader.attending.message, this.links.message || many, this.pathMessage];
+    const limited = chosen?.layer.exact ? "" : "Only the strongest keys of each query are known.";
+    const words = [problem, this.reader.shown ? "" : limited, this.reader.shown ? this.reader.headline() : this.reader.attending.message, this.links.message || many, this.pathMessage];
     const text = words.filter(Boolean).join(" ");
     if (this.status.textContent !== text) this.status.textContent = text;
   }
@@ -323,7 +330,7 @@ class CrossView {
       const own = pane.element.getBoundingClientRect();
       figurePane(figure, pane, 16 + own.left - box.left, 60 + own.top - box.top, text, mark);
     }
-    figureFrame(figure, this.page, this.reader, Boolean(this.reader.shown));
+    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.reader.ink : null);
     return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "two texts");
   }
 }

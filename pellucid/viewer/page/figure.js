@@ -105,7 +105,7 @@ function figurePath(line) {
 export function figureDraw(context, part) {
   if (part.kind === "box") {
     context.fillStyle = part.fill;
-    context.fillRect(part.x, part.y, part.width, part.height);
+    if (part.fill !== "none") context.fillRect(part.x, part.y, part.width, part.height);
     if (part.stroke) {
       context.strokeStyle = part.stroke;
       context.lineWidth = 1;

@@ -67,5 +67,12 @@ export function gotoBox(axisOf, go, announce) {
     go(name, found[at][0]);
   }
 
-  return { element, step, forget, focus: () => input.focus() };
+  function focus() {
+    const folded = element.closest("details");
+    if (folded) folded.open = true;
+    input.focus();
+    input.select();
+  }
+
+  return { element, step, forget, focus };
 }

@@ -11,6 +11,8 @@
  */
 
 const headsWithout = "_without_sink";
+const headsCrossX = ["relative_entropy", "entropy"]; // what cross-attention has numbers of, too
+const headsCrossY = ["concentration", "first_mass"];
 
 /**
  * @param {RecordInfo} record
@@ -45,8 +47,8 @@ export function headsChoice(state, numbers) {
     sort: names.includes(name) ? name : "",
     ascending: sort.startsWith("-"),
     form: state.form === "table" ? "table" : "wall",
-    x: axis(state.x, ["previous", "relative_entropy", "entropy"]),
-    y: axis(state.y, ["induction", "concentration", "first_mass"]),
+    x: axis(state.x, state.roles === "cross" ? headsCrossX : ["previous", ...headsCrossX]),
+    y: axis(state.y, state.roles === "cross" ? headsCrossY : ["induction", ...headsCrossY]),
     size: state.size === "none" ? "" : axis(state.size, ["first_mass"]),
   };
 }

@@ -75,7 +75,9 @@ async function wallDrawing(view) {
   const plot = view.numbers ? pictureScatter(view, choice, view.numbers, Math.min(width, 620)) : null;
   const wallTop = 48;
   const notesTop = wallTop + lines.length * step + 8;
-  const height = notesTop + 72 + (plot?.height ?? 0);
+  const notes = pictureNotes(view, [...maps.values()], width);
+  const plotTop = notesTop + 60 + notes.length * 15;
+  const height = plotTop + (plot?.height ?? 0);
   const look = view.plotLook();
   const cells = lines.flatMap((line, row) => /** @type {(SVGElement | null)[]} */ ([
     choice.sort ? null : lineLabel(line[0], lines[row - 1]?.[0], wallTop + row * step, look),
@@ -85,8 +87,8 @@ async function wallDrawing(view) {
     "svg",
     { xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`, "font-family": "system-ui, sans-serif", "font-size": 11, fill: look.text },
     svg("rect", { width, height, fill: look.back }),
-    [...pictureTitles(view, choice, look), ...cells, ...pictureLegend(view, choice, notesTop, look)],
-    plot ? svg("g", { transform: `translate(0 ${notesTop + 72})` }, plot.element) : null,
+    [...pictureTitles(view, choice, look), ...cells, ...pictureLegend(view, choice, notesTop, notes, look)],
+    plot ? svg("g", { transform: `translate(0 ${plotTop})` }, plot.element) : null,
   );
   return { element, width, height };
 }
@@ -182,9 +184,10 @@ function pictureTitles(view, choice, look) {
  * @param {HeadsPictured} view
  * @param {HeadsChoice} choice
  * @param {number} top
+ * @param {string[]} notes
  * @param {import("./scatterplot.js").PlotLook} look
  */
-function pictureLegend(view, choice, top, look) {
+function pictureLegend(view, choice, top, notes, look) {
   const counts = countsOf(view.heads, (head) => kindOf(view.numbers, head, choice.sink).kind);
   let across = 12;
   const kinds = KINDS.filter((kind) => view.numbers && counts.has(kind)).flatMap((kind) => {
@@ -200,14 +203,45 @@ function pictureLegend(view, choice, top, look) {
   const name = view.page.state.get("colours", "viridis");
   const table = colourTable(COLOUR_MAPS.includes(name) ? name : COLOUR_MAPS[0]);
   const steps = Array.from({ length: 32 }, (_, i) => svg("rect", { x: 50 + i * 4, y: top + 30, width: 4.3, height: 9, fill: `rgb(${[0, 1, 2].map((c) => table[Math.floor((i * 255) / 31) * 4 + c]).join(",")})` }));
-  const { pool, most } = view.asked();
-  const note = `each map in at most ${most} × ${most} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of a bin, ${view.wall.look?.kind ?? "log"} scale of its own`;
   return [
     ...kinds,
     svg("text", { x: 12, y: top + 38, fill: look.faint }, "least"),
     ...steps,
-    svg("text", { x: 184, y: top + 38, fill: look.faint }, `largest of each map; ${note}`),
+    svg("text", { x: 184, y: top + 38, fill: look.faint }, "largest of each map"),
+    ...notes.map((line, number) => svg("text", { x: 12, y: top + 58 + number * 15, fill: look.faint }, line)),
   ];
+}
+
+/**
+ * What the maps are: exact or pooled, and how coloured, in lines that fit.
+ * @param {HeadsPictured} view
+ * @param {Values[]} maps
+ * @param {number} width
+ * @returns {string[]}
+ */
+function pictureNotes(view, maps, width) {
+  if (!maps.length) return [];
+  const { pool, most } = view.asked();
+  const pooled = `pooled exactly into at most ${most} × ${most} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of each bin`;
+  const exact = maps.every((one) => one.exact) ? "exact, a pixel a query and a key" : maps.some((one) => one.exact) ? `exact where a map is small, else ${pooled}` : pooled;
+  return pictureLines(`Each map is ${exact}; ${view.wall.look?.kind ?? "log"} scale, of each map its own.`, width);
+}
+
+/**
+ * @param {string} text
+ * @param {number} width in pixels
+ * @returns {string[]}
+ */
+function pictureLines(text, width) {
+  const most = Math.floor((width - 24) / 6);
+  /** @type {string[]} */
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last && last.length + word.length >= most) lines.push(word);
+    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
+  }
+  return lines;
 }
 
 /**
@@ -221,6 +255,7 @@ function pictureScatter(view, choice, numbers, width) {
   const plot = plotOf(view.heads, choice, numbers);
   const look = view.plotLook();
   const height = Math.round(width * 0.65);
-  const note = svg("text", { x: 12, y: height + 14, fill: look.faint }, scatterNote(plot, view.heads.length));
-  return { element: svg("g", {}, plotPoints(plot, { width, height }, look).element, note), height: height + 26 };
+  const lines = pictureLines(scatterNote(plot, view.heads.length), width);
+  const notes = lines.map((line, number) => svg("text", { x: 12, y: height + 14 + number * 15, fill: look.faint }, line));
+  return { element: svg("g", {}, plotPoints(plot, { width, height }, look).element, ...notes), height: height + 12 + lines.length * 15 };
 }

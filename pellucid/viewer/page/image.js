@@ -1,8 +1,9 @@
 // The patches of a picture, coloured by what a chosen token reads of them or by who reads it; all other tokens beside it.
 
 import { colourTable, inDigits } from "./colour.js";
-import { colourChoices, stateChoice } from "./controls.js";
+import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
+import { listenKeys } from "./keys.js";
 import { Figure } from "./figure.js";
 import { imagesOf } from "./frames.js";
 import { inkLegend, inkOn, inkPlace } from "./ink.js";
@@ -37,6 +38,8 @@ class ImageView {
     /** @type {ImageInfo | null} */
     this.image = null;
     this.message = "";
+    /** @type {import("./ink.js").Ink | null} */
+    this.patchInk = null;
     this.patches = new Patches({
       onpoint: (patch, by) => this.pointed(patch, by),
       onchoose: (patch, add) => this.choose(patch, add),
@@ -50,12 +53,14 @@ class ImageView {
     this.controls = this.makeControls();
     this.element = h(
       "div",
-      { class: "pl-image", onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && page.state.set({ fixed: null }) },
+      { class: "pl-image" },
       this.controls.element,
       this.status,
       h("div", { class: "pl-text-body pl-image-body" }, h("div", { class: "pl-image-picture" }, this.patches.element), this.texts, h("aside", { class: "pl-text-side pl-cross-side", "aria-label": "strongest weights", tabIndex: 0 }, this.list.element)),
       h("div", { class: "pl-text-foot" }, h("span", {}, "patches"), this.legend.element, h("span", {}, "words"), this.wordLegend.element, this.under),
     );
+    this.reader.element = this.element;
+    this.stopKeys = listenKeys(page.root, (event) => event.key === "Escape" && page.state.set({ fixed: null }));
   }
 
   makeControls() {
@@ -66,19 +71,20 @@ class ImageView {
     const several = stateChoice(state, "several", "Fix", [["", "one token"], ["mean", "several: mean"]]);
     const colours = colourChoices(state);
     const blend = h("input", { type: "range", class: "pl-cross-slider", min: "0", max: "1", step: "0.05", value: "0.75", oninput: () => this.paint() });
-    const element = h("div", { class: "pl-toolbar", role: "group", "aria-label": "image" }, picker, direction.element, several.element, colours.elements, h("label", { class: "pl-choice" }, "Weights over picture", blend));
-    return { element, picker, blend, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current)) };
+    const element = toolbar("image", [picker, direction.element], [several.element, colours.elements, h("label", { class: "pl-choice" }, "Weights over picture", blend)]);
+    return { element, picker, blend, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
   update(state, changed) {
     this.controls.update(state);
-    this.reader.update(state);
+    this.reader.update(state, changed);
     if (changed.has("image") || changed.has("layer") || changed.has("record")) this.showTokens();
     if (["theme", "colours", "scale", "range", "several"].some((name) => changed.has(name))) this.reader.changed();
   }
 
   destroy() {
+    this.stopKeys();
     this.reader.destroy();
     this.patches.destroy();
     this.asking?.abort();
@@ -148,7 +154,7 @@ class ImageView {
         this.reader.attending.toggle(place.direction, place.index, add);
       },
     });
-    const element = h("section", { class: "pl-text-half" }, h("h3", {}, label), pane.element);
+    const element = h("section", { class: "pl-text-half" }, h("h2", {}, label), pane.element);
     const chips = new Set(positions.flatMap((position, token) => (texts.chips.has(position - texts.offset) ? [token] : [])));
     requestAnimationFrame(() => pane.setTokens(positions.map((position) => texts.texts[position - texts.offset]), chips));
     return { pane, axis, positions, element };
@@ -231,6 +237,7 @@ class ImageView {
   paint() {
     const { chosen, shown } = this.reader;
     fill(this.status, this.headline());
+    this.reader.expect(this.message.endsWith("…"));
     this.legend.element.hidden = this.wordLegend.element.hidden = !shown || !this.image;
     if (!chosen || !this.image) return;
     this.paintPatches(this.image);
@@ -246,7 +253,8 @@ class ImageView {
     const { shown, scale } = this.reader;
     const table = colourTable(this.page.state.get("colours", "viridis"));
     const colours = Array.from({ length: 256 }, (_, i) => [table[i * 4], table[i * 4 + 1], table[i * 4 + 2]]);
-    if (shown) this.legend.show({ back: colours.map((colour) => `rgb(${colour.join(",")})`), ink: colours.map(inkOn) }, scale);
+    this.patchInk = { back: colours.map((colour) => `rgb(${colour.join(",")})`), ink: colours.map(inkOn) };
+    if (shown) this.legend.show(this.patchInk, scale);
     const axis = this.axisOfImage();
     const coloured = this.colouredAxis();
     const isColoured = shown && (axis === "both" || axis === coloured);
@@ -338,7 +346,7 @@ class ImageView {
       figurePane(figure, side.pane, width + 32, y, text, mark);
       y += heights[i];
     });
-    figureFrame(figure, this.page, this.reader, true);
+    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.patchInk : null);
     return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "image");
   }
 }

@@ -36,6 +36,16 @@ export class Links {
     this.asking?.abort();
   }
 
+  /** Ask again for what was refused. */
+  again() {
+    if (this.message && !this.window) this.wanted = "";
+  }
+
+  /** Whether weights are asked for. */
+  get busy() {
+    return this.wanted !== "" && !this.window && !this.message;
+  }
+
   /**
    * Ask for the weights of the tokens in sight; of all keys, where these are not too many.
    * @param {Chosen} chosen
@@ -54,6 +64,7 @@ export class Links {
     const kept = this.kept.get(name);
     if (kept || rows[0] === rows[1] || columns[0] === columns[1]) {
       this.window = kept ?? null;
+      this.message = kept ? this.message : "Nothing is in sight.";
       this.onchange();
     } else this.timer = window.setTimeout(() => this.fetch(name, chosen, rows, columns), this.window ? 80 : 0);
   }
@@ -67,11 +78,10 @@ export class Links {
       this.window = { logs, queries, keys };
       this.kept.set(name, this.window);
       for (const old of this.kept.keys()) if (this.kept.size > LINKS_KEPT) this.kept.delete(old);
-      this.message = chosen.layer.exact ? "" : "Only the strongest keys of each query are known.";
+      this.message = "";
     } catch (error) {
       if (asking.signal.aborted) return;
       this.window = null;
-      this.wanted = "";
       this.message = error instanceof Refusal ? error.message : String(error);
     }
     this.onchange();
@@ -118,7 +128,7 @@ export function linksOf(window, queries, keys, least, most) {
   /** @type {Link[]} */
   const links = [];
   const width = window.keys[1] - window.keys[0];
-  const floor = Math.log(least);
+  const floor = Math.fround(Math.log(least)); // as the weights themselves are rounded
   for (let query = Math.max(queries[0], window.queries[0]); query < Math.min(queries[1], window.queries[1]); query++) {
     const start = (query - window.queries[0]) * width;
     for (let key = Math.max(keys[0], window.keys[0]); key < Math.min(keys[1], window.keys[1]); key++) {

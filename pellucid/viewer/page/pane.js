@@ -164,7 +164,7 @@ export class MapPane {
       const [from, to] = [pixelOf(span, place), pixelOf(span, place + 1)];
       const [first, last] = [span.start, span.start + span.pixels];
       if (to < first || from > last) continue;
-      const other = span.down ? along : down;
+      const other = paneShown(span.down ? along : down);
       const ends = [other.start, other.start + other.pixels];
       const edges = to - from < 4 ? [(from + to) / 2] : [from, to].filter((at) => at >= first && at <= last);
       for (const at of edges) marks.push({ points: span.down ? [ends[0], at, ends[1], at] : [at, ends[0], at, ends[1]], colour, opacity });

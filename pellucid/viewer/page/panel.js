@@ -40,7 +40,7 @@ export class MapPanel {
     this.redraw = hooks.redraw;
     this.rows = new RowStore(page.client, hooks.redraw);
     this.pane = new MapPane(label, meaning, hooks, kept);
-    this.heading = h("h3", { class: "pl-map-panel-title" });
+    this.heading = h("h2", { class: "pl-map-panel-title" });
     this.message = h("p", { class: "pl-map-message", hidden: true });
     this.element = h("section", { class: "pl-map-panel", "aria-label": label }, this.heading, h("div", { class: "pl-map-panel-body" }, this.pane.element, this.message));
     /** @type {Chosen | null} */
@@ -60,7 +60,7 @@ export class MapPanel {
    */
   choose(chosen, state) {
     this.chosen = chosen;
-    this.source = new TileSource(this.store, chosen);
+    this.source = new TileSource(this.store, chosen, this.page.info.left_out.length > 0);
     this.heading.textContent = placeTitle(chosen);
     const { record, layer, sequence } = chosen;
     const axesOf = `${record.id} ${layer.number} ${layer.q_len} ${layer.k_len} ${sequence}`;

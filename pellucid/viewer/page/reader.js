@@ -29,7 +29,11 @@ export class Reader {
     this.page = page;
     this.onshown = onshown;
     this.ontokens = ontokens;
-    this.attending = new Attending(page, () => this.changed());
+    this.attending = new Attending(page, () => this.changed(), () => this.mark());
+    /** @type {HTMLElement | null} the view's, which says whether all is drawn */
+    this.element = null;
+    this.waiting = false;
+    this.more = false; // whether the view itself waits for something
     /** @type {Chosen | null} */
     this.chosen = null;
     /** @type {AxisTexts | null} */
@@ -45,10 +49,11 @@ export class Reader {
     this.attending.destroy();
   }
 
-  /** @param {import("./state.js").State} state */
-  update(state) {
+  /** @param {import("./state.js").State} state @param {Set<string>} changed */
+  update(state, changed) {
     this.chosen = this.page.chosen(state);
     this.attending.update(state);
+    if (changed.has("info") && this.problem) this.asked = "";
     const asked = this.chosen ? `${this.chosen.record.id} ${this.chosen.layer.number} ${this.chosen.layer.q_len} ${this.chosen.sequence}` : "";
     if (asked !== this.asked) {
       this.asked = asked;
@@ -60,6 +65,8 @@ export class Reader {
   async fetchTokens(asked) {
     const chosen = this.chosen;
     if (!chosen) return;
+    this.waiting = true;
+    this.mark();
     let tokens = /** @type {import("./client.js").Tokens} */ ({ own: null, source: null, own_special: [], source_special: [] });
     this.problem = "";
     try {
@@ -68,6 +75,7 @@ export class Reader {
       this.problem = `The tokens are not known: ${error instanceof Error ? error.message : error}. Positions are shown instead.`;
     }
     if (asked !== this.asked) return;
+    this.waiting = false;
     this.queries = axisTexts(chosen, tokens, "queries");
     this.keys = axisTexts(chosen, tokens, "keys", this.isCross ? undefined : Math.max(chosen.layer.k_len, chosen.layer.query_offset + chosen.layer.q_len));
     this.ontokens();
@@ -94,6 +102,20 @@ export class Reader {
     this.scale = scaleOf({ ...state, scale: state.scale ?? "sqrt" }, () => several);
     this.ink = inkOf(this.page.state.get("colours", "viridis"), isDark(this.page.root));
     this.onshown();
+    this.mark();
+  }
+
+  /** Say on the view's element whether all is drawn. */
+  mark() {
+    const busy = this.waiting || this.attending.busy || this.more;
+    this.element?.setAttribute("aria-busy", String(busy));
+    if (this.element) this.element.dataset.drawn = !this.queries ? "nothing" : busy ? "coarse" : "final";
+  }
+
+  /** Whether the view itself waits for something more. @param {boolean} more */
+  expect(more) {
+    this.more = more;
+    this.mark();
   }
 
   /** Whether several fixed tokens are told apart. */
@@ -146,6 +168,7 @@ export class Reader {
   weightAt(index) {
     const shown = this.shown;
     if (!shown || index < 0 || index >= shown.joined.length) return "";
+    if (this.isEach) return `weights ${shown.each.slice(0, READER_EACH).map((logs) => inDigits(Math.exp(logs[index]))).join(", ")}`;
     const log = shown.joined[index];
     if (Number.isNaN(log)) return shown.known === null ? "no weight: padding" : "weight not known";
     if (log === -Infinity) return "weight 0";

@@ -150,6 +150,7 @@ export class MapScene {
 
   arrived() {
     if (!this.movementTimer) this.fits = true;
+    if (this.panels.some((panel) => panel.source?.probes)) this.wantSoon(0); // a level that is not held leads to the next
     this.schedule();
   }
 

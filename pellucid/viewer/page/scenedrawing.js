@@ -2,8 +2,7 @@
 
 import { isDark } from "./app.js";
 import { barTicks, differenceTicks } from "./bar.js";
-import { signed } from "./card.js";
-import { givenScale, scaleBetween, scaleKindOf } from "./colour.js";
+import { givenScale, inDigits, scaleBetween, scaleKindOf } from "./colour.js";
 import { bringToOne, differenceOf, DIFFERENCE_SCALE, inProportion, placeInProportion } from "./difference.js";
 import { inkOn } from "./ink.js";
 import { cellNumbers, colourAt, weightOnColour } from "./numbers.js";
@@ -98,7 +97,7 @@ export class SceneDrawing {
       table: this.table,
       ticks: barTicks(this.scale),
       palette: this.palette,
-      refused: this.scene.store.refused.size > 0,
+      refused: this.scene.store.refused.size > 0 && !this.scene.panels.some((panel) => panel.source?.probes),
     });
   }
 
@@ -166,7 +165,7 @@ export class SceneDrawing {
     if (Number.isNaN(a - b)) return null;
     const part = (a - b) / this.largest;
     const at = this.rooted ? Math.sign(part) * Math.sqrt(Math.abs(part)) : part;
-    return { text: signed(a - b), colour: inkOn(colourAt(this.diverging, Math.max(0, Math.min(1, (at + 1) / 2)))) };
+    return { text: `${a < b ? "−" : "+"}${inDigits(Math.abs(a - b))}`, colour: inkOn(colourAt(this.diverging, Math.max(0, Math.min(1, (at + 1) / 2)))) };
   }
 
   /**

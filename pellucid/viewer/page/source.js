@@ -1,7 +1,7 @@
 // The map of one place (record, layer, heads, sequence) out of its tiles: what to ask for, what to draw, what is known.
 
 import { extremesIn, ownerOf } from "./tiles.js";
-import { levelFor, TILE_SIDE, tilesOf } from "./viewport.js";
+import { levelFor, TILE_SIDE, tilesAt, tilesOf } from "./viewport.js";
 
 /**
  * @typedef {import("./viewport.js").Visible} Visible
@@ -19,9 +19,11 @@ export class TileSource {
   /**
    * @param {import("./tiles.js").TileStore} store
    * @param {import("./app.js").Chosen} chosen
+   * @param {boolean} [probes] whether levels may be held of a map that is not exact: of a saved page, which does not hold all
    */
-  constructor(store, chosen) {
+  constructor(store, chosen, probes = false) {
     this.store = store;
+    this.probes = probes && !chosen.layer.exact;
     this.chosen = chosen;
     this.lengths = { q: chosen.layer.q_len, k: chosen.layer.k_len };
     this.owner = ownerOf(chosen.place);
@@ -43,11 +45,29 @@ export class TileSource {
     const { place, layer } = this.chosen;
     if (!layer.map || !this.lengths.q || !this.lengths.k) return [];
     const wish = { place, lengths: this.lengths };
-    const tiles = this.refines ? tilesOf(visible, this.lengths, pixels) : [];
+    const tiles = this.wanted(visible, pixels);
     const small = this.refines && Math.max(this.lengths.q, this.lengths.k) <= TILE_SIDE;
     /** @type {Wish[]} */
     const coarse = small ? [] : [{ ...wish, key: this.coarseKey, tile: null }];
     return [...coarse, ...tiles.map((tile) => ({ ...wish, key: this.keyOf(tile), tile }))];
+  }
+
+  /**
+   * The tiles to ask for; of a map that is held in part, those of the finest level of which any may be held.
+   * @param {Visible} visible
+   * @param {Pair} pixels
+   * @returns {import("./viewport.js").TilePlace[]}
+   */
+  wanted(visible, pixels) {
+    if (this.refines) return tilesOf(visible, this.lengths, pixels);
+    if (!this.probes) return [];
+    const { q, k } = this.bins(visible, pixels);
+    const coarsest = levelFor(Math.max(this.lengths.q, this.lengths.k), TILE_SIDE);
+    for (let level = Math.log2(Math.max(q, k)); level <= coarsest; level++) {
+      const tiles = tilesAt(visible, this.lengths, level, level);
+      if (tiles.some((tile) => !this.store.refused.has(this.keyOf(tile)))) return tiles;
+    }
+    return [];
   }
 
   /** @param {import("./viewport.js").TilePlace} tile */
@@ -62,7 +82,7 @@ export class TileSource {
    * @returns {Tile[]}
    */
   grids(visible, pixels) {
-    const wanted = this.refines ? tilesOf(visible, this.lengths, pixels) : [];
+    const wanted = this.wanted(visible, pixels);
     /** @type {Tile[]} */
     const found = [];
     for (const place of wanted) {
@@ -127,21 +147,24 @@ export class TileSource {
    * @returns {Known}
    */
   known(visible, pixels) {
-    const wishes = this.wishes(visible, pixels).filter((wish) => wish.tile || !this.refines);
     const { store } = this;
+    const all = this.wishes(visible, pixels);
+    const tiles = all.filter((wish) => wish.tile && !(this.probes && store.refused.has(wish.key)));
+    const wishes = tiles.length ? tiles : all.filter((wish) => !wish.tile);
     const ready = wishes.filter((wish) => store.tiles.has(wish.key)).length;
     const waits = wishes.flatMap((wish) => store.waiting.get(wish.key) ?? []);
     const fractions = waits.map((wait) => wait.fraction).filter((fraction) => !Number.isNaN(fraction));
     const refused = wishes.map((wish) => store.refused.get(wish.key)).find((message) => message !== undefined) ?? "";
-    const coarse = this.store.tiles.get(this.coarseKey) ?? null;
+    const coarse = store.tiles.get(this.coarseKey) ?? null;
+    const [first] = tiles;
     return {
-      bins: this.bins(visible, pixels),
+      bins: first?.tile ? { q: 2 ** first.tile.zq, k: 2 ** first.tile.zk } : this.bins(visible, pixels),
       ready,
       total: wishes.length,
       building: fractions.length ? Math.min(...fractions) : NaN,
       refused: refused || (coarse ? "" : (store.refused.get(this.coarseKey) ?? "")),
       lost: waits.some((wait) => Number.isNaN(wait.fraction)),
-      coarse: this.refines ? null : coarse,
+      coarse: tiles.length ? null : coarse,
     };
   }
 }

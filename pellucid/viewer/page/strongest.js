@@ -11,7 +11,7 @@ import { fill, h } from "./dom.js";
  * @param {string} [empty] what is said where there is none
  */
 export function strongestList(empty = "") {
-  const title = h("h3", { class: "pl-strongest-title" });
+  const title = h("h2", { class: "pl-strongest-title" });
   const list = h("ol", { class: "pl-strongest-list" });
   const note = h("p", { class: "pl-faint pl-strongest-note" });
   const element = h("section", { class: "pl-strongest" }, title, list, note);
@@ -24,6 +24,8 @@ export function strongestList(empty = "") {
      */
     show(heading, items, words = items.length ? "" : empty) {
       title.textContent = heading;
+      element.hidden = !heading && !words;
+      title.hidden = !heading;
       note.textContent = words;
       note.hidden = !words;
       const most = items.length ? Math.exp(items[0].log) : 1;

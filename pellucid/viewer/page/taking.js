@@ -49,7 +49,7 @@ export function download(blob, name) {
 export function copyPanel(page, view) {
   const line = view?.python?.();
   const python = line ? takingField(page, "Python that gives what is on screen", pythonWhole(page, line)) : h("p", {}, "This view has no line of Python.");
-  const address = page.state.write ? takingField(page, "Address of this view, while the program that serves it runs", location.href) : null;
+  const address = page.state.write ? takingField(page, location.protocol === "file:" ? "Address of this view in this file" : "Address of this view, while the program that serves it runs", location.href) : null;
   return h("div", {}, python, address);
 }
 

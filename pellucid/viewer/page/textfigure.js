@@ -1,7 +1,10 @@
 // Pictures of text: the tokens in sight with their colours, a title, the colour bar, and what is exact.
 
 import { inDigits } from "./colour.js";
+import { placeName } from "./axistexts.js";
 import { Figure } from "./figure.js";
+import { FIXED_COLOURS } from "./ink.js";
+import { READER_EACH } from "./reader.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -34,20 +37,37 @@ export function figureTitle(chosen) {
  * @param {Figure} figure
  * @param {Page} page
  * @param {Reader} reader
- * @param {boolean} bar
+ * @param {import("./ink.js").Ink | null | undefined} ink of the bar; none where nothing is coloured
  */
-export function figureFrame(figure, page, reader, bar) {
+export function figureFrame(figure, page, reader, ink) {
   const { text, faint } = figureColours(page.root);
   const chosen = /** @type {import("./app.js").Chosen} */ (reader.chosen);
   figure.add({ kind: "text", x: 16, y: 26, text: figureTitle(chosen), fill: text, size: 15, bold: true });
   figure.add({ kind: "text", x: 16, y: 46, text: reader.headline(), fill: faint, size: 12 });
+  if (reader.isEach) figureKey(figure, reader, text);
   const y = figure.height - 18;
   const note = reader.shown?.known ? `exact weights of the ${reader.shown.known} strongest keys of each query` : "exact weights";
   figure.add({ kind: "text", x: figure.width - 16, y, text: note, fill: faint, size: 11, end: true });
-  if (!bar || !reader.ink) return;
-  for (let i = 0; i < 64; i++) figure.add({ kind: "box", x: 80 + i * 2, y: y - 9, width: 2, height: 10, fill: reader.ink.back[i * 4 + 3] });
+  if (!ink || reader.isEach) return;
+  for (let i = 0; i < 64; i++) figure.add({ kind: "box", x: 80 + i * 2, y: y - 9, width: 2, height: 10, fill: ink.back[i * 4 + 3] });
   figure.add({ kind: "text", x: 74, y, text: inDigits(reader.scale.low), fill: text, size: 11, end: true });
   figure.add({ kind: "text", x: 214, y, text: `${inDigits(reader.scale.high)}  weight, ${reader.scale.kind === "sqrt" ? "square root" : reader.scale.kind} scale`, fill: text, size: 11 });
+}
+
+/**
+ * Which underline is whose.
+ * @param {Figure} figure
+ * @param {Reader} reader
+ * @param {string} text
+ */
+function figureKey(figure, reader, text) {
+  const shown = /** @type {import("./attending.js").Shown} */ (reader.shown);
+  const axis = reader.axisOf(shown.direction);
+  const y = figure.height - 18;
+  shown.places.slice(0, READER_EACH).forEach((place, i) => {
+    figure.add({ kind: "box", x: 16 + i * 150, y: y - 9, width: 10, height: 10, fill: `rgb(${FIXED_COLOURS[i].join(",")})` });
+    figure.add({ kind: "text", x: 31 + i * 150, y, text: axis ? placeName(axis, place) : String(place), fill: text, size: 11 });
+  });
 }
 
 /**
@@ -98,6 +118,6 @@ export function textFigure(kind, page, reader, panes, barless) {
   const bottom = Math.max(...panes.map((pane, i) => Math.min(boxes[i].bottom, boxes[i].top + pane.total + 24)));
   const figure = new Figure(Math.max(...boxes.map((box) => box.right)) - left + 32, bottom - top + 110, back);
   panes.forEach((pane, i) => figurePane(figure, pane, 16 + boxes[i].left - left, 60 + boxes[i].top - top, text, mark));
-  figureFrame(figure, page, reader, !barless);
+  figureFrame(figure, page, reader, barless ? null : reader.ink);
   return figure.picture(kind, reader.chosen ? figureTitle(reader.chosen) : "text");
 }

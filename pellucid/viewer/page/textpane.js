@@ -189,7 +189,8 @@ export class TextPane {
       const first = this.flow.from[piece] === 0;
       const text = this.shown[token].slice(this.flow.from[piece], this.flow.to[piece]);
       const span = h("span", first ? { role: "option", id: `${this.id}-${token}`, "aria-selected": "false" } : { role: "presentation" });
-      span.textContent = text.replaceAll("\n", "⏎");
+      const isIndent = piece === this.flow.lines[line] && text.length > 1 && text.startsWith(" "); // a line begins with its word
+      span.textContent = (isIndent ? text.slice(1) : text).replaceAll("\n", "⏎");
       span.dataset.token = String(token);
       this.dress(span, this.look(token));
       element.append(span);

@@ -27,14 +27,23 @@ const toolsBar = { width: 190, height: 30 };
 /**
  * @param {import("./app.js").Page} page
  * @param {ToolActions} actions
- * @param {HTMLElement[]} others what stands in the toolbar besides
+ * @param {HTMLElement[]} others what stands in the toolbar besides, and is folded away with the rest where it is narrow
  */
 export function mapTools(page, actions, others) {
   const selects = toolsChoices.map((choice) => toolsSelect(page, choice));
   const bar = h("canvas", { class: "pl-map-bar", role: "img" });
   const range = toolsRange(page);
   const strips = h("div", { class: "pl-map-menu-list" });
-  const menu = h("details", { class: "pl-map-menu" }, h("summary", {}, "Strips"), strips);
+  const menu = h("details", { class: "pl-map-menu", onfocusout: (/** @type {FocusEvent} */ event) => leave(event), onkeydown: (/** @type {KeyboardEvent} */ event) => shut(event) }, h("summary", {}, "Strips"), strips);
+  const leave = (/** @type {FocusEvent} */ { relatedTarget }) => {
+    if (relatedTarget instanceof Node && !menu.contains(relatedTarget)) menu.open = false;
+  };
+  const shut = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    event.preventDefault();
+    menu.open = false;
+    menu.querySelector("summary")?.focus();
+  };
   const square = h("input", { type: "checkbox", onchange: () => page.state.set({ cells: square.checked ? "square" : "fill", q: null, k: null }) });
   const again = toolsButton("Ask again", "ask again for what was refused", actions.again);
   const zooms = h(
@@ -46,9 +55,9 @@ export function mapTools(page, actions, others) {
     toolsButton("Strongest", "go to the strongest of what is visible (s)", actions.strongest),
     again,
   );
-  const look = h("div", { class: "pl-map-tool-look" }, selects.map((one) => one.element), range.element, h("label", { class: "pl-map-tool" }, square, " square cells"), menu);
+  const look = h("div", { class: "pl-map-tool-look" }, others, selects.map((one) => one.element), range.element, h("label", { class: "pl-map-tool" }, square, " square cells"), menu);
   const more = h("details", { class: "pl-map-tool-more" }, h("summary", {}, "Look"), look);
-  const element = h("div", { class: "pl-map-tools", role: "group", "aria-label": "how the map is shown" }, zooms, ...others, bar, more);
+  const element = h("div", { class: "pl-map-tools", role: "group", "aria-label": "how the map is shown" }, zooms, bar, more);
   const narrow = new ResizeObserver(() => {
     const isNarrow = element.clientWidth < 900;
     if (element.dataset.narrow !== String(isNarrow)) more.open = !isNarrow;
@@ -84,7 +93,7 @@ function toolsButton(text, title, act) {
 function toolsSelect(page, choice) {
   const options = choice.options.map(([value, text]) => h("option", { value }, text));
   const change = () => page.state.set({ [choice.key]: select.value === choice.usual ? null : select.value });
-  const select = h("select", { onchange: change }, options);
+  const select = h("select", { "aria-label": choice.title, onchange: change }, options);
   const element = h("label", { class: "pl-map-tool" }, `${choice.title} `, select);
   return {
     element,
@@ -101,7 +110,7 @@ function toolsRange(page) {
   const field = (/** @type {string} */ label) => h("input", { class: "pl-map-range", inputMode: "decimal", "aria-label": label, title: label, onchange: () => change() });
   const low = field("least weight of the colours");
   const high = field("largest weight of the colours");
-  const fitted = toolsButton("fit", "colours from what is visible", () => page.state.set({ range: null }));
+  const fitted = toolsButton("fit", "fit the colours to what is visible", () => page.state.set({ range: null }));
   const element = h("span", { class: "pl-map-tool", role: "group", "aria-label": "range of the colours" }, "Range ", low, " to ", high, " ", fitted);
   let shown = ["", ""];
   const change = () => {

@@ -117,8 +117,18 @@ export function levelFor(span, pixels) {
  * @returns {TilePlace[]}
  */
 export function tilesOf(visible, lengths, pixels) {
-  const zq = levelFor(visible.q1 - visible.q0, pixels.q);
-  const zk = levelFor(visible.k1 - visible.k0, pixels.k);
+  return tilesAt(visible, lengths, levelFor(visible.q1 - visible.q0, pixels.q), levelFor(visible.k1 - visible.k0, pixels.k));
+}
+
+/**
+ * The tiles of a level that a part of the map touches, nearest to its middle first.
+ * @param {Visible} visible
+ * @param {Pair} lengths
+ * @param {number} zq
+ * @param {number} zk
+ * @returns {TilePlace[]}
+ */
+export function tilesAt(visible, lengths, zq, zk) {
   const [iFirst, iLast] = viewportTiles(visible.q0, visible.q1, lengths.q, TILE_SIDE * 2 ** zq);
   const [jFirst, jLast] = viewportTiles(visible.k0, visible.k1, lengths.k, TILE_SIDE * 2 ** zk);
   const [iMiddle, jMiddle] = [(iFirst + iLast) / 2, (jFirst + jLast) / 2];

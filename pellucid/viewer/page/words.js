@@ -1,6 +1,5 @@
 // What is on a map in words: how exact it is, and what lies under the crosshair.
 
-import { inDigits } from "./colour.js";
 import { placeInWords } from "./axes.js";
 
 /**
@@ -15,7 +14,7 @@ import { placeInWords } from "./axes.js";
  * @param {Chosen} chosen
  * @returns {string}
  */
-export function headsInWords({ layer, heads, place }) {
+export function mapHeads({ layer, heads, place }) {
   if (heads.length === 1) return `head ${layer.head_numbers[heads[0]]}`;
   const which = heads.length === layer.heads ? `all ${heads.length} heads` : `heads ${heads.map((head) => layer.head_numbers[head]).join(", ")}`;
   return `${place.over === "max" ? "largest" : "mean"} of ${which}`;
@@ -28,7 +27,7 @@ export function headsInWords({ layer, heads, place }) {
  */
 export function placeTitle(chosen) {
   const sequence = chosen.layer.batch > 1 ? `, sequence ${chosen.sequence}` : "";
-  return `${chosen.layer.name}, ${headsInWords(chosen)}${sequence}`;
+  return `${chosen.layer.name}, ${mapHeads(chosen)}${sequence}`;
 }
 
 /**
@@ -43,7 +42,7 @@ export function exactnessInWords(known, chosen) {
   if (!layer.q_len || !layer.k_len) return "the layer has no pairs of tokens";
   if (known.lost) return "the program that serves this page does not answer; it is asked again";
   if (known.refused) return known.refused;
-  if (!layer.exact) return wordsCoarse(known, place.pool ?? "mean");
+  if (known.coarse || !known.total) return wordsCoarse(known, place.pool ?? "mean");
   if (known.ready < known.total) {
     const missing = known.total - known.ready;
     const part = (known.ready + missing * (known.building || 0)) / known.total;
@@ -51,7 +50,8 @@ export function exactnessInWords(known, chosen) {
     return `being refined, ${Math.floor(part * 100)} %${building}`;
   }
   if (known.bins.q === 1 && known.bins.k === 1) return "exact: a cell is one query and one key";
-  return `pooled exactly: a pixel is ${wordsPairs(known.bins.q, known.bins.k, place.pool)}`;
+  const held = layer.exact ? "a pixel" : "a cell of the finest level that is held";
+  return `pooled exactly: ${held} is ${wordsPairs(known.bins.q, known.bins.k, place.pool)}`;
 }
 
 /** @param {Known} known @param {string} pool */
@@ -93,7 +93,7 @@ export function isPair(cell) {
  */
 export function cellWeight(cell, pool, row) {
   if (Number.isNaN(cell.log)) return "no weight: padding";
-  const weight = inDigits(Math.exp(cell.log));
+  const weight = weightInFull(Math.exp(cell.log));
   if (!isPair(cell)) return `${weight}, the ${pool === "max" ? "largest" : "mean"} of ${cell.q1 - cell.q0} × ${cell.k1 - cell.k0} pairs`;
   if (!row) return `weight ${weight}`;
   let [above, read] = [0, 0];
@@ -102,6 +102,16 @@ export function cellWeight(cell, pool, row) {
     if (log > -Infinity) read++;
   }
   return `weight ${weight}, ${read && cell.log > -Infinity ? `${ordinal(above + 1)} of the ${read} keys that it reads` : "not read"}`;
+}
+
+/**
+ * A weight in four digits: 0.3125, 2.064e-6.
+ * @param {number} weight
+ * @returns {string}
+ */
+export function weightInFull(weight) {
+  const digits = Number(weight.toPrecision(4));
+  return weight === 0 || weight >= 1e-4 ? String(digits) : digits.toExponential();
 }
 
 /** @param {number} number @returns {string} */

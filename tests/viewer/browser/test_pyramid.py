@@ -24,6 +24,7 @@ QUERY = {"layer": "0", "heads": "1", "zq": "4", "zk": "4", "dtype": "f32"}
 def large(monkeypatch):
     """Every tile that can be comes out of a pyramid, in stripes of few rows."""
     monkeypatch.setattr(tiles, "AT_ONCE", 0)
+    monkeypatch.setattr(tiles, "MEANWHILE", 0)
     monkeypatch.setattr(tiles, "SMALL", 0)
     monkeypatch.setattr(wholes, "SMALL", 0)
     monkeypatch.setattr(jobs, "MOST_ROWS", 2)
@@ -288,3 +289,17 @@ def test_a_file_of_another_pyramid_is_none(tmp_path):
             file.opened(tmp_path / "a.maps", layout, other)
     with pytest.raises(file.DamagedError):
         file.opened(tmp_path / "a.maps", levels.halving((8, 9), 1, ("mean",)), {"of": "this"})
+
+
+def test_what_is_not_much_is_computed_until_the_pyramid_is_there(path, monkeypatch, expected):
+    monkeypatch.setattr(tiles, "MEANWHILE", 1 << 25)
+    release, usual = threading.Event(), jobs.Pyramid.compute
+    monkeypatch.setattr(jobs.Pyramid, "compute", lambda *given: (release.wait(30), usual(*given)))
+    answers = Answers({"one": open_record(path)})
+    now = answers.get("api/tile", QUERY)
+    assert_close(value_of(now), expected)
+    release.set()
+    assert soon(answers, "api/overview", {"layer": "0", "heads": "1"})[0].status == 200
+    monkeypatch.setattr(Shown, "binned", lambda *_: pytest.fail("it is computed"))
+    assert_close(value_of(answers.get("api/tile", QUERY)), expected)
+    answers.close()

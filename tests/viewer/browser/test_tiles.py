@@ -39,6 +39,7 @@ def small(monkeypatch):
     """Tiles of few bins and pyramids of small maps, in stripes of few rows, with checksums of few rows."""
     monkeypatch.setattr(tiles, "SIDE", 4)
     monkeypatch.setattr(tiles, "AT_ONCE", 0)
+    monkeypatch.setattr(tiles, "MEANWHILE", 0)
     monkeypatch.setattr(tiles, "SMALL", 0)
     monkeypatch.setattr(levels, "FINEST", 1)
     monkeypatch.setattr(levels, "TOP", 3)

@@ -50,7 +50,18 @@ class PyramidFile:
         self._numbers = np.memmap(file, _NUMBER, "r", shape=(layout.numbers,))
 
     def read(self, level: Level, pool: str, rows: slice, columns: slice) -> Tensor:
-        """Some bins of a level, float32. Raises DamagedError."""
+        """Some bins of a level, float32.
+
+        Args:
+            level: of the layout.
+            pool: "mean" or "max".
+            rows: of the level.
+            columns: of the level.
+
+        Raises:
+            DamagedError: their checksum is another.
+
+        """
         if self._unchecked:
             self._check(level, pool, rows)
         return torch.from_numpy(self._of(level, pool)[rows, columns].astype(np.float32))
@@ -94,7 +105,18 @@ class Writing:
         self.pyramid = PyramidFile(self.path, self._file, layout)
 
     def write(self, level: Level, pool: str, first: int, values: Tensor) -> None:
-        """Put rows into a level; zeros at the end of a row are there already, and take no room on the disk."""
+        """Put rows into a level; zeros at the end of a row are there already, and take no room on the disk.
+
+        Args:
+            level: of the layout.
+            pool: "mean" or "max".
+            first: the first of these rows.
+            values: float32 [rows, columns].
+
+        Raises:
+            OSError: they cannot be written.
+
+        """
         beyond = values.ne(0).any(0).nonzero()
         used = int(beyond[-1]) + 1 if len(beyond) else 0
         if not used:

@@ -73,7 +73,18 @@ class Job(ABC):
         return False
 
     def read(self, level: Level, pool: str, rows: slice, columns: slice) -> Tensor | None:
-        """Some numbers of a map; None where the file turned out to be damaged, and all begins anew."""
+        """Some numbers of a map.
+
+        Args:
+            level: of the layout.
+            pool: "mean" or "max".
+            rows: of the level, that are done.
+            columns: of the level.
+
+        Returns:
+            float32 [rows, columns]; None where the file turned out to be damaged, and all begins anew.
+
+        """
         assert self._file is not None
         try:
             return self._file.read(level, pool, rows, columns)
@@ -232,7 +243,15 @@ def told_of(fingerprint: str, shown: Shown) -> dict[str, Any]:
 
 
 def joined(values: Tensor, rows: int, columns: int, pool: str) -> Tensor:
-    """So many neighbours of a map as one: of "mean" their sum, of "max" the largest. No number is below 0."""
+    """Neighbours of a map as one.
+
+    Args:
+        values: from 0 on, [rows, columns].
+        rows: how many are joined.
+        columns: how many are joined.
+        pool: of "mean" their sum is taken, of "max" the largest.
+
+    """
     missing = -values.shape[0] % rows, -values.shape[1] % columns
     padded = pad(values, (0, missing[1], 0, missing[0]))
     grouped = padded.unflatten(1, (-1, columns)).unflatten(0, (-1, rows))

@@ -67,7 +67,15 @@ def halving(size: tuple[int, int], finest: int, pools: tuple[str, ...]) -> Layou
 
 
 def by_head(heads: int, rows: int, columns: int, pools: tuple[str, ...]) -> Layout:
-    """A map of every head, all of so many bins."""
+    """A map of every head.
+
+    Args:
+        heads: how many.
+        rows: bins of queries.
+        columns: bins of keys.
+        pools: some of "mean" and "max".
+
+    """
     each = len(pools) * rows * columns
     return Layout(tuple(Level(head, rows, columns, head * each) for head in range(heads)), pools)
 
