@@ -69,4 +69,4 @@ def tell_view(named: str) -> None:
 def _quoted(word: str) -> str:
     """A word of a command line: in double quotes, as every shell has them, where that is enough."""
     quoted = shlex.quote(word)
-    return f'"{word}"' if quoted != word and not set(word) & set("\"$`\\!%\n") else quoted
+    return f'"{word}"' if quoted != word and not set(word) & set('"$`\\!%\n') else quoted

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+from torch import Tensor
 
 from pellucid.lessons import induction
 from pellucid.lessons.lesson import Head, Lesson, Step
 from pellucid.lessons.lists import LENGTH, TEXT, around, fixed, record, whole
 from pellucid.lessons.model import START, load_decoder
+from pellucid.nn import SelfAttention
 from pellucid.record.record import Record
 
 _IDLE = LENGTH - 6  # a place in the first round
@@ -27,24 +30,24 @@ def parked(record: Record, found: Head) -> Parked:
     return Parked(first[2 : LENGTH + 1].mean().item(), first[LENGTH + 2 :].mean().item())
 
 
-def handed_over(found: Head) -> Parked:
+def handed_over(found: Head) -> tuple[float, float]:
     """The length of the value that the first token hands over, and that of the words' on average.
 
     The head's layer reads what the layers below it made, so the model runs once more.
     """
     model = load_decoder("lists")
-    layer = model.layers[found.layer]
-    inputs = []
-    with layer.attention.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
+    attention = cast(SelfAttention, model.layers[found.layer].attention)
+    inputs: list[Tensor] = []
+    with attention.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
         model(model.encode([TEXT]))
-    values = layer.attention.value_projection(inputs[0][0]).unflatten(-1, (model.sizes.heads, -1))[:, found.head]
+    values = attention.value_projection(inputs[0][0]).unflatten(-1, (model.sizes.heads, -1))[:, found.head]
     lengths = values.norm(dim=-1)
-    return Parked(lengths[0].item(), lengths[1:].mean().item())
+    return lengths[0].item(), lengths[1:].mean().item()
 
 
 def _steps(record: Record) -> list[Step]:
     found = induction.head(record)
-    weights, values = parked(record, found), handed_over(found)
+    weights, (start, word) = parked(record, found), handed_over(found)
     return [
         Step(
             "A bright column",
@@ -74,7 +77,7 @@ def _steps(record: Record) -> list[Step]:
             "What it takes from there",
             "The same each time, whichever word looks there: the start stands before all words, and is not changed by "
             f"them. It is often said that a sink hands over next to nothing. Here it does not: what it hands over is "
-            f"{values.idle:.1f} long, what a word hands over {values.busy:.1f} on average. But what is always the "
+            f"{start:.1f} long, what a word hands over {word:.1f} on average. But what is always the "
             "same says nothing about a word. The weight is a place to rest, not a finding: therefore every number of "
             "a head is told with the sink and without it. Switch between the two, and see which heads change.",
             {"view": "heads", "sink": "without"},

@@ -116,6 +116,8 @@ def test_scales_that_are_none(pellucid, scale):
     status, _, err = pellucid("explain", f"--scale={scale}")
     assert status == 2
     assert f"argument --scale: must be a number above 0 and up to 100, got '{scale}'" in err
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """The addresses that a browser was asked to open."""

@@ -25,7 +25,7 @@ const explainProjected = /** @type {const} */ (["q", "k", "v"]);
  */
 export function openExplain(root, lessons) {
   root.classList.add("pellucid", "pl-explain");
-  const body = h("main", {});
+  const body = h("main", { class: "pl-view" });
   const buttons = lessons.map((lesson, number) =>
     h("button", { type: "button", onclick: () => open(number) }, lesson.title.split(":")[0]),
   );
