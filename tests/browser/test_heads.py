@@ -42,7 +42,11 @@ def test_arrow_keys_walk_through_the_wall_and_enter_opens(watched: Watched, sent
     settled(page)
     page.get_by_role("option", name="layer 0, head 1").focus()
     expect(page.locator(".pl-head-card")).to_be_visible()
-    for key, reached in (("ArrowRight", "layer 0, head 2"), ("ArrowDown", "layer 1, head 2"), ("End", "layer 2, head 3")):
+    for key, reached in (
+        ("ArrowRight", "layer 0, head 2"),
+        ("ArrowDown", "layer 1, head 2"),
+        ("End", "layer 2, head 3"),
+    ):
         page.keyboard.press(key)
         expect(page.locator(":focus")).to_have_attribute("aria-label", re.compile(f"^{reached},"))
     page.keyboard.press("Escape")
