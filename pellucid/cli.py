@@ -26,10 +26,11 @@ from pellucid.commands.loading import ending_quietly
 
 KINDS = ("cross", "encoder", "decoder")
 POOLS = ("mean", "max")
-RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0}
+RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0, "scale": None}
 MOST = 1_000  # tokens, and numbers a token
 HELP_WIDTH = 80
 LARGEST_SEED = 2**63 - 1
+LARGEST_SCALE = 100
 
 SHOW_EXAMPLES = """\
 examples:
@@ -62,6 +63,7 @@ EXPLAIN_EXAMPLES = """\
 examples:
   pellucid explain
   pellucid explain --tokens 5 --dim 3 --seed 7
+  pellucid explain --scale 2
   pellucid explain --text "3 mars 1997" --head 1
   pellucid explain --page
 """
@@ -259,6 +261,12 @@ def _add_explain(commands: Commands) -> None:
     parser.add_argument("--dim", type=tokens, metavar="N", help="width of a token (default: 4)")
     parser.add_argument("--context", type=tokens, metavar="N", help="length of the second sequence (default: 6)")
     parser.add_argument("--seed", type=_whole(0, LARGEST_SEED), metavar="N", help="of the random numbers (default: 0)")
+    parser.add_argument(
+        "--scale",
+        type=_scale,
+        metavar="X",
+        help="draw numbers around 0, those of W_q and W_k X times as large: 2 makes rows sharp (default: from 0 to 1)",
+    )
     parser.add_argument("--text", metavar="TEXT", help="explain how the embedded model reads this date")
     parser.add_argument("--head", type=int, metavar="N", help="with --text, the head, counted from 0 (default: 0)")
     parser.add_argument("--page", action="store_true", help="in the browser, with numbers that can be changed")
@@ -340,6 +348,17 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return convert
+
+
+def _scale(text: str) -> float:
+    """A factor of random numbers."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= LARGEST_SCALE:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and up to {LARGEST_SCALE}, got {text!r}")
+    return number
 
 
 def _head(text: str) -> int | str:

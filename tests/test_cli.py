@@ -29,7 +29,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"pellucid {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["show", "explain"])
+@pytest.mark.parametrize("command", ["show", "view", "explain"])
 def test_help_has_examples_that_are_commands(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:

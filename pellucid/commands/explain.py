@@ -1,4 +1,4 @@
-"""`pellucid explain`: self-attention, then cross-attention, step by step on small numbers, in the terminal or as a page."""
+"""`pellucid explain`: self- and cross-attention step by step on small numbers, in the terminal or as a page."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _as_page(lessons: list[Told], options: argparse.Namespace) -> int:
 
 
 def _of_random_tokens(options: argparse.Namespace) -> list[Told]:
-    lessons = notebook_lessons(options.tokens, options.dim, options.context, options.seed)
-    return [(lesson, words_for_random_tokens(lesson, options.seed)) for lesson in lessons]
+    lessons = notebook_lessons(options.tokens, options.dim, options.context, options.seed, options.scale)
+    return [(lesson, words_for_random_tokens(lesson, options.seed, options.scale)) for lesson in lessons]
 
 
 def _of_reader(text: str, head: int) -> list[Told]:

@@ -1,4 +1,4 @@
-"""`pellucid lesson`: a trained model's attention in the browser, with a few steps through it; without a name, the list."""
+"""`pellucid lesson`: a trained model's attention in the browser, and a few steps through it; or the list of lessons."""
 
 from __future__ import annotations
 

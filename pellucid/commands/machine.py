@@ -17,6 +17,8 @@ from pellucid.engines.cpu.machine import stored
 from pellucid.functional import attention
 
 PACKAGES = ("torch", "numpy", "rich", "safetensors", "matplotlib", "babel", "llvmlite")
+OPTIONAL = ("transformers", "tokenizers", "pyarrow", "starlette", "uvicorn", "anywidget")  # told where installed
+ABSENT = "not installed"
 VARIABLES = ("PELLUCID_ENGINE", "PELLUCID_CPU", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 # What kernels differ by: the names of Linux, then those of LLVM where Linux spells them otherwise.
@@ -35,6 +37,9 @@ def _lines() -> Iterator[tuple[str, str]]:
     yield "system", platform.platform()
     for package in PACKAGES:
         yield package, _version(package)
+    for package in OPTIONAL:
+        if (version := _version(package)) != ABSENT:
+            yield package, version
     yield "accelerator", _accelerator()
     yield "processor", f"{_processor()} ({platform.machine()})"
     yield "features", _features()
@@ -55,7 +60,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return ABSENT
 
 
 def _accelerator() -> str:

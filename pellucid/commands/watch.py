@@ -249,5 +249,5 @@ def _report(path: str, writer: RecordWriter) -> None:
     heads = sum(layer.heads for layer in record.values())
     size = sum(file.stat().st_size for file in writer.folder.iterdir())
     quoted = shlex.quote(path)
-    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}")
-    tell(f"pellucid show {quoted} prints it, pellucid view {quoted} opens it in the browser")
+    ways = f"pellucid show {quoted}, or in the browser: pellucid view {quoted}"
+    tell(f"wrote {path}: {len(record)} layers, {heads} heads, {in_words(size)}; {ways}")

@@ -52,14 +52,14 @@ def _steps(record: Record) -> list[Step]:
     return [
         Step(
             "Two texts",
-            f"A small model of encoder and decoder has read “{TEXT}” and written {WRITTEN}. In cross-attention the rows "
-            "are the text that is written, the columns the text that is read. These are its heads.",
+            f"A small model of encoder and decoder has read “{TEXT}” and written {WRITTEN}. In cross-attention the "
+            "rows are the text that is written, the columns the text that is read. These are its heads.",
             {"view": "heads", "roles": "cross", "sink": "with", "sort": "layer", "x": "entropy", "y": "concentration"},
         ),
         Step(
             "Who reads the month?",
-            f"{str(found).capitalize()} does. A row has the name of the character that was just written, and says where the model "
-            "looks for the next one. Follow the rows downwards: from the year to the month to the day.",
+            f"{str(found).capitalize()} does. A row has the name of the character that was just written, and says "
+            "where the model looks for the next one. Follow the rows downwards: from the year to the month to the day.",
             {"view": "map", "roles": None, **found.state, "q": None, "k": None, "query": str(first), "key": None},
         ),
         Step(
@@ -70,15 +70,15 @@ def _steps(record: Record) -> list[Step]:
         ),
         Step(
             "Who is read by whom",
-            "The other way round: one letter of the name is chosen, and what is written is coloured by how much it reads "
-            "it. Try the characters of the year and of the day.",
+            "The other way round: one letter of the name is chosen, and what is written is coloured by how much it "
+            "reads it. Try the characters of the year and of the day.",
             {"view": "cross", "fixed": str(_KEYS.start), "direction": "read", **found.state},
         ),
         Step(
             "Not each head aligns",
-            "Choose other heads of cross-attention. Some look at places that say nothing to us, and the model needs them "
-            "as well, or does not: the weights alone do not tell. And what a head reads here was mixed by the encoder: a "
-            "place holds more than its own letter.",
+            "Choose other heads of cross-attention. Some look at places that say nothing to us, and the model needs "
+            "them as well, or does not: the weights alone do not tell. And what a head reads here was mixed by the "
+            "encoder: a place holds more than its own letter.",
             {"view": "heads", "roles": "cross", "fixed": None, "sort": "entropy"},
         ),
     ]

@@ -38,9 +38,9 @@ def _steps(record: Record) -> list[Step]:
         ),
         Step(
             "What came next the last time",
-            f"The marked pair: “{word}”, now for the second time, reads “{following}”, which followed “{word}” the first "
-            "time. That is what comes next, and the model says so. A rule, learned: find where the same word stood "
-            "before, and look at what came after it.",
+            f"The marked pair: “{word}”, now for the second time, reads “{following}”, which followed “{word}” the "
+            "first time. That is what comes next, and the model says so. A rule, learned: find where the same word "
+            "stood before, and look at what came after it.",
             {**around(SHOWN, EARLIER + 1), **found.state},
         ),
         Step(
@@ -51,9 +51,9 @@ def _steps(record: Record) -> list[Step]:
         ),
         Step(
             "How it can",
-            f"“{following}” does not say by itself that it came after “{word}”. {str(before).capitalize()}, in the layer "
-            "below, has put it there: it looks at the word before, always. The two heads together make the rule, which "
-            "one layer alone cannot.",
+            f"“{following}” does not say by itself that it came after “{word}”. {str(before).capitalize()}, in the "
+            "layer below, has put it there: it looks at the word before, always. The two heads together make the "
+            "rule, which one layer alone cannot.",
             {**around(EARLIER + 1, EARLIER), **before.state},
         ),
     ]

@@ -13,6 +13,7 @@ LENGTH = 20
 WORDS = tuple(Random(5).sample(LIST_WORDS, LENGTH))  # no word twice
 TEXT = (START, *WORDS, *WORDS)
 SHOWN = LENGTH + 8  # the place, in the second round, that the lessons point at
+NEAR = 5  # places on either side of a pair that is shown from near
 EARLIER = SHOWN - LENGTH  # where its word stood in the first
 
 
@@ -26,10 +27,11 @@ def whole() -> dict[str, str | None]:
     return {"view": "map", "q": None, "k": None, "query": None, "key": None}
 
 
-def around(query: int, key: int) -> dict[str, str | None]:
-    """The view's state that shows a pair and what is near it."""
-    q, k = max(query - 5, 0), max(key - 5, 0)
-    return {"view": "map", "q": f"{q}:{q + 11}", "k": f"{k}:{k + 11}", "query": str(query), "key": str(key)}
+def around(query: int, key: int, length: int = len(TEXT)) -> dict[str, str | None]:
+    """The view's state that shows a pair and what is near it, in a text of that length."""
+    q, k = (min(max(place - NEAR, 0), length - 2 * NEAR - 1) for place in (query, key))
+    size = 2 * NEAR + 1
+    return {"view": "map", "q": f"{q}:{q + size}", "k": f"{k}:{k + size}", "query": str(query), "key": str(key)}
 
 
 def fixed(place: int, direction: str = "reads") -> dict[str, str | None]:

@@ -56,29 +56,30 @@ def _steps(record: Record) -> list[Step]:
     return [
         Step(
             "A long story",
-            f"A story of {LENGTH:,} words about nothing. Somewhere in it stands “call {name} {number}”, and its last words "
-            f"are “call {name}”. The model says {number}. This is {found}, the whole map, each point the mean of many "
-            "pairs. Look for the place that it has the number from.",
+            f"A story of {LENGTH:,} words about nothing. Somewhere in it stands “call {name} {number}”, and its last "
+            f"words are “call {name}”. The model says {number}. This is {found}, the whole map, each point the mean "
+            "of many pairs. Look for the place that it has the number from.",
             {**whole(), **found.state, "pool": "mean"},
         ),
         Step(
             "The mean hides it",
-            f"In a map of {BINS} × {BINS} points a point is the mean of {(LENGTH // BINS) ** 2:,} pairs. Where the number is "
-            f"found, that mean is {mean:.4f}: one large weight among a thousand small ones. Here is its row of points, at the "
-            "bottom, and nothing stands out.",
-            {**whole(), **found.state, "pool": "mean", "scale": "linear"},
+            f"The heads as small maps, each point the mean of many pairs. With {BINS} × {BINS} points it is the mean "
+            f"of {(LENGTH // BINS) ** 2:,}, and where the number is found it is {mean:.4f}: one large weight among a "
+            f"thousand small ones. In the bottom row of head {found.head} of layer {found.layer} nothing stands out.",
+            {"view": "heads", "sink": "with", "sort": "layer", "pool": "mean", "scale": "linear"},
         ),
         Step(
             "The maximum shows it",
-            f"The same map, each point the largest weight of its pairs: {largest:.2f} where the number is, at the foot. "
-            "Both maps are exact; they answer other questions. For what is rare and strong, take the maximum.",
-            {**whole(), **found.state, "pool": "max", "scale": "linear"},
+            f"The same maps, each point the largest weight of its pairs: {largest:.2f} where the number is, at the "
+            f"bottom of head {found.head} of layer {found.layer}, a third of the way to the right. Both maps are "
+            "exact; they answer other questions. For what is rare and strong, take the maximum.",
+            {"view": "heads", "pool": "max", "scale": "linear"},
         ),
         Step(
             "The pair itself",
-            f"From near: “{name}”, at place {query:,}, reads “{number}”, at place {key:,}, with {weight:.2f} of its weight, "
-            f"across {query - key:,} words. The model was trained on stories of at most 256.",
-            {**around(query, key), **found.state, "pool": "max"},
+            f"From near: “{name}”, at place {query:,}, reads “{number}”, at place {key:,}, with {weight:.2f} of its "
+            f"weight, across {query - key:,} words. The model was trained on stories of at most 256.",
+            {**around(query, key, LENGTH), **found.state, "pool": "max"},
         ),
         Step(
             "In the text",

@@ -31,14 +31,15 @@ def _steps(record: Record) -> list[Step]:
         ),
         Step(
             "From near",
-            f"The marked pair: “{TEXT[SHOWN]}” reads “{TEXT[SHOWN - 1]}”. Go along the line: it is the same in every row. "
-            "The head goes by the place of a word alone, which it has from rotary positions.",
+            f"The marked pair: “{TEXT[SHOWN]}” reads “{TEXT[SHOWN - 1]}”. Go along the line: it is the same in every "
+            "row. The head goes by the place of a word alone, which it has from rotary positions.",
             {**around(SHOWN, SHOWN - 1), **found.state},
         ),
         Step(
             "In the text",
-            "The same in the running text: the chosen word reads its left neighbour. Choose others. What the head hands "
-            "over is which word came before; alone that predicts little. The lesson “induction” shows who uses it.",
+            "The same in the running text: the chosen word reads its left neighbour. Choose others. What the head "
+            "hands over is which word came before; alone that predicts little. The lesson “induction” shows who uses "
+            "it.",
             {**fixed(SHOWN), **found.state},
         ),
     ]

@@ -74,9 +74,9 @@ def _steps(record: Record) -> list[Step]:
             "What it takes from there",
             "The same each time, whichever word looks there: the start stands before all words, and is not changed by "
             f"them. It is often said that a sink hands over next to nothing. Here it does not: what it hands over is "
-            f"{values.idle:.1f} long, what a word hands over {values.busy:.1f} on average. But what is always the same says "
-            "nothing about a word. The weight is a place to rest, not a finding: therefore every number of a head is "
-            "told with the sink and without it. Switch between the two, and see which heads change.",
+            f"{values.idle:.1f} long, what a word hands over {values.busy:.1f} on average. But what is always the "
+            "same says nothing about a word. The weight is a place to rest, not a finding: therefore every number of "
+            "a head is told with the sink and without it. Switch between the two, and see which heads change.",
             {"view": "heads", "sink": "without"},
         ),
     ]

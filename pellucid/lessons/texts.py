@@ -1,4 +1,4 @@
-"""The texts that the lessons' models are trained on and shown with: lists that repeat, and numbers hidden in a story."""
+"""The texts that the lessons' models are trained on and read: lists that repeat, and numbers hidden in a story."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from typing import NamedTuple
 
 from pellucid.lessons.model.decoder import START
 
-LIST_WORDS = tuple(
-    "apple bread chair door eagle field glass horse island jacket kettle lamp moon needle ocean paper queen river "
-    "silver table uncle valley window yellow bridge candle dragon engine forest garden hammer iron jungle key ladder "
-    "mirror night orange piano quiet rabbit shadow tower umbrella violin water basket castle desert elbow feather "
-    "guitar honey ink jewel king lemon mountain nose onion pencil rope snow tiger urn velvet whale arrow bell cloud "
-    "drum egg fire ghost hat ivory jar kite leaf mask net oak pearl ring spoon thunder vase wheel anchor brick coin "
-    "dust ear flag goat hill".split()
-)
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+LIST_WORDS = _words("""
+    apple bread chair door eagle field glass horse island jacket kettle lamp moon needle ocean paper queen river
+    silver table uncle valley window yellow bridge candle dragon engine forest garden hammer iron jungle key ladder
+    mirror night orange piano quiet rabbit shadow tower umbrella violin water basket castle desert elbow feather
+    guitar honey ink jewel king lemon mountain nose onion pencil rope snow tiger urn velvet whale arrow bell cloud
+    drum egg fire ghost hat ivory jar kite leaf mask net oak pearl ring spoon thunder vase wheel anchor brick coin
+    dust ear flag goat hill
+""")
 LIST_VOCABULARY = (START, *LIST_WORDS)
 
-NAMES = tuple(
-    "Ada Ben Cleo Dan Eva Finn Gus Hana Ian Joy Kim Leo Mia Ned Olga Pia Raj Sam Tom Uma Vic Wen Yan Zoe".split()
-)
+NAMES = _words("Ada Ben Cleo Dan Eva Finn Gus Hana Ian Joy Kim Leo Mia Ned Olga Pia Raj Sam Tom Uma Vic Wen Yan Zoe")
 NUMBERS = tuple(map(str, range(10, 70)))
 CALL = "call"  # before a name and its number
-_ADJECTIVES = tuple("old grey quiet long narrow green cold little bright empty heavy distant".split())
-_NOUNS = tuple("boat road house tree river town garden bridge field mill hill train market wall lake stone".split())
-_VERBS = tuple("stood lay slept turned rested waited leaned ended shone".split())
-_PLACES = tuple("near behind above below beside across".split())
+_ADJECTIVES = _words("old grey quiet long narrow green cold little bright empty heavy distant")
+_NOUNS = _words("boat road house tree river town garden bridge field mill hill train market wall lake stone")
+_VERBS = _words("stood lay slept turned rested waited leaned ended shone")
+_PLACES = _words("near behind above below beside across")
 STORY_VOCABULARY = (START, CALL, "the", ".", *_ADJECTIVES, *_NOUNS, *_VERBS, *_PLACES, *NAMES, *NUMBERS)
 
 

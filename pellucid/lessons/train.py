@@ -64,7 +64,7 @@ def _progress(console: Console) -> Progress:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pellucid.lessons.train",
-        description="Train the small models of the lessons: lists, for sink, previous and induction; stories, for needle.",
+        description="Train the models of the lessons: lists, for sink, previous and induction; stories, for needle.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -87,6 +87,7 @@ def test_bad_input_gets_one_message(pellucid, arguments, message):
         (["--seed", "-1"], "argument --seed: must be a whole number from 0 to 9223372036854775807, got '-1'"),
         (["--text", "3 mars", "--dim", "4"], "--dim: is for random tokens; leave it out with --text"),
         (["--head", "0"], "--head: is for --text; random tokens have one head"),
+        (["--no-browser"], "--no-browser: is for --page"),
     ],
 )
 def test_wrong_usage(pellucid, arguments, message):
@@ -100,3 +101,64 @@ def test_the_extremes(pellucid, arguments):
     status, out, _ = pellucid("explain", *arguments)
     assert status == 0
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_scale(pellucid):
+    _, out, _ = pellucid("explain", "--scale", 1.5)
+    own, _ = notebook_lessons(10, 4, 6, 0, 1.5)
+    assert rows_under(out, "attended = weights @ V [10, 4]") == [
+        [f"{value:.3f}" for value in row] for row in own.attended.tolist()
+    ]
+
+
+@pytest.mark.parametrize("scale", ["0", "-1", "nan", "inf", "1e9", "x"])
+def test_scales_that_are_none(pellucid, scale):
+    status, _, err = pellucid("explain", f"--scale={scale}")
+    assert status == 2
+    assert f"argument --scale: must be a number above 0 and up to 100, got '{scale}'" in err
+@pytest.fixture
+def opened(monkeypatch):
+    """The addresses that a browser was asked to open."""
+    addresses = []
+    monkeypatch.setattr("webbrowser.open", lambda address: addresses.append(address) or True)
+    return addresses
+
+
+def test_as_a_page(pellucid, opened, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    status, out, err = pellucid("explain", "--page", "--tokens", 5, "--seed", 7)
+    assert (status, err) == (0, "")
+    (path,) = tmp_path.glob("*/explain.html")
+    assert opened == [path.as_uri()] == out.splitlines()
+    own, _ = notebook_lessons(tokens=5, dim=4, context=6, seed=7)
+    assert str(own.tokens[0].tolist()) in path.read_text(encoding="utf-8")
+
+
+def test_a_page_that_is_saved_opens_nothing(pellucid, opened, tmp_path):
+    path = tmp_path / "page.html"
+    assert pellucid("explain", "--save", path) == (0, "", f"pellucid: saved {path}\n")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    status, out, _ = pellucid("explain", "--page", "--no-browser", "--save", path)
+    assert (status, out, opened) == (0, f"{path.as_uri()}\n", [])
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_text_as_a_page(pellucid, tmp_path):
+    path = tmp_path / "page.html"
+    assert pellucid("explain", "--text", "3 mars", "--head", 1, "--save", path)[0] == 0
+    assert "Self-attention: layer 0 of the encoder, head 1" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--page", "--tokens", "1000"],
+            "--page: scores [1000, 1000]: the page has room for 16,384 numbers in a matrix.",
+        ),
+        (["--save", "no/where/page.html"], "--save: No such file or directory"),
+    ],
+)
+def test_a_page_that_cannot_be(pellucid, opened, arguments, message):
+    assert pellucid("explain", *arguments) == (1, "", f"pellucid: {message}\n")
+    assert opened == []

@@ -113,6 +113,7 @@ def test_the_console_is_a_gate_of_its_own():
     assert_harmless(printed.replace("\x1b[32m", "").replace("\x1b[0m", ""))  # rich's own alone
 
 
+@pytest.mark.filterwarnings("ignore:no installed font")
 def test_pictures_set_no_formula_and_no_markup(evil):
     matplotlib = pytest.importorskip("matplotlib")
     record = open_record(evil)

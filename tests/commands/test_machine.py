@@ -31,6 +31,14 @@ def test_packages_that_are_missing(monkeypatch):
     assert machine.report()["no-such-package"] == "not installed"
 
 
+def test_packages_that_some_have_are_told_where_they_are(monkeypatch):
+    assert {"transformers", "pyarrow", "starlette", "uvicorn", "anywidget"} <= set(machine.OPTIONAL)
+    monkeypatch.setattr(machine, "OPTIONAL", ("pytest", "no-such-package"))
+    report = machine.report()
+    assert report["pytest"] == pytest.__version__
+    assert "no-such-package" not in report
+
+
 def test_an_engine_that_there_is_not(monkeypatch):
     monkeypatch.setenv("PELLUCID_ENGINE", "nonsense")
     report = machine.report()

@@ -541,6 +541,16 @@ def test_show(pellucid, run):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize(("kept_up_to", "bins"), [(4096, 4), (5, 8)])
+def test_maps_are_finer_where_no_finer_one_can_be_computed_later(watched, tmp_path, monkeypatch, kept_up_to, bins):
+    for name, value in {"KEPT_UP_TO": kept_up_to, "MAP": 4, "LONG_MAP": 8}.items():
+        monkeypatch.setattr(f"pellucid.commands.watch.{name}", value)
+    assert watched("bert")[0] == 0
+    layer = open_record(tmp_path / "run.attn")[0]
+    assert layer.pooled.shape[-2:] == layer.pooled_max.shape[-2:] == (bins, bins)
+    assert bool(layer.parts) == (bins == 4)
+
+
 def test_a_record_without_the_summarys_readouts(pellucid, tmp_path):
     layer, x = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), torch.rand(1, 5, 8)
     with watch(layer, readouts=[Renyi(2)]) as record:
@@ -560,7 +570,7 @@ def test_a_wide_terminal_shows_the_whole_too(pellucid, run, monkeypatch):
 def test_the_map_is_that_of_the_head(pellucid, run):
     _, out, _ = pellucid("show", run, "--layer", 0, "--head", 1)
     weights = open_record(run)[0].weights(heads=1)[0, 0]
-    assert f"{weights.max():.2f}" in out.splitlines()[-1]
+    assert f"{weights.max():.2f}" in out.splitlines()[-3]
 
 
 def test_json(pellucid, run):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import Record, register
+from pellucid.record import runs
 from tests.watch import models
 
 TOLERANCE = 1e-5
@@ -141,6 +142,7 @@ def test_generation_is_one_map_a_layer(name: str, cache: str | None) -> None:
             for step in steps:
                 check_step(layer, step[number], row)
                 row += step[number].shape[2]
+            assert runs.starts(layer.call_rows) == [0, *range(row - 4, row)]
             assert row == layer.q_len == layer.lse.shape[2] == layer.entropy.shape[2]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.text import Text
+from torch import Tensor
 
 from pellucid.viewer.labels import axis_label
 from pellucid.viewer.lesson.matrix import Matrix, SideBySide
@@ -26,6 +27,7 @@ class Words:
         query: the formula of the queries.
         key: that of the keys.
         value: that of the values.
+        rows: what is said of how the weights are spread.
 
     """
 
@@ -37,6 +39,7 @@ class Words:
     query: str = "x @ W_q"
     key: str = "x @ W_k"
     value: str = "x @ W_v"
+    rows: str = ""
 
 
 SCORES = (
@@ -51,17 +54,30 @@ _RANDOM = "A model learns what turns its tokens into queries, keys and values. H
 _LEARNED = "What turns tokens into the head's queries, keys and values, as the model has learned it."
 
 
-def words_for_random_tokens(lesson: Lesson, seed: int) -> Words:
+_EVEN = (
+    " They are nearly even here, and that is no fault: numbers between 0 and 1 are all of one sign, so every query "
+    "scores every key much the same. Training makes projections that tell tokens apart; --scale 2 draws some that do."
+)
+_SHARP = (
+    " Numbers on both sides of 0 score some keys high and others low, and the larger those of W_q and W_k, the fewer "
+    "keys a row is left with."
+)
+
+
+def words_for_random_tokens(lesson: Lesson, seed: int, scale: float | None = None) -> Words:
     """The words for a lesson of `notebook_lessons`."""
     tokens, dim = lesson.tokens.shape
+    drawn = "between 0 and 1" if scale is None else f"around 0, W_q and W_k scaled by {scale:g}"
+    rows = _EVEN if scale is None else _SHARP
     if lesson.context is None:
         return Words(
             title="Self-attention",
             introduction="One sequence looks at itself: each token gathers what it needs from all of them.",
             tokens=f"x holds {_count(tokens, 'sample token')}, a row each: {_count(dim, 'random number')} "
-            f"between 0 and 1 (seed {seed}).",
+            f"{drawn} (seed {seed}).",
             projection=f"Three projections give every token three roles: {_ROLES}",
             learned=_RANDOM,
+            rows=rows,
         )
     return Words(
         title="Cross-attention",
@@ -72,6 +88,7 @@ def words_for_random_tokens(lesson: Lesson, seed: int) -> Words:
         learned=_RANDOM,
         key="context @ W_k",
         value="context @ W_v",
+        rows=rows,
     )
 
 
@@ -131,7 +148,7 @@ def _steps(lesson: Lesson, words: Words) -> Iterator[Step]:
         Matrix(f"K = {words.key}", lesson.key, keys),
         Matrix(f"V = {words.value}", lesson.value, keys),
     ]
-    yield "Queries, keys, values", words.projection, SideBySide(projected)
+    yield "Queries, keys, values", words.projection, Group(*_projections(lesson), SideBySide(projected))
 
     yield (
         "Scores",
@@ -140,7 +157,7 @@ def _steps(lesson: Lesson, words: Words) -> Iterator[Step]:
     )
     yield (
         "Weights",
-        WEIGHTS,
+        f"{WEIGHTS}{words.rows}",
         SideBySide([Matrix("weights = softmax(scores)", lesson.weights, rows, keys, sums=True)]),
     )
     yield (
@@ -153,6 +170,21 @@ def _steps(lesson: Lesson, words: Words) -> Iterator[Step]:
         "Weights and output above are the library's; this is how far they are at most from the formulas.",
         _differences(lesson),
     )
+
+
+def _projections(lesson: Lesson) -> Iterator[RenderableType]:
+    """The matrices that project, and below them what they add, if anything."""
+    named = list(zip("qkv", lesson.projections, strict=True))
+    yield SideBySide([Matrix(f"W_{name}", made.weight, _numbered_rows(made.weight)) for name, made in named])
+    yield Text()
+    biases = [Matrix(f"b_{name}", made.bias[None], [""]) for name, made in named if made.bias is not None]
+    if biases:
+        yield SideBySide(biases)
+        yield Text()
+
+
+def _numbered_rows(matrix: Tensor) -> list[str]:
+    return [str(row) for row in range(len(matrix))]
 
 
 def _differences(lesson: Lesson) -> Text:

@@ -79,7 +79,9 @@ class Lesson:
         return pellucid.observe(self.query, self.key, self.value)
 
 
-def notebook_lessons(tokens: int, dim: int, context: int, seed: int) -> tuple[Lesson, Lesson]:
+def notebook_lessons(
+    tokens: int, dim: int, context: int, seed: int, scale: float | None = None
+) -> tuple[Lesson, Lesson]:
     """Self- and cross-attention of random tokens, each number between 0 and 1 as in the textbook's first example.
 
     The tokens and the projections of the first lesson come first from the generator, so they are those that
@@ -90,15 +92,23 @@ def notebook_lessons(tokens: int, dim: int, context: int, seed: int) -> tuple[Le
         dim: width of a token, of a query, a key and a value.
         context: length of the second sequence.
         seed: of the random numbers.
+        scale: where given, all numbers are normally distributed around 0 in place of those between 0 and 1, and those
+            of the projections of queries and keys multiplied by it: the larger, the sharper the softmax.
+
     """
     generator = torch.Generator().manual_seed(seed)
 
     def rand(rows: int) -> Tensor:
-        return torch.rand(rows, dim, generator=generator, device="cpu")
+        drawn = torch.rand if scale is None else torch.randn
+        return drawn(rows, dim, generator=generator, device="cpu")
+
+    def projections() -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = rand(dim), rand(dim), rand(dim)
+        return (query, key, value) if scale is None else (query * scale, key * scale, value)
 
     x = rand(tokens)
-    own = _random_lesson(x, None, (rand(dim), rand(dim), rand(dim)))
-    other = _random_lesson(x, rand(context), (rand(dim), rand(dim), rand(dim)))
+    own = _random_lesson(x, None, projections())
+    other = _random_lesson(x, rand(context), projections())
     return own, other
 
 

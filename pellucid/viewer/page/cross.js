@@ -3,6 +3,7 @@
 import { inDigits, placeOn, scaleOf } from "./colour.js";
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
+import { listenKeys } from "./keys.js";
 import { Figure, figureDraw } from "./figure.js";
 import { FIXED_COLOURS } from "./ink.js";
 import { Links, linksOf } from "./links.js";
@@ -41,7 +42,7 @@ class CrossView {
     this.names = h("div", { class: "pl-cross-names", "aria-hidden": "true" }, h("span", {}, "Queries: what reads"), h("span", {}, "Keys: what is read"));
     this.element = h(
       "div",
-      { class: "pl-cross", onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && this.page.state.set({ fixed: null }) },
+      { class: "pl-cross" },
       this.controls.element,
       this.status,
       h("div", { class: "pl-text-body" }, h("div", { class: "pl-cross-texts" }, this.names, this.body), h("aside", { class: "pl-text-side pl-cross-side", "aria-label": "strongest weights", tabIndex: 0 }, this.list.element)),
@@ -60,6 +61,7 @@ class CrossView {
     this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.element);
     this.reader.element = this.element;
+    this.stopKeys = listenKeys(page.root, (event) => event.key === "Escape" && page.state.set({ fixed: null }));
   }
 
   makeControls() {
@@ -126,6 +128,7 @@ class CrossView {
   }
 
   destroy() {
+    this.stopKeys();
     cancelAnimationFrame(this.frame);
     this.observer.disconnect();
     this.pathAsking?.abort();

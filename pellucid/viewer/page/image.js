@@ -3,6 +3,7 @@
 import { colourTable, inDigits } from "./colour.js";
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
+import { listenKeys } from "./keys.js";
 import { Figure } from "./figure.js";
 import { imagesOf } from "./frames.js";
 import { inkLegend, inkOn, inkPlace } from "./ink.js";
@@ -52,13 +53,14 @@ class ImageView {
     this.controls = this.makeControls();
     this.element = h(
       "div",
-      { class: "pl-image", onkeydown: (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && page.state.set({ fixed: null }) },
+      { class: "pl-image" },
       this.controls.element,
       this.status,
       h("div", { class: "pl-text-body pl-image-body" }, h("div", { class: "pl-image-picture" }, this.patches.element), this.texts, h("aside", { class: "pl-text-side pl-cross-side", "aria-label": "strongest weights", tabIndex: 0 }, this.list.element)),
       h("div", { class: "pl-text-foot" }, h("span", {}, "patches"), this.legend.element, h("span", {}, "words"), this.wordLegend.element, this.under),
     );
     this.reader.element = this.element;
+    this.stopKeys = listenKeys(page.root, (event) => event.key === "Escape" && page.state.set({ fixed: null }));
   }
 
   makeControls() {
@@ -82,6 +84,7 @@ class ImageView {
   }
 
   destroy() {
+    this.stopKeys();
     this.reader.destroy();
     this.patches.destroy();
     this.asking?.abort();

@@ -168,6 +168,7 @@ export class Reader {
   weightAt(index) {
     const shown = this.shown;
     if (!shown || index < 0 || index >= shown.joined.length) return "";
+    if (this.isEach) return `weights ${shown.each.slice(0, READER_EACH).map((logs) => inDigits(Math.exp(logs[index]))).join(", ")}`;
     const log = shown.joined[index];
     if (Number.isNaN(log)) return shown.known === null ? "no weight: padding" : "weight not known";
     if (log === -Infinity) return "weight 0";

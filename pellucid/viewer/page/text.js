@@ -2,7 +2,8 @@
 
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
-import { findText, nextFound } from "./find.js";
+import { Finder } from "./finder.js";
+import { listenKeys } from "./keys.js";
 import { READER_EACH, Reader } from "./reader.js";
 import { FIXED_COLOURS, inkLegend } from "./ink.js";
 import { numbersOf } from "./state.js";
@@ -32,11 +33,6 @@ class TextView {
     this.reader = new Reader(page, () => this.paint(), () => this.showTokens());
     /** @type {TextSide[]} */
     this.sides = [];
-    /** @type {[number, number][]} */
-    this.found = [];
-    this.foundAt = -1;
-    /** @type {Set<number>} */
-    this.foundTokens = new Set();
     /** @type {{axis: string, token: number} | null} */
     this.pointer = null;
     /** @type {AbortController | null} */
@@ -48,10 +44,11 @@ class TextView {
     this.reads = strongestList();
     this.others = strongestList();
     this.steps = stepSlider((row) => this.goTo("reads", row));
+    this.finder = new Finder((text) => page.state.set({ find: text || null }, { replace: true }), () => this.paintPanes());
     this.controls = this.makeControls();
     this.element = h(
       "div",
-      { class: "pl-text", onkeydown: (/** @type {KeyboardEvent} */ event) => this.key(event) },
+      { class: "pl-text" },
       this.controls.element,
       this.steps.element,
       this.status,
@@ -59,6 +56,7 @@ class TextView {
       h("div", { class: "pl-text-foot" }, this.legend.element, this.under),
     );
     this.otherTimer = 0;
+    this.stopKeys = listenKeys(page.root, (event) => this.key(event));
     this.reader.element = this.element;
   }
 
@@ -68,22 +66,15 @@ class TextView {
     direction.element.querySelector("select")?.addEventListener("change", (event) => this.turn(event), true);
     const several = stateChoice(state, "several", "Fix", [["", "one token"], ["mean", "several: mean"], ["each", "several: each"]]);
     const colours = colourChoices(state);
-    const find = h("input", { type: "search", class: "pl-text-find", placeholder: "find in text", "aria-label": "find in text", oninput: () => this.find(find.value, true) });
-    const count = h("span", { class: "pl-faint", role: "status" });
     const position = h("input", { type: "text", inputMode: "numeric", class: "pl-text-goto", placeholder: "position", "aria-label": "go to a position" });
     const go = () => {
       const number = Number(position.value.trim() || NaN);
       if (Number.isInteger(number)) this.goToPosition(number);
     };
     position.addEventListener("keydown", (event) => event.key === "Enter" && go());
-    find.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.next(event.shiftKey ? -1 : 1);
-      else if (event.key === "Escape") this.sides[0]?.pane.element.focus();
-    });
-    const finding = h("span", { class: "pl-text-finding" }, find, h("button", { type: "button", "aria-label": "previous place found", onclick: () => this.next(-1) }, "↑"), h("button", { type: "button", "aria-label": "next place found", onclick: () => this.next(1) }, "↓"), count);
     const going = h("span", { class: "pl-text-finding" }, position, h("button", { type: "button", onclick: go }, "Go"));
-    const element = toolbar("text", [direction.element, finding], [several.element, colours.elements, going]);
-    return { element, find, count, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
+    const element = toolbar("text", [direction.element, this.finder.element], [several.element, colours.elements, going]);
+    return { element, position, direction, update: (/** @type {import("./state.js").State} */ current) => [direction, several, colours].forEach((one) => one.update(current, this.page.chosen(current))) };
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
@@ -91,14 +82,12 @@ class TextView {
     this.controls.update(state);
     this.reader.update(state, changed);
     this.controls.direction.element.hidden = this.reader.isCross;
-    if (changed.has("find") && this.controls.find.value !== (state.find ?? "")) {
-      this.controls.find.value = state.find ?? "";
-      this.find(this.controls.find.value, false);
-    }
+    if (changed.has("find")) this.finder.update(state.find ?? "", this.finder.texts);
     if (["theme", "colours", "scale", "range", "several", "over"].some((name) => changed.has(name))) this.reader.changed();
   }
 
   destroy() {
+    this.stopKeys();
     clearTimeout(this.otherTimer);
     this.asking?.abort();
     this.steps.stop();
@@ -124,8 +113,7 @@ class TextView {
     const start = fixed !== undefined ? { direction: this.reader.attending.direction, index: fixed } : this.reader.attending.point ?? this.firstPoint();
     this.reader.attending.pointAt(start.direction, start.index);
     this.reveal(start.direction, start.index);
-    this.find(this.page.state.get("find"), false);
-    this.controls.find.value = this.page.state.get("find");
+    this.finder.update(this.page.state.get("find"), this.sides.map((side) => ({ pane: side.pane, texts: (side.axis === "queries" ? queries : keys).texts })));
   }
 
   /** What is shown before anybody points: a token in the midst that reads a good deal. */
@@ -230,45 +218,13 @@ class TextView {
     side.pane.element.focus({ preventScroll: true });
   }
 
-  /** @param {string} text @param {boolean} typed */
-  find(text, typed) {
-    const axis = this.reader.isCross ? this.reader.keys : this.reader.keys;
-    const pane = this.findPane();
-    this.found = axis && pane ? findText(axis.texts, text, pane.apart) : [];
-    this.foundAt = -1;
-    if (typed) this.page.state.set({ find: text || null }, { replace: true });
-    this.foundTokens = new Set(this.found.slice(0, 20000).flatMap(([first, last]) => Array.from({ length: Math.min(last - first + 1, 64) }, (_, i) => first + i)));
-    if (typed && this.found.length) {
-      const at = this.found.findIndex(([first]) => first >= (pane?.visibleTokens()[0] ?? 0));
-      this.foundAt = at < 0 ? 0 : at;
-      pane?.scrollTo(this.found[this.foundAt][0]);
-    }
-    this.controls.count.textContent = text ? (this.found.length ? `${this.foundAt + 1 || "–"} of ${this.found.length}` : "not found") : "";
-    this.paintPanes();
-  }
-
-  findPane() {
-    return this.sides.find((side) => side.axis !== "queries")?.pane;
-  }
-
-  /** @param {1 | -1} step */
-  next(step) {
-    const pane = this.findPane();
-    if (!pane || !this.found.length) return;
-    this.foundAt = this.foundAt < 0 ? nextFound(this.found, pane.cursor - step, step) : (this.foundAt + step + this.found.length) % this.found.length;
-    const token = this.found[this.foundAt][0];
-    pane.scrollTo(token, "center");
-    pane.pointAt(token, "key");
-    this.controls.count.textContent = `${this.foundAt + 1} of ${this.found.length}`;
-  }
-
   /** @param {KeyboardEvent} event */
   key(event) {
-    if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.altKey) return;
     if (event.key === "Escape") this.page.state.set({ fixed: null });
-    else if (event.key === "/") this.controls.find.focus();
+    else if (event.key === "/") this.finder.field.focus();
     else if (event.key === "g") this.controls.position.focus();
-    else if (event.key === "n" || event.key === "N") this.next(event.key === "n" ? 1 : -1);
+    else if (event.key === "n" || event.key === "N") this.finder.next(event.key === "n" ? 1 : -1);
     else return;
     event.preventDefault();
   }
@@ -322,7 +278,7 @@ class TextView {
   /** @param {TextSide} side @param {number} token */
   marksOf(side, token) {
     const { shown } = this.reader;
-    let marks = side.axis !== "queries" && this.foundTokens.has(token) ? " pl-found" : "";
+    let marks = this.finder.marked.get(side.pane)?.has(token) ? " pl-found" : "";
     if (!shown) return marks;
     const { direction, index } = side.axis === "both" ? { direction: shown.direction, index: token - (shown.direction === "reads" ? (this.reader.chosen?.layer.query_offset ?? 0) : 0) } : this.placeOf(side.axis, token);
     if (direction === shown.direction && shown.places.includes(index)) marks += shown.fixed ? " pl-fixed" : " pl-pointed";
@@ -341,7 +297,8 @@ class TextView {
       return;
     }
     const words = { reads: "Reads most", read: "Is read most by" };
-    this.reads.show(words[shown.direction], this.reader.strong(go(shown.direction === "reads" ? "keys" : "queries")), "");
+    const mean = shown.places.length > 1 ? ", on average" : "";
+    this.reads.show(words[shown.direction] + mean, this.reader.strong(go(shown.direction === "reads" ? "keys" : "queries")), "");
     if (this.reader.isCross) return this.others.show("", []);
     const opposite = shown.direction === "reads" ? "read" : "reads";
     this.others.show(words[opposite], [], "…");

@@ -41,6 +41,13 @@ def save(
         sequence: see there.
         title: see there.
 
+    Raises:
+        IndexError: no such head or sequence.
+        OSError: the file cannot be written.
+        RuntimeError: a tensor that weights are computed from was changed in place since the call.
+        TypeError: tokens that are no texts.
+        ValueError: a path, tokens, a pool or a window that does not fit.
+
     """
     target = Path(path)
     try:

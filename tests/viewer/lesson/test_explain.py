@@ -79,3 +79,40 @@ def test_a_layer_is_told_with_its_head_and_labels():
     assert text.startswith("Self-attention: layer 0 of the encoder, head 1\n")
     assert "Q = turn(x @ W_q + b_q) [2, 4]" in text
     assert re.search(r"^  ␣ +-?\d", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("scale", [None, 1.5])
+def test_queries_keys_and_values_can_be_made_again_from_what_is_shown(scale):
+    for lesson in notebook_lessons(5, 3, 4, 9, scale):
+        text = told(lesson, words_for_random_tokens(lesson, 9, scale), 200)
+        for name, made in zip("qkv", lesson.projections, strict=True):
+            column = numbers_under(text, "W_q [3, 3]")  # the three stand side by side
+            place = "qkv".index(name) * 3
+            assert [row[place : place + 3] for row in column] == [
+                [f"{value:.3f}" for value in row] for row in made.weight.tolist()
+            ]
+
+
+def test_the_projections_of_a_trained_head_have_what_they_add(reader_lessons):
+    for lesson, text in reader_lessons:
+        for name, made in zip("qkv", lesson.projections, strict=True):
+            assert f"W_{name} {list(made.weight.shape)}" in text
+            assert f"b_{name} {[1, len(made.bias)]}" in text
+
+
+@pytest.fixture
+def reader_lessons():
+    layer = SelfAttention(12, 3, bias=True).eval()
+    lesson = layer_lesson(layer, [torch.randn(1, 5, 12)], 1, list("abcde"), list("abcde"))
+    return [(lesson, told(lesson, words_for_reader(lesson, 1), 200))]
+
+
+def test_why_rows_are_even_is_said_and_a_scale_makes_them_sharp():
+    even, sharp = (notebook_lessons(10, 4, 6, 0, scale)[0] for scale in (None, 2.0))
+    assert float(even.weights.max()) < 0.3
+    assert float(sharp.weights.amax(-1).mean()) > 0.6
+    assert "nearly even here" in " ".join(told(even, words_for_random_tokens(even, 0)).split())
+    assert len(set(sharp.weights.argmax(-1).tolist())) > 2  # and not all on the same key
+    text = " ".join(told(sharp, words_for_random_tokens(sharp, 0, 2.0)).split())
+    assert "nearly even" not in text
+    assert "random numbers around 0, W_q and W_k scaled by 2 (seed 0)" in text

@@ -84,7 +84,9 @@ def test_the_page_computes_what_the_library_does(lessons, tmp_path):
     for (lesson, _), made in zip(lessons, json.loads(done.stdout), strict=True):
         for name in ("query", "key", "value", "scores", "weights", "attended"):
             expected = getattr(lesson, name)
-            torch.testing.assert_close(torch.tensor(made[name]).view_as(expected), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                torch.tensor(made[name], dtype=torch.float32).view_as(expected), expected, rtol=1e-5, atol=1e-5
+            )
 
 
 def test_what_a_label_holds_ends_no_script():

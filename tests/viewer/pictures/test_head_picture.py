@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 
@@ -12,11 +11,13 @@ from pellucid.viewer.pictures.head_picture import of_record, short_model
 from pellucid.viewer.record_map import Look
 from tests.watch.observed import observed_layer, observed_record
 
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "of", "9", ",", "11", ",", "8")
 
-def record_of(words="the cat sat on a mat of 9 , 11 , 8".split(), **options):
+
+def record_of(**options):
     layer = observed_layer(batch=1, **options)
     longest = max(layer.q_len, layer.k_len)
-    return observed_record(layer, tokens=[[words[place % len(words)] for place in range(longest)]])
+    return observed_record(layer, tokens=[[WORDS[place % len(WORDS)] for place in range(longest)]])
 
 
 def panel_of(figure):
@@ -36,9 +37,8 @@ def test_a_head_of_a_short_text_has_every_token():
     assert [label.get_text() for label in panel.get_xticklabels()] == words
     assert [label.get_text() for label in panel.get_yticklabels()] == words
     assert panel.get_aspect() == 1.0
-    assert (
-        figure.get_suptitle().replace("\n", " ") == f"a model made by hand, layer 0, head 2: {record.summary()[2].kind}"
-    )
+    title = f"a model made by hand, layer 0, head 2: {record.summary()[2].kind}"
+    assert figure.get_suptitle().replace("\n", " ") == title
     assert panel.get_title() == "model.layers.0.attention, causal self"
 
 

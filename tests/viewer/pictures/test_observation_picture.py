@@ -17,7 +17,7 @@ def test_a_picture_of_a_call(tmp_path, monkeypatch):
     seen, drawn = observed(is_causal=True), []
     monkeypatch.setattr(head_picture.HeadPicture, "save", lambda picture, path: drawn.append(picture))
     path = tmp_path / "head.png"
-    assert seen.save_picture(path, tokens=list("abcde"), head=2, sequence=1) == path
+    assert seen.save_picture(path, tokens=[list("vwxyz"), list("abcde")], head=2, sequence=1) == path
     (picture,) = drawn
     torch.testing.assert_close(picture.weights, seen.weights(heads=2)[1, 0])
     assert (picture.queries.labels, picture.keys.labels) == (list("abcde"), list("abcde"))
@@ -29,7 +29,7 @@ def test_a_picture_of_a_call(tmp_path, monkeypatch):
 
 def test_cross_attention_has_two_texts(tmp_path):
     seen = observed(3, 7)
-    seen.save_picture(tmp_path / "cross.png", tokens=list("abc"), source_tokens=list("defghij"))
+    seen.save_picture(tmp_path / "cross.png", tokens=[list("abc")] * 2, source_tokens=[list("defghij")] * 2)
     assert matplotlib.image.imread(tmp_path / "cross.png").shape[2] == 4
     assert str(seen.save_picture(str(tmp_path / "plain.svg"))).endswith("plain.svg")
 

@@ -81,7 +81,7 @@ def test_characters_without_a_font_are_numbers_and_the_package_that_has_them_is_
     with pytest.warns(UserWarning, match=r"no installed font has 年 𠀀, .* install fonts-noto-cjk \(Debian") as warned:
         picture.save(read("1997年 𠀀"), "cross", tmp_path / "picture.png")
     assert len(warned) == 1
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="no installed font"):
         figure = picture.draw(read("1997年 𠀀"), "cross")
     labels = [label.get_text() for label in figure.axes[3].get_xticklabels()]
     assert labels == ["1", "9", "9", "7", "U+5E74", "␣", "U+20000"]
