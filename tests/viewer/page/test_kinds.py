@@ -1,4 +1,4 @@
-"""Kinds of heads have the same letters on the page as in the terminal, and there is one for each that a head can have."""
+"""Kinds of heads have the letters of the terminal on the page too, and every kind that a head can be has one."""
 
 import json
 import subprocess
