@@ -8,7 +8,8 @@ import { sampled } from "./source.js";
  * @typedef {import("./source.js").TileSource} TileSource
  */
 
-const differenceMost = 500000; // places that are compared in a frame
+// Places that are compared in a frame, and in one of a map that moves.
+export const DIFFERENCE_MOST = { still: 500000, moving: 80000 };
 
 // Differences are drawn as logarithms between these, for a raster maps logarithms: -1 … 1, of the largest shown.
 export const DIFFERENCE_SCALE = /** @type {import("./colour.js").Scale} */ ({ kind: "log", low: Math.exp(-1), high: Math.E });
@@ -42,11 +43,12 @@ export function placeInProportion(place, from, to) {
  * @param {TileSource} b
  * @param {Visible} visible
  * @param {Pair} pixels
+ * @param {number} [most] places that are compared
  * @returns {import("./raster.js").Grid & {largest: number}}
  */
-export function differenceOf(a, b, visible, pixels) {
+export function differenceOf(a, b, visible, pixels, most = DIFFERENCE_MOST.still) {
   const part = { ...visible, q1: Math.min(visible.q1, a.lengths.q), k1: Math.min(visible.k1, a.lengths.k) };
-  const shrink = Math.min(1, Math.sqrt(differenceMost / (pixels.q * pixels.k)));
+  const shrink = Math.min(1, Math.sqrt(most / (pixels.q * pixels.k)));
   const size = (/** @type {number} */ seen, /** @type {number} */ whole, /** @type {number} */ all) =>
     Math.max(1, Math.round((seen / whole) * all * shrink));
   const rows = size(part.q1 - part.q0, visible.q1 - visible.q0, pixels.q);

@@ -2,7 +2,8 @@
 
 /**
  * @typedef {{move: (x: number, y: number) => void, zoom: (factors: {q: number, k: number}, x: number, y: number) => void,
- *   look: (x: number, y: number) => void, leave: () => void, choose: (x: number, y: number) => void}} Meaning
+ *   look: (x: number, y: number) => void, leave: () => void, choose: (x: number, y: number) => void,
+ *   hold: (held: boolean) => void}} Meaning
  *   places and ways in pixels of the element
  */
 
@@ -27,6 +28,7 @@ export function hearPointers(element, meaning, wheels) {
     if (event.button > 0) return;
     if (!held.size) travelled = 0;
     held.set(event.pointerId, place(event));
+    meaning.hold(true);
     try {
       element.setPointerCapture(event.pointerId);
     } catch {} // a pointer that is gone already
@@ -46,6 +48,7 @@ export function hearPointers(element, meaning, wheels) {
     const { x, y } = place(event);
     const alone = held.size === 1;
     held.delete(event.pointerId);
+    meaning.hold(held.size > 0);
     if (alone && travelled <= gesturesStill && event.type === "pointerup") meaning.choose(x, y);
   };
   const wheel = (/** @type {WheelEvent} */ event) => {

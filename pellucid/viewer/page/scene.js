@@ -52,6 +52,7 @@ export class MapScene {
     this.settledTimer = 0;
     this.fits = true;
     this.speaks = false;
+    this.held = false;
     this.release = [this.hearKeys(), this.hearTheme()];
   }
 
@@ -76,6 +77,7 @@ export class MapScene {
         zoom: (factors, x, y) => this.zoom(factors, this.camera.at(x, y)),
         look: (x, y) => this.look(panel, x, y),
         leave: () => this.leave(),
+        hold: (held) => (this.held = held),
         choose: (x, y) => this.choose(panel, x, y),
       },
       {
@@ -202,11 +204,17 @@ export class MapScene {
     const { each } = this.camera;
     if (each.q <= 1 && each.k <= 1) this.want();
     this.wantSoon(sceneWaits.movement);
+    this.rememberSoon();
+  }
+
+  rememberSoon() {
     clearTimeout(this.settledTimer);
     this.settledTimer = window.setTimeout(() => this.remember(), sceneWaits.settled);
   }
 
+  /** Put what is visible into the address: one step back for one movement, however slow. */
   remember() {
+    if (this.held) return this.rememberSoon();
     this.settledTimer = 0;
     this.page.state.set(this.camera.patch(this.state));
   }

@@ -3,7 +3,7 @@
 import { isDark } from "./app.js";
 import { barTicks, differenceTicks } from "./bar.js";
 import { givenScale, inDigits, scaleBetween, scaleKindOf } from "./colour.js";
-import { bringToOne, differenceOf, DIFFERENCE_SCALE, inProportion, placeInProportion } from "./difference.js";
+import { bringToOne, DIFFERENCE_MOST, differenceOf, DIFFERENCE_SCALE, inProportion, placeInProportion } from "./difference.js";
 import { inkOn } from "./ink.js";
 import { cellNumbers, colourAt, weightOnColour } from "./numbers.js";
 import { paletteOf, tableOf } from "./palette.js";
@@ -123,10 +123,11 @@ export class SceneDrawing {
     const { panels, camera, store } = this.scene;
     const [a, b] = panels.map((panel) => panel.source);
     if (!a || !b) return null;
-    const compared = JSON.stringify([camera.visible, camera.pixels, store.version, a.owner, b.owner, this.rooted]);
+    const most = this.scene.movementTimer ? DIFFERENCE_MOST.moving : DIFFERENCE_MOST.still;
+    const compared = JSON.stringify([most, camera.visible, camera.pixels, store.version, a.owner, b.owner, this.rooted]);
     if (compared === this.compared && this.grid) return this.grid;
     this.compared = compared;
-    this.grid = differenceOf(a, b, camera.visible, camera.pixels);
+    this.grid = differenceOf(a, b, camera.visible, camera.pixels, most);
     if (fits) this.largest = this.grid.largest || 1;
     bringToOne(this.grid.logs, this.largest, this.rooted);
     return this.grid;

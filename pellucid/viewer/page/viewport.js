@@ -163,13 +163,13 @@ export function wholeTokens(from, to, length) {
 }
 
 /**
- * A range as the address has it: few digits, null where it is the whole.
+ * A range as the address has it: to a small part of a pixel, whatever the screen.
  * @param {number} from
  * @param {number} to
  * @returns {string}
  */
 export function rangeText(from, to) {
-  const digits = to - from < 200 ? 2 : 0;
+  const digits = Math.max(0, Math.min(6, Math.ceil(Math.log10(40000 / (to - from)))));
   const text = (/** @type {number} */ x) => String(Number(x.toFixed(digits)));
   return `${text(from)}:${text(to)}`;
 }
