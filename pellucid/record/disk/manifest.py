@@ -204,7 +204,7 @@ def state(folder: Path) -> tuple[int, ...] | None:
     """What changes whenever the manifest is written; None where there is none."""
     try:
         found = os.lstat(folder / NAME)
-    except OSError:
+    except (OSError, ValueError):  # of a name that no file can have
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
 

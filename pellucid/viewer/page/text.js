@@ -301,16 +301,24 @@ class TextView {
     this.reads.show(words[shown.direction] + mean, this.reader.strong(go(shown.direction === "reads" ? "keys" : "queries")), "");
     if (this.reader.isCross) return this.others.show("", []);
     const opposite = shown.direction === "reads" ? "read" : "reads";
-    this.others.show(words[opposite], [], "…");
+    this.others.show(this.otherHeading(opposite, shown), [], "…");
     this.reader.expect(true);
     this.otherTimer = window.setTimeout(() => this.askOthers(opposite, shown), shown.fixed ? 30 : 250);
+  }
+
+  /** @param {Direction} direction @param {import("./attending.js").Shown} shown */
+  otherHeading(direction, shown) {
+    const axis = this.reader.axisOf(shown.direction);
+    const last = shown.places[shown.places.length - 1];
+    const which = shown.places.length > 1 && axis ? `, of ${placeName(axis, last)}` : "";
+    return `${direction === "reads" ? "Reads most" : "Is read most by"}${which}`;
   }
 
   /** The same token the other way round. @param {Direction} direction @param {import("./attending.js").Shown} shown */
   async askOthers(direction, shown) {
     const layer = /** @type {import("./app.js").Chosen} */ (this.reader.chosen).layer;
     const index = shown.places[shown.places.length - 1] + (direction === "read" ? layer.query_offset : -layer.query_offset);
-    const heading = direction === "reads" ? "Reads most" : "Is read most by";
+    const heading = this.otherHeading(direction, shown);
     if (index < 0 || index >= this.reader.attending.length(direction)) {
       this.reader.expect(false);
       return this.others.show(heading, [], "It was not observed as a query.");
