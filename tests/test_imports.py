@@ -66,6 +66,7 @@ THIRD_PARTY = {
     "starlette": ("viewer.browser",),
     "uvicorn": ("viewer.browser", "viewer.viewing.served"),
     "anywidget": ("viewer.browser.widget",),
+    "traitlets": ("viewer.browser.widget",),  # comes with anywidget
 }
 OPTIONAL = (
     "anywidget",

@@ -15,7 +15,7 @@ from typing import Any
 
 from pellucid.record.disk.atomic import write_atomically
 from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.browser.bundle import page_text, saved_script
+from pellucid.viewer.browser.bundle import BundleError, page_text, saved_script
 from pellucid.viewer.browser.saved.gather import Gathering, Told, Window
 
 MAX_BYTES = 20_000_000
@@ -89,12 +89,16 @@ def page_of(answers: Answers, max_bytes: int, windows: Sequence[Window], state: 
         state: where the page begins.
         told: is called with how much is done, and with what is done next.
 
+    Raises:
+        BundleError: the page's script cannot lie in it.
+        ValueError: as `save`.
+
     """
     script, style = saved_script(), page_text("style.css")
     for name, text in (("script", script), ("style", style)):
         if f"</{name}" in text.lower() or "<!--" in text:
-            raise AssertionError(f"the page's {name} would end where it is embedded")
-    room = max_bytes - len(script) - len(style) - len(_PAGE)
+            raise BundleError(f"the page's {name} would end where it is embedded")
+    room = max_bytes - sum(len(text.encode("utf-8")) for text in (script, style, _PAGE))
     held = Gathering(answers, room, windows, told).run()
     return _PAGE.format(
         policy=html.escape(
