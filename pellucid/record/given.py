@@ -32,7 +32,7 @@ class GivenLayer(Layer):
 
     """
 
-    given: Tensor = field(default_factory=lambda: torch.empty(0))
+    given: Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
     version: int | None = None
 
     @property
@@ -219,7 +219,7 @@ def _looks_ahead(given: Tensor) -> bool:
 def _taken(tensor: Tensor, dimension: int, chosen: Tensor) -> Tensor:
     """The chosen positions along a dimension: a view of neighbours, else a copy."""
     count = len(chosen)
-    if count and bool((chosen == torch.arange(int(chosen[0]), int(chosen[0]) + count)).all()):
+    if count and bool((chosen == torch.arange(int(chosen[0]), int(chosen[0]) + count, device=chosen.device)).all()):
         return tensor.narrow(dimension, int(chosen[0]), count)
     return tensor.index_select(dimension, chosen.to(tensor.device))
 

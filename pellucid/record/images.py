@@ -87,7 +87,11 @@ class Image:
     @property
     def patches(self) -> Tensor:
         """The position of each patch, int64 [rows, columns]."""
-        found = torch.arange(*self.segment) if self.positions is None else torch.tensor(self.positions)
+        found = (
+            torch.arange(*self.segment, device="cpu")
+            if self.positions is None
+            else torch.tensor(self.positions, device="cpu")
+        )
         return found.view(self.rows, self.columns)
 
     def _count(self) -> int:
@@ -127,7 +131,7 @@ def _picture(value: Any) -> Tensor:
 
 def _of_array(value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value.copy())
+        return torch.as_tensor(value.copy(), device="cpu")
     except (AttributeError, TypeError, RuntimeError):
         kind = type(value).__name__
         raise TypeError(f"picture: a tensor or numpy.asarray(picture) is needed, got a {kind}") from None

@@ -213,7 +213,11 @@ def _read(layer: Layer, read: Tensor, rows: range, columns: range, most: int, po
     queries, keys = firsts[0][own_rows.start : own_rows.stop + 1], firsts[1][own_columns.start : own_columns.stop + 1]
     cut = read[:, own_rows, own_columns]
     by_row, by_column = (max(1, -(-size // most)) for size in cut.shape[1:])
-    join = _mean_of_rows(cut, torch.tensor(queries).diff(), by_row) if pool == "mean" else _largest(cut, -2, by_row)
+    join = (
+        _mean_of_rows(cut, torch.tensor(queries, device="cpu").diff(), by_row)
+        if pool == "mean"
+        else _largest(cut, -2, by_row)
+    )
     joined = _sum_of(join, -1, by_column) if pool == "mean" else _largest(join, -1, by_column)
     return Maps(joined, Axis(queries[:-1:by_row], queries[-1]), Axis(keys[:-1:by_column], keys[-1]), pool)
 

@@ -177,7 +177,7 @@ def _align(place: Place) -> Answer:
     except (ValueError, IndexError) as error:
         raise RefusedError(f"align: {error}", 404) from error
     fields = ("rows", "keys", "starts", "stops")
-    return as_json({name: torch.as_tensor(getattr(found, name)).tolist() for name in fields})
+    return as_json({name: torch.as_tensor(getattr(found, name), device="cpu").tolist() for name in fields})
 
 
 def _picture(answers: Answers, asked: Asked) -> Answer:
