@@ -25,9 +25,10 @@ def main() -> None:
     parser.add_argument(
         "--scripts", type=Path, help="folder with the peers' scripts: npm install d3@5 jquery@2 requirejs"
     )
+    parser.add_argument("--software-gl", action="store_true", help="WebGL computed by the processor, where no GPU is")
     options = parser.parse_args()
     options.records.mkdir(parents=True, exist_ok=True)
-    with browser() as opened:
+    with browser(options.software_gl) as opened:
         if options.what == "open":
             ours.opening(opened, options.records)
         elif options.what == "zoom":

@@ -12,14 +12,15 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 _ARGUMENTS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+_SOFTWARE_GL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 SIZE: ViewportSize = {"width": 1400, "height": 900}
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """Chromium of the system, without a window.
+def browser(software_gl: bool = False) -> Iterator[Browser]:
+    """Chromium of the system, without a window; WebGL is there where the machine has it, or is computed if wanted.
 
     Raises:
         SystemExit: there is none.
@@ -29,7 +30,7 @@ def browser() -> Iterator[Browser]:
     if found is None:
         raise SystemExit("no Chromium is found on the PATH; install it, on Debian by: apt-get install chromium")
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        opened = driver.chromium.launch(executable_path=found, args=_ARGUMENTS + (_SOFTWARE_GL if software_gl else []))
         yield opened
         opened.close()
 
