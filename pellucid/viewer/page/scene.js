@@ -20,7 +20,7 @@ import { mapTools } from "./tools.js";
  * @typedef {import("./source.js").Wish} Wish
  */
 
-const sceneWaits = { movement: 80, settled: 350 }; // milliseconds
+const sceneWaits = { movement: 80, settled: 350, arriving: 60 }; // milliseconds
 const sceneCell = 16; // pixels of a pair that somebody goes to
 const sceneChoosing = ["info", "record", "layer", "heads", "over", "pool", "sequence", "strips"];
 
@@ -50,6 +50,7 @@ export class MapScene {
     this.frameAsked = 0;
     this.movementTimer = 0;
     this.settledTimer = 0;
+    this.arrivedTimer = 0;
     this.fits = true;
     this.speaks = false;
     this.held = false;
@@ -153,10 +154,13 @@ export class MapScene {
   arrived() {
     if (!this.movementTimer) this.fits = true;
     if (this.panels.some((panel) => panel.source?.probes)) this.wantSoon(0); // a level that is not held leads to the next
-    this.schedule();
+    if (!this.store.asked.size) this.schedule();
+    else this.arrivedTimer ||= window.setTimeout(() => this.schedule(), sceneWaits.arriving); // more comes, and drawing takes its time
   }
 
   schedule() {
+    clearTimeout(this.arrivedTimer);
+    this.arrivedTimer = 0;
     this.frameAsked ||= requestAnimationFrame(() => {
       this.frameAsked = 0;
       this.frame();
@@ -344,7 +348,7 @@ export class MapScene {
   destroy() {
     cancelAnimationFrame(this.frameAsked);
     this.frameAsked = -1;
-    for (const timer of [this.movementTimer, this.settledTimer]) clearTimeout(timer);
+    for (const timer of [this.movementTimer, this.settledTimer, this.arrivedTimer]) clearTimeout(timer);
     for (const stop of this.release) stop();
     this.tools.destroy();
     for (const panel of this.shownPanels) panel.destroy();
