@@ -44,7 +44,9 @@ def test_a_record_shows_no_name_as_a_command(pellucid, evil, monkeypatch, layer,
     assert (status, err) == (0, "")
     assert_harmless(out)
     assert "[red]" in out
-    lines = [line for line in out.splitlines() if not line.startswith("in the browser: ")]  # which is to be copied whole
+    lines = [
+        line for line in out.splitlines() if not line.startswith("in the browser: ")
+    ]  # which is to be copied whole
     assert max(map(len, lines)) <= int(columns)
 
 
