@@ -1,13 +1,21 @@
-"""BertViz and CircuitsVis beside our page: 6 layers of 12 heads (CircuitsVis one layer), of random weights."""
+"""BertViz and CircuitsVis beside our page: 6 layers of 12 heads (CircuitsVis one layer), of random weights.
+
+Each page is written in a process of its own, which may take 12 GB:
+`python -m benchmarks.viewer.peers NAME TOKENS FILE`.
+"""
 
 from __future__ import annotations
 
 import re
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from playwright.sync_api import Browser, Page, Route
@@ -18,60 +26,69 @@ from benchmarks.viewer.chromium import SIZE, megabytes
 
 LAYERS, HEADS = 6, 12
 LENGTHS = (128, 512, 2_048)
-GIVEN_UP = 120  # seconds
+GIVEN_UP = 60  # seconds until a page is drawn
+LONGEST = 300  # seconds that it may be written
+MOST_MEMORY = 12 << 30  # bytes
 # Where the peers' scripts lie in a folder that npm installed them in: by the end of their address.
 _SCRIPTS = {
     "require.min.js": "requirejs/require.js",
     "d3/5.7.0/d3.min.js": "d3/dist/d3.min.js",
-    "d3/5.7.0/d3.js": "d3/dist/d3.js",
     "jquery/2.0.0/jquery.min.js": "jquery/dist/jquery.min.js",
 }
 
 
-def compare(browser: Browser, scripts: Path | None) -> None:
-    """Print for each page and length: seconds to make it, its size, seconds until it is drawn, memory."""
-    for length in LENGTHS:
-        weights = [torch.rand(1, HEADS, length, length).pow(4).tril_() for _ in range(LAYERS)]
-        weights = [one / one.sum(-1, keepdim=True) for one in weights]
-        tokens = [f"t{number}" for number in range(length)]
-        for name, (module, make, drawn) in PAGES.items():
-            if find_spec(module) is None:
-                print(f"{name}, {length} tokens: not installed")
-                continue
-            print(f"{name}, {length} tokens: {_measured(browser, scripts, make, drawn, weights, tokens)}", flush=True)
+class Peer(NamedTuple):
+    """A page that shows attention.
 
-
-def _measured(
-    browser: Browser, scripts: Path | None, make: Make, drawn: str, weights: list[Tensor], tokens: list[str]
-) -> str:
-    """What is printed of one page.
-
-    Args:
-        browser: that opens it.
-        scripts: where the peers' scripts are.
-        make: writes the page.
+    Attributes:
+        module: that writes it.
+        write: it, of the weights [1, heads, queries, keys] of each layer, and the tokens.
         drawn: a condition in JavaScript, true once something of the weights is drawn.
-        weights: [1, heads, queries, keys] of each layer.
-        tokens: of the text.
 
     """
+
+    module: str
+    write: Callable[[list[Tensor], list[str], Path], None]
+    drawn: str
+
+
+def compare(browser: Browser, scripts: Path | None) -> None:
+    """Print for each page and length: seconds to write it, its size, seconds until it is drawn, memory."""
+    for length in LENGTHS:
+        for name, peer in PAGES.items():
+            if find_spec(peer.module) is None:
+                print(f"{name}, {length} tokens: not installed")
+                continue
+            print(f"{name}, {length} tokens: {_measured(browser, scripts, name, length)}", flush=True)
+
+
+def _measured(browser: Browser, scripts: Path | None, name: str, length: int) -> str:
+    """What is printed of one page."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
-        start = time.perf_counter()
-        make(weights, tokens, path)
-        made = time.perf_counter() - start
-        page = browser.new_page(viewport=SIZE)
-        _serve_scripts(page, scripts)
-        start = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.viewer.peers", name, str(length), str(path)]
         try:
-            page.goto(path.as_uri(), timeout=GIVEN_UP * 1000, wait_until="commit")
-            page.wait_for_function(drawn, timeout=GIVEN_UP * 1000)
-            opened = f"drawn {time.perf_counter() - start:.2f} s later, holds {megabytes(page):.0f} MB"
-        except Exception as error:  # a page that is too much for the browser ends in whatever way it does
-            opened = f"not drawn within {GIVEN_UP} s ({str(error).splitlines()[0][:80]})"
-        finally:
-            page.close()
-        return f"made in {made:.2f} s, {path.stat().st_size / 1e6:.1f} MB, {opened}"
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            return f"not written within {LONGEST} s"
+        if done.returncode != 0:
+            return f"not written ({(done.stderr.strip() or 'killed').splitlines()[-1][:80]})"
+        written = f"written in {float(done.stdout.splitlines()[-1]):.2f} s, {path.stat().st_size / 1e6:.1f} MB"
+        return f"{written}, {_opened(browser, scripts, path, PAGES[name].drawn)}"
+
+
+def _opened(browser: Browser, scripts: Path | None, path: Path, drawn: str) -> str:
+    page = browser.new_page(viewport=SIZE)
+    _serve_scripts(page, scripts)
+    start = time.perf_counter()
+    try:
+        page.goto(path.as_uri(), timeout=GIVEN_UP * 1000, wait_until="commit")
+        page.wait_for_function(drawn, timeout=GIVEN_UP * 1000)
+        return f"drawn {time.perf_counter() - start:.2f} s after it was opened, holds {megabytes(page):.0f} MB"
+    except Exception as error:  # a page that is too much for the browser ends in whatever way it does
+        return f"not drawn within {GIVEN_UP} s ({str(error).splitlines()[0][:80]})"
+    finally:
+        page.close()
 
 
 def _serve_scripts(page: Page, scripts: Path | None) -> None:
@@ -93,11 +110,8 @@ def _files(scripts: Path | None) -> Iterator[tuple[str, Path]]:
         yield from ((end, scripts / "node_modules" / name) for end, name in _SCRIPTS.items())
 
 
-Make = Callable[[list[Tensor], list[str], Path], None]
-
-
 def _ours(weights: list[Tensor], tokens: list[str], path: Path) -> None:
-    pellucid.view(weights, tokens=tokens).save(path)
+    pellucid.view(weights, tokens=tokens, open_browser=False).save(path)
 
 
 def _head_view(weights: list[Tensor], tokens: list[str], path: Path) -> None:
@@ -118,14 +132,27 @@ def _circuitsvis(weights: list[Tensor], tokens: list[str], path: Path) -> None:
     path.write_text(attention_patterns(tokens, weights[0][0]).local_src, encoding="utf-8")
 
 
+_OUR_DRAWING = "() => ['coarse', 'final'].includes(document.querySelector('[data-drawn]')?.dataset.drawn)"
 _ANY_DRAWING = "() => document.querySelectorAll('svg line, svg path, canvas').length > 0"
-PAGES: dict[str, tuple[str, Make, str]] = {
-    "pellucid": (
-        "pellucid",
-        _ours,
-        "() => ['coarse', 'final'].includes(document.querySelector('[data-drawn]')?.dataset.drawn)",
-    ),
-    "BertViz, head view, 6 x 12 heads": ("bertviz", _head_view, _ANY_DRAWING),
-    "BertViz, model view, 6 x 12 heads": ("bertviz", _model_view, _ANY_DRAWING),
-    "CircuitsVis, 1 x 12 heads": ("circuitsvis", _circuitsvis, _ANY_DRAWING),
+PAGES = {
+    "Pellucid, 6 x 12 heads, saved": Peer("pellucid", _ours, _OUR_DRAWING),
+    "BertViz's head view, 6 x 12 heads": Peer("bertviz", _head_view, _ANY_DRAWING),
+    "BertViz's model view, 6 x 12 heads": Peer("bertviz", _model_view, _ANY_DRAWING),
+    "CircuitsVis, 1 x 12 heads": Peer("circuitsvis", _circuitsvis, _ANY_DRAWING),
 }
+
+
+def main() -> None:
+    """Write one page, and print the seconds that it took."""
+    name, length, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    torch.manual_seed(0)
+    weights = [torch.rand(1, HEADS, length, length).pow(4).tril_() for _ in range(LAYERS)]
+    weights = [one / one.sum(-1, keepdim=True) for one in weights]
+    start = time.perf_counter()
+    PAGES[name].write(weights, [f"t{number}" for number in range(length)], path)
+    print(time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

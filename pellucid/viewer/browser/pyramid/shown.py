@@ -103,18 +103,22 @@ class Shown:
         return Bins(sums.mean(0), largest.amax(0))
 
     def _joined(self, queries: slice, keys: slice, q_bin: int, k_bin: int) -> Bins:
-        """From the weights of all heads, a few queries at a time."""
+        """From the weights of all heads, a few queries at a time: some whole bins, or a piece of one."""
         rows, columns = -(-(queries.stop - queries.start) // q_bin), -(-(keys.stop - keys.start) // k_bin)
         found = Bins(*(torch.zeros(rows, columns, device="cpu") for _ in Bins._fields))
         most = max(1, AT_ONCE // (len(self.heads) * (keys.stop - keys.start)))
-        for start in range(queries.start, queries.stop, most):
-            some = slice(start, min(start + most, queries.stop))
-            weights = self.exact(some, keys).cpu().nan_to_num(0.0)
-            by_key = pad(weights, (0, columns * k_bin - weights.shape[1])).unflatten(1, (columns, k_bin))
-            places = (torch.arange(some.start, some.stop, device="cpu") - queries.start) // q_bin
-            found.sums.index_add_(0, places, by_key.sum(-1))
-            largest = by_key.amax(-1)
-            found.largest.scatter_reduce_(0, places[:, None].expand_as(largest), largest, "amax")
+        start = queries.start
+        while start < queries.stop:
+            first, within = divmod(start - queries.start, q_bin)
+            stop = min(start + (most - most % q_bin or min(most, q_bin - within)), queries.stop)
+            size = min(q_bin, stop - start)
+            weights = self.exact(slice(start, stop), keys).cpu().nan_to_num(0.0)
+            missing = (0, columns * k_bin - weights.shape[1], 0, -weights.shape[0] % size)
+            binned = pad(weights, missing).unflatten(1, (columns, k_bin)).unflatten(0, (-1, size))
+            own = slice(first, first + len(binned))
+            found.sums[own] += binned.sum((1, 3))
+            torch.maximum(found.largest[own], binned.amax((1, 3)), out=found.largest[own])
+            start = stop
         return found
 
     def read(self, queries: slice, keys: slice, step: int = 1) -> slice | None:
