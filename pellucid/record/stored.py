@@ -12,6 +12,7 @@ from pellucid.record.disk import faults, media
 from pellucid.record.disk import manifest as manifests
 from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
+from pellucid.record.disk.plain_file import MappedFile
 from pellucid.record.layer import Layer, Missed
 from pellucid.record.record import Record
 
@@ -76,6 +77,7 @@ class StoredRecord(Record):
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
+        self._mapped: dict[str, MappedFile] = {}
         self._run: str | None = manifest.get("run")
         self._state = state
         self.written_by: dict[str, str] = manifest.get("written_by", {})
@@ -101,6 +103,8 @@ class StoredRecord(Record):
     def leave_out(self, name: str, reason: str) -> None:
         """Count a layer among those that were missed."""
         del self._entries[name]
+        if name in self._mapped:
+            del self._layers[name]
         self.missed.append(Missed(name, reason))
 
     @property
@@ -113,9 +117,21 @@ class StoredRecord(Record):
         key = name
         if isinstance(name, int) and -len(self) <= name < len(self):
             key = self.layers[name]
-        if key in self._entries and key not in self._layers:
-            self._layers[str(key)] = faults.opened(self.path, self._entries[str(key)], self._run)
+        if key in self._entries:
+            self._open(str(key))
         return super().__getitem__(key)
+
+    def _open(self, name: str) -> None:
+        """Have a layer open; one that was written over since is compared with its checksum. Raises RecordError."""
+        if name in self._layers and (name not in self._mapped or self._mapped[name].is_unchanged):
+            return
+        entry = self._entries[name]
+        mapped = MappedFile(self.path / entry["file"])
+        fault = faults.fault_of(self.path, entry, self._run, verify=True) if name in self._mapped else None
+        if fault is not None:
+            raise faults.damaged(self.path, entry, fault)
+        self._layers[name] = faults.opened(self.path, entry, self._run)
+        self._mapped[name] = mapped
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

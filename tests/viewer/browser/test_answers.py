@@ -239,6 +239,21 @@ def test_a_layer_that_is_damaged_after_the_record_was_opened(ask, tmp_path):
     assert answers.get("api/tile", {"layer": "1"}).status == 400
 
 
+@pytest.mark.parametrize("change", ["cut", "other numbers"])
+def test_a_layer_that_is_written_over_while_it_is_shown(ask, tmp_path, change):
+    """What is mapped into memory is not looked at where it was cut, which would end the server."""
+    record = open_record(observed_record(observed_layer("a"), observed_layer("b")).save(tmp_path / "run.attn"))
+    answers, query = ask(record), {"layer": "1", "query": "3"}
+    before = answers.get("api/row", query)
+    file = record.path / "layer-0001.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:100] if change == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    answer = answers.get("api/row", query)
+    assert (answer.status, "is damaged" in json_of(answer)["error"]) == (500, True)
+    file.write_bytes(content)
+    assert answers.get("api/row", query).body == before.body
+
+
 def test_a_record_that_is_being_written_is_followed(ask, tmp_path):
     path, layers = tmp_path / "run.attn", [observed_layer(name) for name in "abc"]
     writer = RecordWriter(path, observed_record(tokens=[["x"]]))
