@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from pellucid import legible
 from pellucid.record.belonging import Outline
@@ -13,13 +17,11 @@ from pellucid.record.disk import manifest as manifests
 from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
 from pellucid.record.disk.plain_file import MappedFile
-from pellucid.record.layer import Layer, Missed
+from pellucid.record.layer import Layer, Missed, Padding
 from pellucid.record.record import Record
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from torch import Tensor
 
 
 def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
@@ -101,10 +103,12 @@ class StoredRecord(Record):
         return [Outline.of(self._layers.get(name, self._entries.get(name))) for name in self.layers]
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Count a layer among those that were missed."""
-        del self._entries[name]
+        """Count a layer among those that were missed; one that was open keeps its place, with nothing in it."""
         if name in self._mapped:
-            del self._layers[name]
+            self._layers[name] = _emptied(self._layers[name])
+            del self._mapped[name]
+        else:
+            del self._entries[name]
         self.missed.append(Missed(name, reason))
 
     @property
@@ -177,3 +181,14 @@ class StoredRecord(Record):
         if self.path.resolve() == Path(path).resolve():
             raise RecordError(f"{path}: is the record itself; save it under another name")
         return super().save(path, overwrite=overwrite)
+
+
+def _emptied(layer: Layer) -> Layer:
+    """The layer with NaN for what was read on queries or keys, and nothing else; none of its numbers is looked at."""
+    of_an_axis = [(layer.batch, layer.heads, length) for length in (layer.q_len, layer.k_len)]
+    readings = {
+        name: torch.full(reading.shape, torch.nan, device="cpu")
+        for name, reading in layer.readings.items()
+        if isinstance(reading, Tensor) and tuple(reading.shape) in of_an_axis
+    }
+    return replace(layer, parts=[], readings=readings, padding=Padding())
