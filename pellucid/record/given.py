@@ -19,6 +19,7 @@ from pellucid.record.texts import Texts, ids_of, texts_of
 from pellucid.tensors.chosen import Chosen, positions
 
 _FORMS = "[heads, queries, keys], [batch, heads, queries, keys] or [queries, keys]"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _BEYOND = 1.01  # what a row may sum to for rounding, and is still one of weights that sum to 1
 
 
@@ -110,6 +111,8 @@ def _by_name(weights: Any) -> dict[str, Any]:
     named = {"weights": weights}
     if isinstance(weights, Mapping):
         named = {str(name): given for name, given in weights.items()}
+        if len(named) < len(weights):
+            raise ValueError(f"weights: names of layers must differ as texts, got {legible.name(list(weights))}")
     elif _is_several(weights):
         named = {f"layer.{number}": given for number, given in enumerate(weights)}
     if not named:
@@ -149,7 +152,7 @@ def tensor_of(name: str, given: Any) -> Tensor:
             f"{name}: a tensor {_FORMS} is needed, got a {type(given).__name__} of tensors; give one step's"
         )
     tensor = _as_tensor(name, given)
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _DTYPES:
         raise TypeError(f"{name}: floating-point numbers are needed, got {tensor.dtype}; convert them with .float()")
     if not 2 <= tensor.ndim <= 4 or not tensor.numel():
         raise ValueError(f"{name}: {_FORMS} is needed, none of them 0, got {list(tensor.shape)}")
@@ -160,7 +163,7 @@ def tensor_of(name: str, given: Any) -> Tensor:
 
 def _as_tensor(name: str, given: Any) -> Tensor:
     if isinstance(given, Tensor):
-        if given.is_meta or given.layout != torch.strided or given.is_quantized:
+        if given.is_meta or given.layout != torch.strided or given.is_quantized or given.is_nested:
             raise TypeError(
                 f"{name}: a dense tensor with numbers is needed, got one of {given.layout} on {given.device}"
             )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from pellucid import legible
 from pellucid.record.belonging import Outline
@@ -12,13 +16,12 @@ from pellucid.record.disk import faults, media
 from pellucid.record.disk import manifest as manifests
 from pellucid.record.disk.lock import is_locked
 from pellucid.record.disk.manifest import Json, RecordError, layer_entries
-from pellucid.record.layer import Layer, Missed
+from pellucid.record.disk.plain_file import MappedFile
+from pellucid.record.layer import Layer, Missed, Padding
 from pellucid.record.record import Record
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from torch import Tensor
 
 
 def open_record(path: str | PathLike[str], *, verify: bool = False, skip_damaged: bool = False) -> StoredRecord:
@@ -76,6 +79,7 @@ class StoredRecord(Record):
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
+        self._mapped: dict[str, MappedFile] = {}
         self._run: str | None = manifest.get("run")
         self._state = state
         self.written_by: dict[str, str] = manifest.get("written_by", {})
@@ -99,8 +103,12 @@ class StoredRecord(Record):
         return [Outline.of(self._layers.get(name, self._entries.get(name))) for name in self.layers]
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Count a layer among those that were missed."""
-        del self._entries[name]
+        """Count a layer among those that were missed; one that was open keeps its place, with nothing in it."""
+        if name in self._mapped:
+            self._layers[name] = _emptied(self._layers[name])
+            del self._mapped[name]
+        else:
+            del self._entries[name]
         self.missed.append(Missed(name, reason))
 
     @property
@@ -113,9 +121,21 @@ class StoredRecord(Record):
         key = name
         if isinstance(name, int) and -len(self) <= name < len(self):
             key = self.layers[name]
-        if key in self._entries and key not in self._layers:
-            self._layers[str(key)] = faults.opened(self.path, self._entries[str(key)], self._run)
+        if key in self._entries:
+            self._open(str(key))
         return super().__getitem__(key)
+
+    def _open(self, name: str) -> None:
+        """Have a layer open; one that was written over since is compared with its checksum. Raises RecordError."""
+        if name in self._layers and (name not in self._mapped or self._mapped[name].is_unchanged):
+            return
+        entry = self._entries[name]
+        mapped = MappedFile(self.path / entry["file"])
+        fault = faults.fault_of(self.path, entry, self._run, verify=True) if name in self._mapped else None
+        if fault is not None:
+            raise faults.damaged(self.path, entry, fault)
+        self._layers[name] = faults.opened(self.path, entry, self._run)
+        self._mapped[name] = mapped
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -161,3 +181,14 @@ class StoredRecord(Record):
         if self.path.resolve() == Path(path).resolve():
             raise RecordError(f"{path}: is the record itself; save it under another name")
         return super().save(path, overwrite=overwrite)
+
+
+def _emptied(layer: Layer) -> Layer:
+    """The layer with NaN for what was read on queries or keys, and nothing else; none of its numbers is looked at."""
+    of_an_axis = [(layer.batch, layer.heads, length) for length in (layer.q_len, layer.k_len)]
+    readings = {
+        name: torch.full(reading.shape, torch.nan, device="cpu")
+        for name, reading in layer.readings.items()
+        if isinstance(reading, Tensor) and tuple(reading.shape) in of_an_axis
+    }
+    return replace(layer, parts=[], readings=readings, padding=Padding())

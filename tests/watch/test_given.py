@@ -103,6 +103,13 @@ def test_rows_of_nan_are_padding() -> None:
         (rows(2, 5, 5).int(), TypeError, r"^weights: floating-point numbers are needed, got torch.int32"),
         (rows(2, 5, 5) > 0.1, TypeError, "got torch.bool"),
         (rows(2, 5, 5).to(torch.complex64), TypeError, "got torch.complex64"),
+        (rows(2, 5, 5).to(torch.float8_e4m3fn), TypeError, "got torch.float8_e4m3fn"),
+        (
+            torch.nested.nested_tensor([rows(5, 5), rows(5, 5)], layout=torch.jagged),
+            TypeError,
+            "dense tensor with numbers",
+        ),
+        ({1: rows(2, 5, 5), "1": rows(2, 5, 5)}, ValueError, r"names of layers must differ as texts, got \[1, '1'\]"),
         (rows(2, 5, 5).to("meta"), TypeError, "dense tensor with numbers"),
         (rows(5, 5).to_sparse(), TypeError, "dense tensor with numbers"),
         ("text", TypeError, r"^weights: a tensor .* is needed, got str"),

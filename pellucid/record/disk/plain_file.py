@@ -38,6 +38,39 @@ def size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
+class MappedFile:
+    """A file of which numbers are mapped into memory, as it was then.
+
+    To look at what was cut off since ends the process, with no error that could be caught: so it is asked before. A
+    file that another has replaced, or that is gone, stays in memory as it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._then = path, _found(path)
+
+    @property
+    def is_as_long(self) -> bool:
+        """Whether its length is what it was."""
+        return self._is_same(3)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to it."""
+        return self._is_same(4)
+
+    def _is_same(self, facts: int) -> bool:
+        now, then = _found(self._path), self._then
+        return now is None or then is None or now[:2] != then[:2] or now[:facts] == then[:facts]
+
+
+def _found(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _check(mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(mode), 'something else')} where a plain file is needed")

@@ -175,7 +175,7 @@ def _align(place: Place) -> Answer:
     try:
         found = place.record.align([(layer.name, head) for head in place.heads], sequence=place.sequence)
     except (ValueError, IndexError) as error:
-        raise RefusedError(f"align: {error}", 404) from error
+        raise RefusedError(str(error), 404) from error
     fields = ("rows", "keys", "starts", "stops")
     return as_json({name: torch.as_tensor(getattr(found, name), device="cpu").tolist() for name in fields})
 

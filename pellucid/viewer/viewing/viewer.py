@@ -31,6 +31,7 @@ class Viewer:
         open_browser: whether `shown` opens the browser from a script.
 
     Raises:
+        TypeError: a state that is no dict.
         ValueError: a height that is none.
 
     """
@@ -46,6 +47,8 @@ class Viewer:
     ) -> None:
         if isinstance(height, bool) or not isinstance(height, int) or height < 1:
             raise ValueError(f"height: a whole number of pixels is needed, got {height!r}")
+        if state is not None and not isinstance(state, Mapping):
+            raise TypeError(f"state: a dict of the address's words is needed, got {type(state).__name__}")
         self.answers = Answers(records, lesson)
         self.height = height
         self.state = {str(name): str(value) for name, value in (state or {}).items()}

@@ -239,6 +239,37 @@ def test_a_layer_that_is_damaged_after_the_record_was_opened(ask, tmp_path):
     assert answers.get("api/tile", {"layer": "1"}).status == 400
 
 
+def test_a_layer_that_was_told_of_keeps_its_number(ask, tmp_path):
+    """Who asks for layer 0 is not answered with what was layer 1 before another was told that 0 is damaged."""
+    record = open_record(observed_record(observed_layer("a"), observed_layer("b")).save(tmp_path / "run.attn"))
+    answers = ask(record)
+    assert [layer["exact"] for layer in info_of(answers)["layers"]] == [True, True]
+    before = answers.get("api/row", {"layer": "1", "query": "3"})
+    (record.path / "layer-0000.safetensors").write_bytes(b"nothing")
+    for _ in range(2):
+        found = info_of(answers)
+        assert [(layer["name"], layer["exact"]) for layer in found["layers"]] == [("a", False), ("b", True)]
+        assert [missed["name"] for missed in found["missed"]] == ["a"]
+        assert answers.get("api/numbers", {}).status == 200
+    assert answers.get("api/row", {"layer": "0", "query": "3"}).status == 404
+    assert answers.get("api/row", {"layer": "1", "query": "3"}).body == before.body
+
+
+@pytest.mark.parametrize("change", ["cut", "other numbers"])
+def test_a_layer_that_is_written_over_while_it_is_shown(ask, tmp_path, change):
+    """What is mapped into memory is not looked at where it was cut, which would end the server."""
+    record = open_record(observed_record(observed_layer("a"), observed_layer("b")).save(tmp_path / "run.attn"))
+    answers, query = ask(record), {"layer": "1", "query": "3"}
+    before = answers.get("api/row", query)
+    file = record.path / "layer-0001.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:100] if change == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    answer = answers.get("api/row", query)
+    assert (answer.status, "is damaged" in json_of(answer)["error"]) == (500, True)
+    file.write_bytes(content)
+    assert answers.get("api/row", query).body == before.body
+
+
 def test_a_record_that_is_being_written_is_followed(ask, tmp_path):
     path, layers = tmp_path / "run.attn", [observed_layer(name) for name in "abc"]
     writer = RecordWriter(path, observed_record(tokens=[["x"]]))

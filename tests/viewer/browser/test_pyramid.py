@@ -104,6 +104,17 @@ def test_a_damaged_pyramid_is_built_again(path, expected, damage, tmp_path):
     assert damage != "link" or (tmp_path / "elsewhere").read_bytes() == content[:-50]
 
 
+def test_a_pyramid_that_is_cut_while_it_is_open_is_built_again(path):
+    answers = Answers({"one": open_record(path)})
+    before, _ = soon(answers, "api/tile", QUERY)
+    soon(answers, "api/tile", QUERY | {"zq": "9", "zk": "9"})
+    (whole,) = (path / ".maps").glob("*.maps")
+    os.truncate(whole, 10)
+    again, tried = soon(answers, "api/tile", QUERY)
+    answers.close()
+    assert (again.body, tried > 0) == (before.body, True)
+
+
 def test_what_is_damaged_below_is_found_when_it_is_read(path, expected):
     """A checksum is looked at where its rows are read for the first time."""
     _, _, (whole,) = built(path)

@@ -91,6 +91,12 @@ def test_whatever_holds_attention_is_shown(seen: pellucid.Observation, tmp_path:
         ("no.attn", {}, ValueError, "no.attn"),
         (5, {}, TypeError, "a dense tensor|floating-point numbers are needed"),
         (torch.rand(2, 5, 5), {"height": 0}, ValueError, "height: a whole number of pixels"),
+        (
+            torch.rand(2, 5, 5),
+            {"state": ["map"]},
+            TypeError,
+            "state: a dict of the address's words is needed, got list",
+        ),
         (torch.rand(2, 5, 5), {"tokens": ["a"]}, ValueError, "tokens: 5 are needed, got 1"),
         (pellucid.Record(), {"tokens": ["a"]}, TypeError, "a record has its own"),
     ],

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.record.disk.plain_file import open_plain, size_of
+from pellucid.record.disk.plain_file import MappedFile, open_plain, size_of
 from pellucid.viewer.browser.pyramid.levels import Layout, Level
 
 ENDING = ".maps"
@@ -47,7 +47,12 @@ class PyramidFile:
     def __init__(self, path: Path, file: BinaryIO, layout: Layout, checksums: list[int] | None = None) -> None:
         self.path, self.layout = path, layout
         self._unchecked = {} if checksums is None else dict(zip(_names(layout), checksums, strict=True))
+        self._mapped = MappedFile(path)
         self._numbers = np.memmap(file, _NUMBER, "r", shape=(layout.numbers,))
+
+    def finished(self, path: Path) -> None:
+        """Say that what was built has its end, and this name."""
+        self.path, self._mapped = path, MappedFile(path)
 
     def read(self, level: Level, pool: str, rows: slice, columns: slice) -> Tensor:
         """Some bins of a level, float32.
@@ -59,9 +64,11 @@ class PyramidFile:
             columns: of the level.
 
         Raises:
-            DamagedError: their checksum is another.
+            DamagedError: their checksum is another, or the file was cut since it was opened.
 
         """
+        if not self._mapped.is_as_long:
+            raise DamagedError(f"{self.path}: was cut since it was opened")
         if self._unchecked:
             self._check(level, pool, rows)
         return torch.from_numpy(self._of(level, pool)[rows, columns].astype(np.float32))
@@ -140,7 +147,7 @@ class Writing:
         os.fsync(self._file.fileno())
         self._file.close()
         self.path.replace(self.final)
-        self.pyramid.path = self.final
+        self.pyramid.finished(self.final)
 
     def abandon(self) -> None:
         """Take away what there is."""
