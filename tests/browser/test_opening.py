@@ -51,8 +51,11 @@ def test_a_long_name_leaves_the_pickers_in_one_line(watched: Watched, serve: Cal
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_word_of_an_address_breaks_a_view(watched: Watched, sentence: str, view: str, word: str) -> None:
     page = watched.open(f"{sentence}#view={view}&layer=2")
-    names = "view record layer heads over pool sequence q k scale range colours theme strips query key fixed direction sink roles kinds"
-    for name in (*names.split(), "sort", "x", "y", "size", "b.layer", "b.heads", "b.sequence", "difference", "step", "cells", "thumb", "form"):
+    names = (
+        "view record layer heads over pool sequence q k scale range colours theme strips query key fixed direction sink"
+    )
+    names += " roles kinds sort x y size b.layer b.heads b.sequence difference step cells thumb form"
+    for name in names.split():
         page.evaluate("hash => { location.hash = hash }", f"view={view}&layer=2&{name}={word}")
         page.wait_for_timeout(30)
     page.evaluate("hash => { location.hash = hash }", f"view={view}&layer=2")
