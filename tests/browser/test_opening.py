@@ -54,7 +54,7 @@ def test_no_word_of_an_address_breaks_a_view(watched: Watched, sentence: str, vi
     names = (
         "view record layer heads over pool sequence q k scale range colours theme strips query key fixed direction sink"
     )
-    names += " roles kinds sort x y size b.layer b.heads b.sequence difference step cells thumb form"
+    names += " direction sink roles kinds sort x y size b.layer b.heads b.sequence difference step cells thumb form"
     for name in names.split():
         page.evaluate("hash => { location.hash = hash }", f"view={view}&layer=2&{name}={word}")
         page.wait_for_timeout(30)
