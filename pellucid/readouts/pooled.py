@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pellucid.readouts.base import ColumnReadout, Dense
+from pellucid.language import Expression
+from pellucid.readouts.base import ColumnReadout, Dense, Numbers
 from pellucid.tensors import compiling
 
 if TYPE_CHECKING:
@@ -49,6 +50,24 @@ class Begun:
 Bins = Even | Begun
 
 
+def numbers_of(bins: tuple[Bins, Bins]) -> tuple[int, ...]:
+    """Bins of queries and keys as numbers: two where both are even."""
+    queries, keys = bins
+    if isinstance(queries, Even) and isinstance(keys, Even):
+        return queries.bins, keys.bins
+    assert isinstance(queries, Begun)
+    assert isinstance(keys, Begun)
+    return len(queries.firsts), *queries.firsts, *keys.firsts
+
+
+def bins_of(numbers: Numbers) -> tuple[Begun, Begun] | None:
+    """The bins that `numbers_of` made numbers of, where they are not even."""
+    if len(numbers) == 2:
+        return None
+    count, *firsts = (int(number or 0) for number in numbers)
+    return Begun(tuple(firsts[:count])), Begun(tuple(firsts[count:]))
+
+
 class Pooled(ColumnReadout):
     """`observation.pooled`, [..., heads, R, C]: the map in R bins of queries by C bins of keys.
 
@@ -75,8 +94,8 @@ class Pooled(ColumnReadout):
         self.bins: tuple[Bins, Bins] = Even(self.queries), Even(self.keys)
 
     @staticmethod
-    def in_bins(queries: Bins, keys: Bins) -> Pooled:
-        """The same in bins of any sizes; for one call of that many queries and keys, not for a graph."""
+    def in_bins(queries: Begun, keys: Begun) -> Pooled:
+        """The same in bins of any sizes; for calls of that many queries and keys."""
         made = Pooled(1, 1)
         made.bins = queries, keys
         return made
@@ -87,9 +106,15 @@ class Pooled(ColumnReadout):
         return self.queries, self.keys
 
     @property
-    def numbers(self) -> tuple[int, int]:
-        """The bins."""
-        return self.size
+    def numbers(self) -> tuple[int, ...]:
+        """The bins; of those of any sizes how many are of queries, then where those of queries and of keys begin."""
+        return numbers_of(self.bins)
+
+    @classmethod
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> Pooled:
+        """An equal readout."""
+        bins = bins_of(numbers)
+        return cls(*numbers) if bins is None else cls.in_bins(*bins)  # type: ignore[arg-type]
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pellucid.readouts.base import ColumnReadout, Dense
-from pellucid.readouts.pooled import Bins, Pooled
+from pellucid.language import Expression
+from pellucid.readouts.base import ColumnReadout, Dense, Numbers
+from pellucid.readouts.pooled import Begun, Bins, Pooled, bins_of
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -36,7 +38,7 @@ class PooledMax(ColumnReadout):
         self.queries, self.keys = self._mean.size
 
     @staticmethod
-    def in_bins(queries: Bins, keys: Bins) -> PooledMax:
+    def in_bins(queries: Begun, keys: Begun) -> PooledMax:
         """The same in bins of any sizes, as `Pooled.in_bins`."""
         made = PooledMax(1, 1)
         made._mean = Pooled.in_bins(queries, keys)
@@ -53,9 +55,15 @@ class PooledMax(ColumnReadout):
         return self.queries, self.keys
 
     @property
-    def numbers(self) -> tuple[int, int]:
-        """The bins."""
-        return self.size
+    def numbers(self) -> tuple[int, ...]:
+        """The bins, as `Pooled.numbers`."""
+        return self._mean.numbers
+
+    @classmethod
+    def again(cls, numbers: Numbers, functions: Iterator[Expression], name: str) -> PooledMax:
+        """An equal readout."""
+        bins = bins_of(numbers)
+        return cls(*numbers) if bins is None else cls.in_bins(*bins)  # type: ignore[arg-type]
 
     def dense(self, dense: Dense) -> Tensor:
         """The dense definition."""

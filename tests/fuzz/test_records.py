@@ -25,6 +25,7 @@ from pellucid.record.disk.manifest import RecordError
 from pellucid.record.disk.tensor_file import checksum_of
 from pellucid.record.disk.writer import RecordWriter
 from pellucid.record.stored import open_record
+from pellucid.viewer.record_map import Look
 from pellucid.viewer.terminal.record_page import RecordView, record_page
 from tests.fuzz.budget import fuzzed
 from tests.watch.observed import observed_layer, observed_record
@@ -69,7 +70,7 @@ def numbers(record):
         found += [layer.name, repr(layer), *(_bytes(value) for value in layer.readings.values())]
         if layer.parts:
             found.append(_bytes(layer.weights()))
-    view = RecordView(record, record.summary(), len(record) - 1, None)
+    view = RecordView(record, record.summary(), len(record) - 1, Look(None))
     screen = Console(file=io.StringIO(), width=80)
     screen.print(record_page(view))
     return repr([*found, screen.file.getvalue(), str(record.summary())])

@@ -12,7 +12,8 @@ from pellucid.engines import using
 from pellucid.problem import Problem
 from pellucid.readouts import ColumnReadout, Pooled, PooledMax, Received
 from pellucid.readouts.base import Dense, Tile
-from tests.cases import examples
+from pellucid.readouts.pooled import Begun
+from tests.cases import ENGINES, examples, running
 
 BATCH, HEADS = 2, 3
 
@@ -142,3 +143,20 @@ def test_received_takes_a_slice_that_runs_forwards():
         Received(3)
     with pytest.raises(ValueError, match=r"^queries: Received takes a slice with a step of at least 1, got slice"):
         Received(slice(None, None, -1))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("readout", [Pooled, PooledMax])
+def test_bins_of_any_sizes_are_those_of_each_call(engine, readout):
+    """Not of a call like it before, which had others."""
+    query, key, value = torch.randn(3, 1, 2, 64, 8).unbind(0)
+    for queries, keys in [((0, 5), (0, 40)), ((0, 5), (0, 10)), ((0, 30), (0, 10)), ((0, 5), (0, 40))]:
+        with running(engine):
+            _, seen = pellucid.observe(query, key, value, readouts=[readout.in_bins(Begun(queries), Begun(keys))])
+        weights = seen.weights()[0]
+        rows, columns = (slice(queries[1], 64), slice(0, keys[1]))
+        own = weights[:, rows, columns]
+        expected = own.sum(-1).mean(-1) if readout is Pooled else own.amax((-1, -2))
+        torch.testing.assert_close(seen[readout.name][0, :, 1, 0], expected)
+        again = readout.again(readout.in_bins(Begun(queries), Begun(keys)).numbers, iter(()), readout.name)
+        assert again.bins == (Begun(queries), Begun(keys))

@@ -30,6 +30,7 @@ DECISIONS = {
     "engines/rounded.py places": "which rows of this call's own lse or maximum are computed again; nothing is kept",
     "engines/cpu/call/weights.py _is_range": "whether chosen keys are neighbours: in the kernel's program",
     "engines/cpu/call/weights.py weights": "whether a row of this call's own lse is NaN; nothing is kept",
+    "engines/cpu/stages/pooled.py result": "which bin a range of queries begins in, by the readout and lengths alone",
     "arguments.py _number": "scale and dropout_p given as tensors: numbers of the problem, in `plan._signature`",
 }
 
