@@ -17,6 +17,8 @@ from pellucid.viewer.viewing.served import Served
 from tests.browser import records
 from tests.browser.conftest import Watched, settled
 
+UNDER_THE_CROSSHAIR = ".pl-map-card:visible, .pl-map-aside:visible"
+
 
 def map_of(page: Page) -> Locator:
     return page.get_by_role("application").first
@@ -113,7 +115,7 @@ def test_the_crosshair_reads_the_weight_out(opened: Page, watched: Watched) -> N
     opened.reload()
     settled(opened)
     watched.shoot(opened, "map-crosshair")
-    card = opened.locator(".pl-map-card").first
+    card = opened.locator(UNDER_THE_CROSSHAIR).first
     expect(card).to_contain_text(records.WORDS[5])
     expect(card).to_contain_text(records.WORDS[4])
     shown = re.search(r"weight ([\d.e-]+)", card.inner_text())
@@ -126,13 +128,44 @@ def test_hovering_names_both_tokens_and_a_click_fixes_them(opened: Page) -> None
     box = map_of(opened).bounding_box()
     assert box is not None
     opened.mouse.move(box["x"] + 300, box["y"] + 400)
-    card = opened.locator(".pl-map-card").first
+    card = opened.locator(UNDER_THE_CROSSHAIR).first
     expect(card).to_contain_text("query")
     opened.mouse.click(box["x"] + 300, box["y"] + 400)
     state = state_of(opened)
     assert {"query", "key"} <= state.keys()
     opened.keyboard.press("Escape")
     assert "query" not in state_of(opened)
+
+
+def test_beside_a_square_map_stands_what_its_query_reads_most(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3&query=5&key=4", width=1500)
+    settled(page)
+    aside = page.get_by_role("complementary", name="under the crosshair")
+    strongest = records.sentence()["decoder.0.self"].weights(queries=5, heads=3)[0, 0, 0].topk(2)
+    items = aside.get_by_role("listitem")
+    for place, key, weight in zip((0, 1), strongest.indices.tolist(), strongest.values.tolist(), strict=True):
+        words = items.nth(place).inner_text().split()
+        assert words[:2] == [records.WORDS[key], str(key)]
+        assert float(words[2]) == pytest.approx(weight, rel=0.01)
+    items.nth(1).get_by_role("button").click()
+    assert state_of(page)["key"] == str(strongest.indices[1].item())
+    expect(page.locator(".pl-map-card")).to_be_hidden()
+
+
+def test_beside_a_map_of_all_the_width_nothing_stands(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3&query=5&key=4&cells=fill", width=1500)
+    settled(page)
+    expect(page.locator(".pl-map-card")).to_be_visible()
+    expect(page.locator(".pl-map-aside")).to_be_hidden()
+
+
+def test_the_whole_map_is_in_sight_on_a_low_screen(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3", width=390, height=520)
+    settled(page)
+    area, status = (page.locator(name).bounding_box() for name in (".pl-map-area", ".pl-map-status"))
+    assert area is not None
+    assert status is not None
+    assert area["y"] + area["height"] <= status["y"]
 
 
 def test_a_token_is_found_by_its_text(opened: Page) -> None:

@@ -37,6 +37,31 @@ def test_every_view_fits_its_window(watched: Watched, sentence: str, view: str, 
     assert beyond == 0
 
 
+@pytest.mark.parametrize("width", [640, 768, 1024, 1200, 1400])
+def test_a_long_name_leaves_the_pickers_in_one_line(watched: Watched, serve: Callable[..., Served], width: int) -> None:
+    address = serve(**{"a model of some layers that was trained for long": records.sentence()}).address
+    page = watched.open(f"{address}#view=map&layer=2&heads=0", width=width)
+    settled(page)
+    boxes = [page.locator(name).first.bounding_box() for name in (".pl-record", ".pl-layer-field", ".pl-heads-field")]
+    middles = {round((box["y"] + box["height"] / 2) / 8) for box in boxes if box is not None}
+    assert len(middles) == 1
+
+
+@pytest.mark.parametrize("word", ["constructor", "__proto__", "-1", "", "NaN", "99999999999999999999", "<script>"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_word_of_an_address_breaks_a_view(watched: Watched, sentence: str, view: str, word: str) -> None:
+    page = watched.open(f"{sentence}#view={view}&layer=2")
+    names = (
+        "view record layer heads over pool sequence q k scale range colours theme strips query key fixed direction sink"
+    )
+    names += " direction sink roles kinds sort x y size b.layer b.heads b.sequence difference step cells thumb form"
+    for name in names.split():
+        page.evaluate("hash => { location.hash = hash }", f"view={view}&layer=2&{name}={word}")
+        page.wait_for_timeout(30)
+    page.evaluate("hash => { location.hash = hash }", f"view={view}&layer=2")
+    settled(page)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_it_is_dark_where_the_system_is(dark: Watched, sentence: str, view: str) -> None:
     page = dark.open(f"{sentence}#view={view}&layer=2&heads=0")

@@ -115,9 +115,9 @@ export class Page {
     const record = this.info.records.find((one) => one.id === given("record")) ?? this.info.records[0];
     if (!record?.layers.length) return null;
     const layer = record.layers[Number(given("layer") ?? -1)] ?? record.layers[record.layers.length - 1];
-    const named = numbersOf(given("heads")).filter((head) => head < layer.heads);
+    const named = [...new Set(numbersOf(given("heads")))].filter((head) => head < layer.heads);
     const heads = named.length ? named : [...Array(layer.heads).keys()];
-    const sequence = Math.min(Number(given("sequence") ?? 0) || 0, Math.max(layer.batch - 1, 0));
+    const sequence = Math.min(numbersOf(given("sequence"))[0] ?? 0, Math.max(layer.batch - 1, 0));
     const place = {
       record: record.id,
       layer: layer.number,
@@ -167,7 +167,7 @@ function showPage(page) {
   const show = (/** @type {State} */ current, /** @type {Set<string>} */ changed) => {
     setTheme(root, current);
     const chosen = page.chosen(current);
-    const name = VIEWS[current.view]?.fits(chosen) ? current.view : "heads";
+    const name = Object.hasOwn(VIEWS, current.view ?? "") && VIEWS[current.view].fits(chosen) ? current.view : "heads";
     if (name !== shown) {
       view?.destroy();
       shown = name;

@@ -27,7 +27,7 @@ export const COLOUR_MAPS = Object.keys(colourPlaces);
  * @returns {Uint8Array}
  */
 export function colourTable(name) {
-  const places = colourPlaces[name] ?? colourPlaces.viridis;
+  const places = Object.hasOwn(colourPlaces, name) ? colourPlaces[name] : colourPlaces.viridis;
   const count = places.length / 6 - 1;
   const table = new Uint8Array(1024);
   for (let i = 0; i < 256; i++) {

@@ -5,7 +5,7 @@ import { colourTable } from "./colour.js";
 import { fill, h } from "./dom.js";
 import { HeadCard } from "./headcard.js";
 import { headFilters } from "./headfilters.js";
-import { headsChoice, headsOf } from "./headmodel.js";
+import { headsChoice, headsOf, isWanted } from "./headmodel.js";
 import { headsPicture } from "./headspicture.js";
 import { headTable } from "./headtable.js";
 import { headsEmpty, headsHow, headsMissed } from "./headwords.js";
@@ -163,11 +163,17 @@ class HeadsView {
     const asked = Number(this.page.state.get("thumb"));
     if (asked >= 24 && asked <= 512) return asked;
     const choice = this.choice();
-    const most = choice.sort ? 16 : Math.max(1, ...(this.record()?.layers ?? []).map((layer) => layer.heads));
+    const most = choice.sort ? this.sortedAcross(choice) : Math.max(1, ...(this.record()?.layers ?? []).map((layer) => layer.heads));
     const label = this.main.clientWidth > 620 && !choice.sort ? 170 : 0;
     const room = (this.main.clientWidth - label - 24) / most - 4;
     const least = this.main.clientWidth < 620 ? 44 : 30;
     return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : this.heads.length > 16 ? 128 : 200));
+  }
+
+  /** How many stand in a line where they are sorted. @param {import("./headmodel.js").HeadsChoice} choice */
+  sortedAcross(choice) {
+    const wanted = this.heads.filter((head) => isWanted(head, choice, this.numbers)).length;
+    return Math.max(1, Math.min(wanted, 16));
   }
 
   /** @param {boolean} [anyway] */

@@ -55,6 +55,11 @@ export class RowStore {
     this.changed();
   }
 
+  /** Whether a row was asked for in vain. @param {string} owner @param {number} query */
+  isRefused(owner, query) {
+    return this.rows.get(`${owner} ${query}`) === null;
+  }
+
   destroy() {
     clearTimeout(this.timer);
     this.asking?.abort();

@@ -43,7 +43,7 @@ export class MapScene {
     const actions = { zoom: (/** @type {number} */ factor) => this.zoomMiddle(factor, factor), whole: () => this.whole(), strongest: () => this.strongest(), again: () => this.store.again() };
     this.tools = mapTools(page, actions, [this.find.element]);
     this.status = h("p", { class: "pl-map-status" });
-    this.body = h("div", { class: "pl-map-panels" }, this.shownPanels.map((panel) => panel.element), this.telling.card.element);
+    this.body = h("div", { class: "pl-map-panels" }, this.shownPanels.map((panel) => panel.element), this.telling.card.element, this.telling.aside.element);
     this.element = h("div", { class: `pl-map${compares ? " pl-compare" : ""}`, "aria-busy": "true", "data-drawn": "nothing" }, this.tools.element, this.body, this.status);
     /** @type {{panel: MapPanel, place: Pair, x: number, y: number} | null} */
     this.looked = null;
@@ -270,6 +270,13 @@ export class MapScene {
   leave() {
     this.looked = null;
     this.schedule();
+  }
+
+  /** The crosshair to another key of its query. @param {number} key */
+  fixKey(key) {
+    const { fixed } = this;
+    if (!fixed) return;
+    this.reach({ q: fixed.q, k: key }, 0);
   }
 
   /** @param {MapPanel} panel @param {number} x @param {number} y */

@@ -2,17 +2,21 @@
 
 import { cardLines, hoverCard } from "./card.js";
 import { placeInProportion } from "./difference.js";
+import { mapAside } from "./mapaside.js";
 import { exactnessInWords } from "./words.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
  */
 
+const tellingHint = ["Point at the map to see a weight here.", "Click, or move with the arrows, to keep it."];
+
 export class SceneTelling {
   /** @param {import("./scene.js").MapScene} scene */
   constructor(scene) {
     this.scene = scene;
     this.card = hoverCard();
+    this.aside = mapAside((key) => scene.fixKey(key));
     this.words = "";
     /** @type {Record<string, string>} where each mark of the browser's clock was last set */
     this.marked = {};
@@ -74,7 +78,12 @@ export class SceneTelling {
     const place = looked?.place ?? (fixed && camera.shows(fixed) ? fixed : null);
     const panel = looked?.panel ?? lead;
     const size = { width: scene.body.clientWidth, height: scene.body.clientHeight };
-    if (!place) return this.card.show([], { x: 0, y: 0 }, size);
+    const beside = this.hasRoom(lead);
+    if (!place) {
+      this.aside.say(tellingHint);
+      this.aside.list(lead, null);
+      return this.card.show([], { x: 0, y: 0 }, size);
+    }
     const parts = scene.panels.map((one) => {
       const { source } = one;
       if (!source) return { panel: one, cell: null };
@@ -85,11 +94,23 @@ export class SceneTelling {
     const { layout } = panel.pane;
     const corner = this.cornerOf(panel);
     const at = looked ?? { x: (place.k + 1 - camera.visible.k0) / camera.each.k, y: (place.q + 1 - camera.visible.q0) / camera.each.q };
-    this.card.show(lines, { x: corner.x + layout.left + at.x, y: corner.y + layout.top + at.y }, size);
+    if (beside) {
+      this.aside.say(lines);
+      this.aside.list(lead, parts[0].cell);
+    }
+    this.card.show(beside ? [] : lines, { x: corner.x + layout.left + at.x, y: corner.y + layout.top + at.y }, size);
     if (scene.speaks && lines.length) {
       scene.speaks = false;
       scene.page.announce(lines.join(", "));
     }
+  }
+
+  /** Whether one square map leaves room beside it for what would else lie over it. @param {MapPanel} lead */
+  hasRoom(lead) {
+    const { camera, difference } = this.scene;
+    const { left, width } = lead.pane.layout;
+    const shown = Math.min(width, (camera.lengths.k - camera.visible.k0) / camera.each.k);
+    return this.aside.fits(this.cornerOf(lead).x + left + shown, difference ? 0 : width - shown);
   }
 
   /** @param {MapPanel} panel */

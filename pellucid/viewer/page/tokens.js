@@ -14,7 +14,17 @@ export function shownToken(token, longest = 24) {
   const characters = Array.from(trimmed.length > longest * 2 ? trimmed.slice(0, longest * 2) : trimmed);
   const cut = characters.length > longest || trimmed.length > longest * 2;
   const kept = cut ? characters.slice(0, longest - 1) : characters;
-  return kept.map(shownCharacter).join("") + (cut ? "…" : "");
+  return kept.map((character, at) => (tokenJoins(characters, at) ? character : shownCharacter(character))).join("") + (cut ? "…" : "");
+}
+
+/**
+ * Whether a character is the joiner that makes one sign of two emoji; anywhere else it would hide.
+ * @param {string[]} characters
+ * @param {number} at
+ */
+function tokenJoins(characters, at) {
+  if (characters[at] !== "\u200d") return false;
+  return /[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f]/u.test(characters[at - 1] ?? "") && /\p{Extended_Pictographic}/u.test(characters[at + 1] ?? "");
 }
 
 /**
