@@ -79,6 +79,7 @@ class StoredRecord(Record):
         manifests.fill(self, manifest)
         self.path = folder
         self._entries = layer_entries(manifest)
+        self._added: set[str] = set()  # layers that are not those of the files
         self._mapped: dict[str, MappedFile] = {}
         self._run: str | None = manifest.get("run")
         self._state = state
@@ -171,8 +172,15 @@ class StoredRecord(Record):
         except RecordError:  # it is being replaced
             return self
 
-    def fingerprint(self, name: str) -> str:
-        """What tells a layer's file from every other: its checksum, and of which run it is."""
+    def add(self, layer: Layer) -> None:
+        """Put a layer into the record, in the place of one of its name; the files stay as they are."""
+        super().add(layer)
+        self._added.add(layer.name)
+
+    def fingerprint(self, name: str) -> str | None:
+        """What tells a layer's file from every other: its checksum and run; None of a layer that has no file."""
+        if name in self._added or name not in self._entries:
+            return None
         entry = self._entries[name]
         return f"{self._run} {entry['file']} {entry['bytes']} {entry['crc32']:08x}"
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -318,3 +319,25 @@ def test_what_is_not_much_is_computed_until_the_pyramid_is_there(path, monkeypat
     monkeypatch.setattr(Shown, "binned", lambda *_: pytest.fail("it is computed"))
     assert_close(value_of(answers.get("api/tile", QUERY)), expected)
     answers.close()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_layer_that_takes_another_s_place_has_maps_of_its_own(path, on_disk):
+    record = open_record(path) if on_disk else observed_record(observed_layer(q_len=300))
+    answers = Answers({"one": record})
+    before = value_of(soon(answers, "api/tile", QUERY)[0])
+    other = observed_layer(q_len=300)
+    first = other.parts[0]
+    other.parts = [replace(first, query=first.query.flip(2)), *other.parts[1:]]
+    lse = torch.logsumexp(torch.cat([part.scores(*_all(part)) for part in other.parts], 2), -1)
+    other.readings = other.readings | {"lse": lse.to(other.readings["lse"])}
+    record.add(other)
+    after = value_of(soon(answers, "api/tile", QUERY)[0])
+    answers.close()
+    assert_close(after, pooled(dense(other, 0, [1], "mean"), 16, 16, "mean"))
+    assert not torch.equal(after.nan_to_num(), before.nan_to_num())
+
+
+def _all(part):
+    rows = torch.arange(part.start, part.start + part.q_len)
+    return rows, torch.arange(part.k_len), torch.arange(part.query.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,9 @@ class Background:
     def __init__(self) -> None:
         self._jobs: dict[tuple[object, ...], Job] = {}
         self._stores: dict[int, tuple[Record, Store]] = {}
+        self._layers: dict[
+            int, tuple[Layer, str]
+        ] = {}  # those in memory, kept, and so their ids, with a name of its own
         self._changed = threading.Condition()
         self._waiting = 0  # requests that compute
         self._thread: threading.Thread | None = None
@@ -34,16 +38,16 @@ class Background:
     def pyramid(self, record: Record, shown: Shown, pool: str) -> Pyramid:
         """The pyramid of a map, which is begun if it is not there."""
         pools = "both" if len(shown.heads) == 1 else (shown.over, pool)
-        key = (id(record), shown.whole.name, shown.sequence, shown.heads, pools)
-        made = lambda: Pyramid(self._store(record), _fingerprint(record, shown.whole), shown, pool)  # noqa: E731
+        key = (id(record), self._fingerprint(record, shown.whole), shown.sequence, shown.heads, pools)
+        made = lambda: Pyramid(self._store(record), self._fingerprint(record, shown.whole), shown, pool)  # noqa: E731
         job = self._job(key, made)
         assert isinstance(job, Pyramid)
         return job
 
     def wholes(self, record: Record, layer: Layer, sequence: int) -> Wholes:
         """The whole maps of a layer's heads, which are begun if they are not there."""
-        made = lambda: Wholes(self._store(record), _fingerprint(record, layer), layer, sequence)  # noqa: E731
-        job = self._job((id(record), layer.name, sequence), made)
+        made = lambda: Wholes(self._store(record), self._fingerprint(record, layer), layer, sequence)  # noqa: E731
+        job = self._job((id(record), self._fingerprint(record, layer), sequence), made)
         assert isinstance(job, Wholes)
         return job
 
@@ -75,6 +79,11 @@ class Background:
         if id(record) not in self._stores:
             self._stores[id(record)] = record, store_of(record)  # which keeps the record, and so its id
         return self._stores[id(record)][1]
+
+    def _fingerprint(self, record: Record, layer: Layer) -> str:
+        """What tells a layer from any other, also from one that took its place in a record in memory."""
+        of_file = record.fingerprint(layer.name) if isinstance(record, StoredRecord) else None
+        return of_file or self._layers.setdefault(id(layer), (layer, uuid.uuid4().hex))[1]
 
     def _job(self, key: tuple[object, ...], make: Callable[[], Job]) -> Job:
         with self._changed:
@@ -114,7 +123,3 @@ class Background:
         open_ = [job for job in self._jobs.values() if not job.is_done and job.failure is None]
         job = max(open_, key=lambda job: job.asked, default=None)
         return job if job is not None and job.asked > min(newest, time.monotonic() - PATIENCE) - 1e-9 else None
-
-
-def _fingerprint(record: Record, layer: Layer) -> str:
-    return record.fingerprint(layer.name) if isinstance(record, StoredRecord) else layer.name
