@@ -155,17 +155,35 @@ class Backward(Kernel):
         delta = code.load(self.scratch["delta"], self.number, self._packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
+        dropped = self._dropped(block, row)
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
             weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
-            slope = weight * (code.load(upstream, self.type, place) - delta)
+            kept, of_weight = dropped(place, weight, code.load(upstream, self.type, place))
+            slope = weight * (of_weight - delta)
             if self.slope is not None:
                 slope = slope * self._derivative(functions, raw, block, place)
             if exists is None:
-                return weight, slope
-            return code.select(exists, weight, 0.0), code.select(exists, slope, 0.0)
+                return kept, slope
+            return code.select(exists, kept, 0.0), code.select(exists, slope, 0.0)
+
+        return at
+
+    def _dropped(self, block: Block, row: Value) -> Callable[[Value, Value, Value], tuple[Value, Value]]:
+        """What gives a vector of weights as values were averaged with them, and its gradient, from a place on.
+
+        The weights kept are not scaled; it is done to what values' gradients come to.
+        """
+        if self.dropout is None:
+            return lambda place, weight, gradient: (weight, gradient)
+        dropout, code = self.dropout, self.code
+        known, scale = dropout.of_row(block, row), code.spread(dropout.scale(), self.lanes)
+
+        def at(place: Value, weight: Value, gradient: Value) -> tuple[Value, Value]:
+            kept = dropout.kept(known, place)
+            return code.select(kept, weight, 0.0), code.select(kept, gradient * scale, 0.0)
 
         return at
 
@@ -255,9 +273,10 @@ class Backward(Kernel):
     def finish(self, pair: Value, tile: Value) -> None:
         """Write the tile's gradients of keys and values."""
         key, end = self.sweep.keys_of(tile)
-        own, one = self.natural_scale(), self.code.constant(self.number, 1.0)
+        own = self.natural_scale()
+        of_values = self.code.constant(self.number, 1.0) if self.dropout is None else self.dropout.scale()
         self._write("d_key", "d_keys", self.spec.head_dim, pair * self.k_len + key, end - key, own)
-        self._write("d_value", "d_values", self.spec.value_dim, pair * self.k_len + key, end - key, one)
+        self._write("d_value", "d_values", self.spec.value_dim, pair * self.k_len + key, end - key, of_values)
 
     def _write(self, name: str, sums: str, dim: int, first: Value, count: Value, scale: Value) -> None:
         code, lanes = self.code, self.lanes
