@@ -57,8 +57,12 @@ def kept(seed: int | Tensor, p: float, place: dict[str, Tensor], heads: int, q_l
     first, second, key = _low(row), _low(row >> 32), place["k"]
     if k_len > 2**32:
         second = second ^ _low((key >> 32) * FAR_STEP)
-    limit = _low((_unsigned(row, 32) + probability(p)) >> 32)
-    return _hashed((first + _low(key * STEP)) ^ second) >= limit
+    return _hashed((first + _low(key * STEP)) ^ second) >= _limit(row, p)
+
+
+def _limit(row: Tensor, p: float) -> Tensor:
+    """What a row's hashes are compared with: p in units of 2 ** -`BITS`, rounded up in as many rows as makes p."""
+    return _low((_unsigned(row, 32) + probability(p)) >> 32)
 
 
 def _mixed(x: Tensor) -> Tensor:
