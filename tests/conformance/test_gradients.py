@@ -17,6 +17,7 @@ from pellucid import masks as named
 from pellucid import readouts, scores
 from tests.cases import (
     DIFFERENTIABLE,
+    ENGINES,
     Call,
     Dense,
     assert_close,
@@ -161,7 +162,7 @@ def test_finite_differences_of_the_entropy_with_and_without_the_sink(sink: bool,
         assert torch.autograd.gradcheck(entropy, leaves, check_undefined_grad=False)
 
 
-@engines
+@pytest.mark.parametrize("engine", ENGINES)
 def test_finite_differences_under_dropout(engine: str) -> None:
     """The backward pass drops what the forward pass dropped."""
     variant = Variant(learned=((2,),))
