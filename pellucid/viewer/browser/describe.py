@@ -20,6 +20,7 @@ from pellucid.viewer import special
 from pellucid.viewer.browser import media
 from pellucid.viewer.browser.values import MOST
 from pellucid.viewer.record_map import axes_tokens
+from pellucid.viewer.titles import record_title
 
 Json = dict[str, Any]
 
@@ -58,7 +59,7 @@ def record_info(name: str, record: Record) -> Json:
     layers = [record[layer] for layer in record.layers]
     return {
         "id": name,
-        "title": record.model if path is None else path.name,
+        "title": record_title(record),
         "path": None if path is None else str(path),
         "model": record.model,
         "python": "record" if path is None else f"pellucid.open_record({str(path)!r})",
@@ -81,7 +82,7 @@ def _titles(records: Mapping[str, Record]) -> dict[str, str]:
     for name, record in records.items():
         own = paths[name]
         alike = [one for other, one in paths.items() if other != name and one is not None]
-        titles[name] = record.model or name if own is None else _end(own, [*alike])
+        titles[name] = record_title(record) or name if own is None else _end(own, [*alike])
     counts = Counter(titles.values())
     return {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 

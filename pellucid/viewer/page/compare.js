@@ -38,7 +38,8 @@ export function compareView(page) {
     },
     destroy: () => scene.destroy(),
     picture: (kind) => pictureOfScene(scene, kind),
-    python() {
+    async python() {
+      await scene.arranged();
       return scene.panels.flatMap((panel) => {
         if (!panel.chosen || !panel.source) return [];
         const visible = scene.drawing.visibleOf(panel);

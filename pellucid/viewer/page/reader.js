@@ -6,6 +6,7 @@ import { Attending, rankOf, strongest } from "./attending.js";
 import { axisTexts, placeName, placeText } from "./axistexts.js";
 import { inDigits, placeOn, scaleOf } from "./colour.js";
 import { FIXED_COLOURS, inkOf, inkPlace } from "./ink.js";
+import { ordinal } from "./words.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -43,6 +44,8 @@ export class Reader {
     this.problem = "";
     this.scale = scaleOf({}, () => []);
     this.asked = "";
+    /** @type {Promise<void>} */
+    this.tokensHere = Promise.resolve();
   }
 
   destroy() {
@@ -57,7 +60,7 @@ export class Reader {
     const asked = this.chosen ? `${this.chosen.record.id} ${this.chosen.layer.number} ${this.chosen.layer.q_len} ${this.chosen.sequence}` : "";
     if (asked !== this.asked) {
       this.asked = asked;
-      this.fetchTokens(asked);
+      this.tokensHere = this.fetchTokens(asked);
     }
   }
 
@@ -171,8 +174,12 @@ export class Reader {
     if (this.isEach) return `weights ${shown.each.slice(0, READER_EACH).map((logs) => inDigits(Math.exp(logs[index]))).join(", ")}`;
     const log = shown.joined[index];
     if (Number.isNaN(log)) return shown.known === null ? "no weight: padding" : "weight not known";
-    if (log === -Infinity) return "weight 0";
-    return `weight ${inDigits(Math.exp(log))}, rank ${rankOf(shown.joined, index)} of ${shown.joined.length}`;
+    const isRead = shown.direction === "reads";
+    const several = shown.places.length > 1;
+    if (log === -Infinity) return "weight 0, not read";
+    const { rank, of } = rankOf(shown.joined, index);
+    const counted = isRead ? `keys that ${several ? "they read" : "it reads"}` : `queries that read ${several ? "them" : "it"}`;
+    return `weight ${inDigits(Math.exp(log))}, ${ordinal(rank)} of the ${of} ${counted}${shown.known === null ? "" : ", of those that are known"}`;
   }
 
   /**
@@ -188,11 +195,12 @@ export class Reader {
     return strongest(logs, 12).map((index) => ({ text: placeText(axis, index), position: axis.offset + index, log: logs[index], go: () => go(index) }));
   }
 
-  /** The line of Python that gives what is shown. */
-  python() {
+  /** The line of Python that gives what is shown, or will be as soon as it is here. */
+  async python() {
+    await this.tokensHere;
     const chosen = this.chosen;
     if (!chosen) return "";
-    const shown = this.shown;
+    const shown = this.attending.wanted();
     const places = shown ? `[${shown.places.join(", ")}]` : "";
     const axes = shown ? (shown.direction === "reads" ? `queries=${places}, ` : `keys=${places}, `) : "";
     const heads = chosen.heads.length === chosen.layer.heads ? "" : `heads=[${chosen.heads.join(", ")}]`;

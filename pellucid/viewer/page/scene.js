@@ -181,6 +181,13 @@ export class MapScene {
     this.telling.showCard(lead);
   }
 
+  /** What is visible is final once this is done: the axes' texts are here, and every panel has its room. */
+  async arranged() {
+    await Promise.all(this.panels.map((panel) => panel.named));
+    for (const panel of this.shownPanels) panel.pane.measure();
+    this.frame();
+  }
+
   /** @param {number} wait milliseconds; nothing is asked for while the map still moves */
   wantSoon(wait) {
     clearTimeout(this.movementTimer);

@@ -27,6 +27,7 @@ export class TextPane {
     this.apart = false;
     this.cursor = 0;
     this.width = 0;
+    this.label = options.label;
     this.lineHeight = 30;
     this.total = 0;
     this.font = "";

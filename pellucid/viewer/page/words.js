@@ -1,5 +1,6 @@
 // What is on a map in words: how exact it is, and what lies under the crosshair.
 
+import { rankOf } from "./attending.js";
 import { placeInWords } from "./axes.js";
 
 /**
@@ -96,12 +97,8 @@ export function cellWeight(cell, pool, row) {
   const weight = weightInFull(Math.exp(cell.log));
   if (!isPair(cell)) return `${weight}, the ${pool === "max" ? "largest" : "mean"} of ${cell.q1 - cell.q0} × ${cell.k1 - cell.k0} pairs`;
   if (!row) return `weight ${weight}`;
-  let [above, read] = [0, 0];
-  for (const log of row) {
-    if (log > row[cell.k0]) above++;
-    if (log > -Infinity) read++;
-  }
-  return `weight ${weight}, ${read && cell.log > -Infinity ? `${ordinal(above + 1)} of the ${read} keys that it reads` : "not read"}`;
+  const { rank, of } = rankOf(row, cell.k0);
+  return `weight ${weight}, ${of && cell.log > -Infinity ? `${ordinal(rank)} of the ${of} keys that it reads` : "not read"}`;
 }
 
 /**

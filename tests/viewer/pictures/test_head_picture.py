@@ -7,8 +7,9 @@ from matplotlib.colors import LogNorm
 
 from pellucid.record.pooling import pooled
 from pellucid.viewer.pictures import head_picture
-from pellucid.viewer.pictures.head_picture import of_record, short_model
+from pellucid.viewer.pictures.head_picture import of_record
 from pellucid.viewer.record_map import Look
+from pellucid.viewer.titles import short_model
 from tests.watch.observed import observed_layer, observed_record
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "of", "9", ",", "11", ",", "8")
