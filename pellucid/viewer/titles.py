@@ -10,6 +10,9 @@ from pellucid.viewer.labels import shorten
 
 LONGEST_TITLE = 60
 
+# Folders of a checkpoint are often called so; then the one above is named too.
+_SAYS_NOTHING = {"best", "checkpoint", "final", "latest", "model", "output", "weights"}
+
 
 def record_title(record: Record) -> str:
     """The name of the folder that the record is read from; of one in memory its model's."""
@@ -32,4 +35,5 @@ def short_model(model: str) -> str:
     """A record's model in few letters: its checkpoint without the folders before it, if it names one by a path."""
     name = one_line(model)
     parts = name.partition(" ")[2].replace("\\", "/").rstrip("/").split("/")
-    return shorten(parts[-1] if len(parts) > 1 else name, LONGEST_TITLE)
+    end = "/".join(parts[-2:]) if parts[-1] in _SAYS_NOTHING else parts[-1]
+    return shorten(end if len(parts) > 1 else name, LONGEST_TITLE)

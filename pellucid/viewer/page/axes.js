@@ -91,6 +91,11 @@ export function axisForm(span, axis) {
   return "level";
 }
 
+/** Where the last place on screen ends: a map may end before its area does. @param {AxisSpan} span @returns {number} */
+function axesEnd(span) {
+  return Math.min(span.start + span.pixels, pixelOf(span, span.length));
+}
+
 /** @param {AxisSpan} span @returns {[number, number]} the first place that is visible, and the last */
 function axesPlaces(span) {
   return [Math.max(0, Math.floor(span.from)), Math.min(span.length, Math.ceil(span.to)) - 1];
@@ -169,7 +174,7 @@ function axesTicks(span, axis, room, palette) {
     if (at < span.start || at > span.start + span.pixels) continue;
     const text = axesTick(axis, index, span.down ? room.gutter - 10 : least - 8);
     const half = textWidth(text) / 2;
-    const along = span.down ? at : Math.max(span.start + half, Math.min(span.start + span.pixels - half, at));
+    const along = span.down ? at : Math.max(span.start + half, Math.min(axesEnd(span) - half, at));
     marks.push(axesLabel(text, along, span.down, !span.down, edge - (span.down ? 3 : 0), palette.faint));
     marks.push({ points: span.down ? [edge - 3, at, edge, at] : [at, edge - 3, at, edge], colour: palette.faint });
   }
@@ -178,7 +183,7 @@ function axesTicks(span, axis, room, palette) {
 
 /**
  * The label of a place in a frame, as the labels of the axis stand, for a crosshair; and the room that it takes.
- * @param {AxisSpan} span what the map has of the axis
+ * @param {AxisSpan} span
  * @param {AxisText} axis
  * @param {number} place
  * @param {{edge: number, gutter: number}} room
@@ -194,7 +199,7 @@ export function framedLabel(span, axis, place, room, palette) {
   const upright = !span.down && form === "upright";
   const long = textWidth(text) + 8;
   const half = span.down || upright ? 9 : long / 2;
-  const at = Math.max(span.start + half, Math.min(span.start + span.pixels - half, (from + to) / 2));
+  const at = Math.max(span.start + half, Math.min(axesEnd(span) - half, (from + to) / 2));
   const label = axesLabel(text, at, span.down, !upright, room.edge, palette.text);
   const { edge } = room;
   const box = span.down ? { x: edge - long, y: at - 9, width: long, height: 18 } : upright ? { x: at - 9, y: edge - long, width: 18, height: long } : { x: at - half, y: edge - 19, width: long, height: 18 };

@@ -11,7 +11,7 @@ import { Patches } from "./patches.js";
 import { pictureName } from "./picturename.js";
 import { Reader } from "./reader.js";
 import { strongestList } from "./strongest.js";
-import { FIGURE_EDGE, figureColours, figureFoot, figureHead, figurePane, paneHeight } from "./textfigure.js";
+import { FIGURE_EDGE, figureBar, figureColours, figureFoot, figureHead, figurePane, paneHeight } from "./textfigure.js";
 import { TextPane } from "./textpane.js";
 import { placeName } from "./axistexts.js";
 
@@ -348,7 +348,8 @@ class ImageView {
       figurePane(figure, pane, width + 32, y + 14, text, mark);
       y += paneHeight(pane) + 18;
     }
-    figureFoot(figure, this.page, this.reader, this.reader.shown ? this.patchInk : null, Math.max(top + height, y));
+    const patches = this.reader.shown && this.patchInk ? [figureBar(this.reader, this.patchInk, text, "patches")] : [];
+    figureFoot(figure, this.page, this.reader, this.reader.shown && this.sides.length ? this.reader.ink : null, Math.max(top + height, y), patches, "words");
     const { chosen } = this.reader;
     return figure.picture(kind, pictureName(chosen?.record, chosen ? [chosen] : [], "image", kind));
   }

@@ -54,7 +54,7 @@ export function figureHead(figure, page, reader, besides = "") {
     figure.add({ kind: "text", x: FIGURE_EDGE, y, text: line, fill: text, size: 15, bold: true });
     y += 20;
   }
-  for (const line of textLines(`${reader.headline()} ${besides}`.trim(), room, 12)) {
+  for (const line of textLines(`${reader.headline()} ${besides.trim()}`.trim(), room, 12)) {
     figure.add({ kind: "text", x: FIGURE_EDGE, y, text: line, fill: faint, size: 12 });
     y += 17;
   }
@@ -69,13 +69,14 @@ export function figureHead(figure, page, reader, besides = "") {
  * @param {import("./ink.js").Ink | null | undefined} ink of the bar; none where nothing is coloured
  * @param {number} bottom of what stands above
  * @param {FootPart[]} [first] what else is explained
+ * @param {string} [of] whose colours the bar has, where there are others
  */
-export function figureFoot(figure, page, reader, ink, bottom, first = []) {
+export function figureFoot(figure, page, reader, ink, bottom, first = [], of = "") {
   const { text, faint } = figureColours(page.root);
   const chosen = /** @type {import("./app.js").Chosen} */ (reader.chosen);
   const exact = reader.shown?.known ? `Exact weights of the ${reader.shown.known} strongest keys of each query.` : "Exact weights.";
   const said = textLines(`${exact} ${modelNote(chosen.record)} Attention is not explanation.`, figure.width - 2 * FIGURE_EDGE, 11);
-  const shown = [...first, ...(reader.isEach ? figureKey(reader, text) : ink ? [figureBar(reader, ink, text)] : [])];
+  const shown = [...first, ...(reader.isEach ? figureKey(reader, text) : ink ? [figureBar(reader, ink, text, of)] : [])];
   let [x, y] = [FIGURE_EDGE, bottom + 26];
   for (const part of shown) {
     if (x > FIGURE_EDGE && x + part.width > figure.width - FIGURE_EDGE) [x, y] = [FIGURE_EDGE, y + 20];
@@ -90,9 +91,16 @@ export function figureFoot(figure, page, reader, ink, bottom, first = []) {
   figure.height = y;
 }
 
-/** @param {Reader} reader @param {import("./ink.js").Ink} ink @param {string} fill @returns {FootPart} */
-function figureBar(reader, ink, fill) {
-  const [low, high] = [inDigits(reader.scale.low), inDigits(reader.scale.high)];
+/**
+ * The bar of colours.
+ * @param {Reader} reader
+ * @param {import("./ink.js").Ink} ink
+ * @param {string} fill of its words
+ * @param {string} [of] whose colours they are, where there are others
+ * @returns {FootPart}
+ */
+export function figureBar(reader, ink, fill, of = "") {
+  const [low, high] = [`${of} ${inDigits(reader.scale.low)}`.trim(), inDigits(reader.scale.high)];
   const words = `${high}  weight, ${reader.scale.kind === "sqrt" ? "square root" : reader.scale.kind} scale`;
   const from = textWidth(low, 11) + 6;
   const draw = (/** @type {Figure} */ figure, /** @type {number} */ x, /** @type {number} */ y) => {

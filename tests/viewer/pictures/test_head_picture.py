@@ -104,6 +104,7 @@ def test_nothing_to_draw():
         ("BertModel /home/somebody/models/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
         ("LlamaForCausalLM meta-llama/Llama-3.2-1B", "Llama-3.2-1B"),
         ("LlamaForCausalLM C:\\models\\Llama\\", "Llama"),
+        ("BertModel /home/somebody/all-MiniLM-L6-v2/model", "all-MiniLM-L6-v2/model"),
         ("TransformerEncoder", "TransformerEncoder"),
         ("GPT2LMHeadModel gpt2", "GPT2LMHeadModel gpt2"),
         ("the embedded date reader, which answers 1997-03-03", "the embedded date reader, which answers 1997-03-03"),
