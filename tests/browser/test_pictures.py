@@ -124,7 +124,7 @@ def test_a_crosshair_covers_no_label_in_part(watched: Watched, sentence: str, pl
 
 
 def test_numbers_stay_within_the_map(watched: Watched, sentence: str) -> None:
-    page = watched.open(f"{sentence}#view=map&layer=2&heads=0&q=1.6:6.4&k=0.55:7.7&cells=fill")
+    page = watched.open(f"{sentence}#view=map&layer=2&heads=0&q=1.45:6.55&k=0.45:7.55&cells=fill")
     settled(page)
     parts = drawn(watched, save(page)[1])[0]
     area = next(part for part in parts if part["tag"] == "image")
