@@ -12,7 +12,7 @@ import { fromFloat16 } from "./float16.js";
  *   kv_heads: number, q_len: number, k_len: number, start: number, calls: number[], exact: boolean, map: boolean,
  *   top: boolean, tokens: {queries: "own" | "source" | null, keys: "own" | "source" | null}, query_offset: number,
  *   strips: StripInfo[]}} LayerInfo
- * @typedef {{id: string, title: string, path: string | null, model: string, python: string, complete: boolean,
+ * @typedef {{id: string, title: string, path: string | null, model: string, python: string, opens: string, complete: boolean,
  *   following: boolean, notes: string[], missed: {name: string, reason: string}[], batch: number,
  *   segments: Record<string, [number, number | null][]>, images: any[], frames: any[], layers: LayerInfo[]}} RecordInfo
  * @typedef {{title: string, text: string, state: Record<string, string>}} LessonStep

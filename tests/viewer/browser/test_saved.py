@@ -185,6 +185,10 @@ def test_where_the_record_lies_is_not_told(tmp_path: Path) -> None:
         (found,) = json.loads(base64.b64decode(own["body"]))["records"]
         assert found["path"] is None
         assert found["python"] == "pellucid.open_record('run.attn')"
+        assert (
+            found["opens"]
+            == "# run.attn: the record's folder\nimport pellucid\nrecord = pellucid.open_record('run.attn')"
+        )
 
 
 @pytest.mark.parametrize(
