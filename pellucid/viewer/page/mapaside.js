@@ -18,6 +18,7 @@ const asideKeys = 12;
 export function mapAside(go) {
   const lines = h("div", { class: "pl-map-aside-lines" });
   const list = strongestList();
+  list.show("", []); // no heading that is empty
   const element = h("aside", { class: "pl-map-aside", "aria-label": "under the crosshair", hidden: true }, lines, list.element);
   let shown = "";
   let listed = "";
