@@ -32,6 +32,7 @@ STRIPS = {
     "sink_mass": ("queries", "", "weight on the learned sink"),
     "received": ("keys", "tokens", "weight that each key receives, summed over the queries"),
 }
+IN_MEMORY = "# record: what .view() was called on, or what pellucid.view was given"
 TITLES = {
     "sink_mass": "mean weight on the learned sink",
     "first_mass": "mean weight on the first key",
@@ -46,10 +47,12 @@ TITLES = {
 }
 
 
-def info(records: Mapping[str, Record], lesson: Json | None = None) -> Json:
+def info(records: Mapping[str, Record], lesson: Json | None = None, opens: Mapping[str, str] | None = None) -> Json:
     """Everything that `api/info` says."""
     titles = _titles(records)
     described = [record_info(name, record) | {"title": titles[name]} for name, record in records.items()]
+    for one in described:
+        one["opens"] = one["opens"] or (opens or {}).get(one["id"], IN_MEMORY)
     return {"version": 1, "pellucid": __version__, "records": described, "lesson": lesson, "left_out": []}
 
 
@@ -62,7 +65,8 @@ def record_info(name: str, record: Record) -> Json:
         "title": record_title(record),
         "path": None if path is None else str(path),
         "model": record.model,
-        "python": "record" if path is None else f"pellucid.open_record({str(path)!r})",
+        "python": "record" if path is None else opened(str(path)),
+        "opens": None if path is None else f"import pellucid\nrecord = {opened(str(path))}",
         "complete": record.complete,
         "following": isinstance(record, StoredRecord) and record.is_being_written,
         "notes": list(record.notes),
@@ -73,6 +77,11 @@ def record_info(name: str, record: Record) -> Json:
         "frames": media.frames(record),
         "layers": [layer_info(number, layer, record) for number, layer in enumerate(layers)],
     }
+
+
+def opened(path: str) -> str:
+    """The Python that opens a record."""
+    return f"pellucid.open_record({path!r})"
 
 
 def _titles(records: Mapping[str, Record]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import { Attending, rankOf, strongest } from "./attending.js";
 import { axisTexts, placeName, placeText } from "./axistexts.js";
 import { inDigits, placeOn, scaleOf } from "./colour.js";
 import { FIXED_COLOURS, inkOf, inkPlace } from "./ink.js";
-import { ordinal } from "./words.js";
+import { ordinal, wordsNext } from "./words.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -161,8 +161,10 @@ export class Reader {
     const some = shown.places.slice(0, 3).map((place) => placeName(axis, place)).join(", ");
     const more = shown.places.length > 3 ? ` and ${shown.places.length - 3} more` : "";
     const mean = shown.places.length > 1 && !this.isEach ? ", on average" : "";
+    const layer = this.chosen?.layer;
+    const next = layer && shown.direction === "reads" && shown.places.length === 1 ? wordsNext(layer, axis.tokens, axis.offset + shown.places[0]) : "";
     const names = `${some}${more}`;
-    const words = shown.direction === "read" ? `Who reads ${names}` : `What ${names} ${shown.places.length > 1 ? "read" : "reads"}`;
+    const words = shown.direction === "read" ? `Who reads ${names}` : `What ${names} ${shown.places.length > 1 ? "read" : "reads"}${next && `, before ‘${next}’`}`;
     const limited = shown.known === null ? "" : ` Only the ${shown.known} strongest keys of each query are known.`;
     return `${words}${mean}.${limited} ${this.attending.message}`.trim();
   }
@@ -206,6 +208,6 @@ export class Reader {
     const heads = chosen.heads.length === chosen.layer.heads ? "" : `heads=[${chosen.heads.join(", ")}]`;
     const over = chosen.heads.length === 1 ? "" : chosen.place.over === "max" ? ".amax(0)" : ".mean(0)";
     const inside = `${axes}${heads}`.replace(/, $/, "");
-    return `${chosen.record.python}[${JSON.stringify(chosen.layer.name)}].weights(${inside})[${chosen.sequence}]${over}`;
+    return `record[${JSON.stringify(chosen.layer.name)}].weights(${inside})[${chosen.sequence}]${over}`;
   }
 }

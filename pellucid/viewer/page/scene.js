@@ -279,11 +279,11 @@ export class MapScene {
     this.schedule();
   }
 
-  /** The crosshair to another key of its query. @param {number} key */
-  fixKey(key) {
+  /** The crosshair to another key of its query, or another query of its key. @param {"queries" | "keys"} axis @param {number} place */
+  fixOther(axis, place) {
     const { fixed } = this;
     if (!fixed) return;
-    this.reach({ q: fixed.q, k: key }, 0);
+    this.reach(axis === "keys" ? { q: fixed.q, k: place } : { q: place, k: fixed.k }, 0);
   }
 
   /** @param {MapPanel} panel @param {number} x @param {number} y */

@@ -57,15 +57,17 @@ export function copyPanel(page, view) {
 }
 
 /**
- * A line with what opens its record before it, so that it runs where it is pasted.
+ * A line with what opens its record before it, so that it runs where it is pasted, or says which object is meant.
  * @param {Page} page
  * @param {string} line
  * @returns {string}
  */
 export function pythonWhole(page, line) {
-  const opens = page.record(page.state.state)?.python ?? "record";
-  if (opens === "record" || line.startsWith("import ")) return line;
-  return `import pellucid\nrecord = ${opens}\n${line.replaceAll(opens, "record")}`;
+  const { state } = page.state;
+  const opens = (page.record(state)?.opens ?? "").split("\n");
+  const other = /\bother\[/.test(line) ? (page.chosen(state, "b.")?.record.opens ?? "").split("\n") : [];
+  const lines = [...opens, ...other.map((one) => one.replace(/^(# )?record\b/, "$1other"))].filter((one) => one);
+  return [...new Set(lines), line].join("\n");
 }
 
 /**
