@@ -28,6 +28,11 @@ def run(problem: Problem) -> Result:
     return result if problem.dropout_p else result._replace(again=partial(Repeat, plan))
 
 
+def gradients(problem: Problem, upstream: node.Upstream) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`, given those of what `run` returns; the forward pass is run again."""
+    return backward(problem, *_forward(problem), upstream)
+
+
 class Repeat(NamedTuple):
     """What runs problems that differ from one that was seen in their numbers alone, and looks at nothing else."""
 
