@@ -86,5 +86,5 @@ def _low(x: Tensor) -> Tensor:
 
 
 def _unsigned(x: Tensor, bits: int) -> Tensor:
-    """Shifted to the right, as numbers without a sign are: an int's >> keeps the sign, so what it shifts in is cleared."""
+    """Shifted to the right, zeros shifted in: an int's >> keeps the sign, so what it shifts in is cleared."""
     return (x >> bits) & ((1 << (torch.iinfo(x.dtype).bits - bits)) - 1)

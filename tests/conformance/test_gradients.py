@@ -17,7 +17,6 @@ from pellucid import masks as named
 from pellucid import readouts, scores
 from tests.cases import (
     DIFFERENTIABLE,
-    ENGINES,
     Call,
     Dense,
     assert_close,
@@ -162,7 +161,7 @@ def test_finite_differences_of_the_entropy_with_and_without_the_sink(sink: bool,
         assert torch.autograd.gradcheck(entropy, leaves, check_undefined_grad=False)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@engines
 def test_finite_differences_under_dropout(engine: str) -> None:
     """The backward pass drops what the forward pass dropped."""
     variant = Variant(learned=((2,),))
