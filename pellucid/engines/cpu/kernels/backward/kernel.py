@@ -161,7 +161,7 @@ class Backward(Kernel):
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
+            weight = self.power(code.minimum(0.0, (score - maximum) - log_total))
             slope = weight * (code.load(upstream, self.type, place) - delta)
             if self.slope is not None:
                 slope = slope * self._derivative(functions, raw, block, place)
