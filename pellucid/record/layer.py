@@ -117,6 +117,21 @@ class Layer:
         read = ", ".join(self.readings)
         return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles have: readings without their gradients."""
+        return self.detached().__dict__
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a reading carries a gradient."""
+        return any(map(_requires_grad, self.readings.values()))
+
+    def detached(self) -> Layer:
+        """The same with readings that carry no gradient."""
+        if not self.requires_grad:
+            return self
+        return replace(self, readings={name: _detached(reading) for name, reading in self.readings.items()})
+
     @property
     def has_weights(self) -> bool:
         """Whether `weights` can be asked for."""
@@ -195,7 +210,7 @@ class Layer:
             positions("heads", heads, self.heads, "cpu"),
         )
         device = self.parts[0].query.device
-        lse = self.readings["lse"]
+        lse = self.readings["lse"].detach()
         found: list[Tensor] = []
         order: list[Tensor] = []
         for part in self.parts:
@@ -210,6 +225,14 @@ class Layer:
         if len(found) == 1:  # in the order asked for, and a copy costs as much as the weights
             return found[0]
         return torch.cat(found, -2)[..., torch.cat(order).argsort().to(device), :]
+
+
+def _requires_grad(reading: Any) -> bool:
+    return any(tensor.requires_grad for tensor in ((reading,) if isinstance(reading, Tensor) else reading))
+
+
+def _detached(reading: Any) -> Any:
+    return reading.detach() if isinstance(reading, Tensor) else type(reading)(*(part.detach() for part in reading))
 
 
 # Called with each layer once its observation is complete, while the model runs; what it returns, if anything, takes the
