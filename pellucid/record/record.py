@@ -19,7 +19,7 @@ from pellucid.record.frames import Frames
 from pellucid.record.images import Image
 from pellucid.record.layer import Layer, Missed, Span
 from pellucid.record.studies import align as alignment
-from pellucid.record.studies import beams, segments
+from pellucid.record.studies import beams, packed, segments
 from pellucid.record.studies import summary as summaries
 
 if TYPE_CHECKING:
@@ -138,6 +138,18 @@ class Record(Mapping[str, Layer]):
     def remove(self, name: str) -> None:
         """Take a layer out of the record, if it is there."""
         self._layers.pop(name, None)
+
+    def max_scores(self) -> Tensor:
+        """The largest score of each head, [layers, heads], over all rows that are no padding: for one all-reduce.
+
+        Calls of one module are a layer here, in the order of their first calls; where a layer has fewer heads than
+        others, -inf follows. Read by `MaxScore(per_head=True)`, or from `MaxScore()`.
+
+        Raises:
+            ValueError: a layer has neither.
+
+        """
+        return packed.max_scores(self)
 
     def detached(self) -> Record:
         """The record with readings that carry no gradient, to be kept when what they were trained on is to go."""

@@ -53,6 +53,8 @@ def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | No
         reading = readout.in_positions(reading, call.k_start)
     if padded is not None:
         reading = readout.without_padding(reading, padded)
+    if readout.joins_rows:
+        return readout.joined_rows(reading)
     if call.padded_keys is None:
         return reading
     return readout.without_padded_keys(reading, torch.nn.functional.pad(call.padded_keys, (call.k_start, 0)))

@@ -448,8 +448,9 @@ def observation(call: Call, output: Tensor, readings: reading.Readings, readouts
         readouts: by which.
 
     """
-    problem = replace(call.problem, readouts=tuple(readouts))
-    own = {name: value for name, value in readings.items() if name != "lse"}
+    plain = tuple(readout for readout in readouts if not readout.joins_rows)  # of which an observation makes no more
+    problem = replace(call.problem, readouts=plain)
+    own = {readout.name: readings[readout.name] for readout in plain if readout.name != "lse"}
     return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)
 
 
