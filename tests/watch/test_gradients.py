@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pellucid
 from pellucid.readouts import At, Entropy, Expect, Pooled, PooledMax, Received, Renyi, TopK
+from tests.thorough import thorough
 from tests.watch import caches, models
 
 pytestmark = pytest.mark.filterwarnings(  # the library's, of how it is told to checkpoint; torch's, of speed in vmap
@@ -577,10 +578,12 @@ def watched_outside(model: Any, outside: bool) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outside", [False, True])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(
+    ("outside", "dropout"),
+    thorough([(False, 0.0), (True, 0.0), (False, 0.2), (True, 0.2)], [(False, 0.0), (True, 0.0)]),
+)
 def test_memory_stays_as_it_is(outside: bool, dropout: float) -> None:
-    """Over 300 steps; a step's readings and their graph take more than 1 MB."""
+    """Over 300 steps; the readings' graph of a step takes more than 150 kB."""
     torch.manual_seed(0)
     config = models.GROUPED | {"attention_dropout": dropout}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).train()
@@ -589,12 +592,12 @@ def test_memory_stays_as_it_is(outside: bool, dropout: float) -> None:
     with watched_outside(model, outside) as watched:
         for step in range(300):
             with watched() as record:
-                output = model(models.ids(64, 8))
+                output = model(models.ids(48, 4))
                 loss = output.logits.square().mean() + sum(layer.entropy.mean() for layer in record.values())
                 (loss + record[0].received.square().mean()).backward()
             optimizer.step()
             optimizer.zero_grad()
             if step % 50 == 49:
                 sizes.append(resident())
-    assert record.graph_bytes > 1_000_000
-    assert sizes[-1] - sizes[1] < 20_000_000, sizes
+    assert record.graph_bytes > 150_000  # of which 200 steps would hold 30 MB
+    assert sizes[-1] - sizes[1] < 10_000_000, sizes
