@@ -38,8 +38,10 @@ class Layer:
 
     A readout's result is an attribute by its name (`layer.entropy`) and an item of `readings`: [batch, heads, q_len]
     and as pellucid.Observation gives it. Rows of padding are NaN (keys of `topk`: -1) and count in no statistic; padded
-    keys are NaN in `received`. `lse` alone stays as it is, for exact weights come from it. `head_max_scores` is [heads], of
-    all rows and sequences. Readings carry gradients where `watch` was asked for them. Queries are counted from the first that was seen: row i is the query at position `start + i` of its sequence. Keys are counted from position 0.
+    keys are NaN in `received`. `lse` alone stays as it is, for exact weights come from it. `head_max_scores` is
+    [heads], of all rows and sequences. Readings carry gradients where `watch` was asked for them. Queries are counted
+    from the first that was seen: row i is the query at position `start + i` of its sequence. Keys are counted from
+    position 0.
 
     Attributes:
         name: dotted name of the module that attends, "encoder.layer.3.attention.self"; "#2" after it marks a second
