@@ -71,8 +71,10 @@ class _Node(torch.autograd.Function):
         made = _flat(result)
         ctx.made = len(made)
         ctx.save_for_backward(*made, *tensors, *(load.value for load in problem.loads))
-        fixed = [readout.name for readout in problem.readouts if not readout.differentiable]
-        ctx.mark_non_differentiable(*(t for name in fixed for t in tensors_of(result.readings[name])))
+        own = {readout.name: readout for readout in problem.readouts}
+        pairs = [(own[name], t) for name, reading in result.readings.items() for t in tensors_of(reading)]
+        fixed = [t for readout, t in pairs if not (readout.differentiable and t.is_floating_point())]
+        ctx.mark_non_differentiable(*fixed)
         ctx.set_materialize_grads(False)
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,12 +16,21 @@ from pellucid.engines.cpu.kernels.backward.kernel import Backward
 from pellucid.engines.cpu.kernels.backward.layout import BackwardSpec
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.target import Target
+from pellucid.engines.cpu.stages.gradient import Carried, GradientStage
 from pellucid.language import SCORE, derivatives
 from pellucid.problem import Problem
+from pellucid.readouts import Expect
 from pellucid.softmax import Softmax
 
 
-def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
+def gradients(
+    problem: Problem,
+    output: Tensor,
+    rows: Softmax,
+    of_output: Tensor,
+    offset: Tensor,
+    carried: Sequence[Carried] = (),
+) -> tuple[Tensor, ...]:
     """The gradients of query, key and value.
 
     Args:
@@ -29,9 +39,14 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
         rows: the softmax of each row, its sink counted, [*batch, heads, q_len].
         of_output: the gradient of the output.
         offset: what is added to the gradient of each of a row's scores, but for its weight; [*batch, heads, q_len].
+        carried: what the gradients of readouts come to beside that.
 
     """
-    spec, program = for_gradients(problem)
+    stages = tuple(own.stage for own in carried if own.stage is not None)
+    functions = {own.stage.name: own.function for own in carried if own.stage and own.function}
+    read = tuple(Expect.again((), iter((function,)), name) for name, function in functions.items())
+    problem = replace(problem, readouts=read, sinks=None)
+    spec, program = for_gradients(problem, stages=stages)
     pairs, group = math.prod(problem.rows[:-1]), _shared(problem)
     number = problem.dtype
     d_query = torch.zeros(*problem.rows, spec.head_width, dtype=number)
@@ -51,6 +66,8 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
         "done": torch.zeros(pairs, -(-problem.q_len // spec.block), dtype=torch.int64),
     }
     tiles = -(-problem.k_len // KEYS)
+    for part in carried:
+        made |= {name: tensor.contiguous() for name, tensor in part.tensors.items()}
     own = {
         "pairs": pairs // group,
         "tasks": pairs // group * tiles,
@@ -58,21 +75,34 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
         "chunk": problem.q_len,
         "chunks": 1,
     }
-    call(replace(problem, readouts=(), sinks=None), Backward, program, spec, (), own, {}, made, {"gradient": of_output})
+    for part in carried:
+        own |= part.numbers
+    call(problem, Backward, program, spec, (), own, {}, made, {"gradient": of_output})
     d_query = d_query[..., : spec.head_dim]
     wanted = zip((d_query, d_key, d_value), (problem.query, problem.key, problem.value), strict=True)
     return tuple(summed_to(made, own.shape).to(own.dtype) for made, own in wanted)
 
 
-def for_gradients(problem: Problem, target: Target | None = None) -> tuple[BackwardSpec, Program]:
-    """What the backward kernel is compiled for."""
-    problem = replace(problem, readouts=(), sinks=None)
-    functions = {} if problem.score is SCORE else {"slope": derivatives(problem.score, [SCORE])[0]}
+def for_gradients(
+    problem: Problem, target: Target | None = None, stages: tuple[GradientStage, ...] = ()
+) -> tuple[BackwardSpec, Program]:
+    """What the backward kernel is compiled for.
+
+    Args:
+        problem: the call; its readouts those of the functions that `stages` have, under their names.
+        target: the processor, this machine's if None.
+        stages: of the readouts whose gradients there are.
+
+    """
+    functions = {readout.name: readout.expression for readout in problem.readouts if isinstance(readout, Expect)}
+    if problem.score is not SCORE:
+        functions["slope"] = derivatives(problem.score, [SCORE])[0]
     program = program_of(problem, functions)
+    problem = replace(problem, readouts=(), sinks=None)
     group = _shared(problem)
     whole = (*problem.batch, problem.heads // group)
     summed = any(tensor.shape[:-2] != whole for tensor in (problem.key, problem.value))
-    return BackwardSpec.of(spec_of(problem, program, target=target), summed=summed), program
+    return BackwardSpec.of(spec_of(problem, program, stages, target), summed=summed), program
 
 
 def _shared(problem: Problem) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.columns import Columns
     from pellucid.engines.cpu.kernels.forward import Forward
     from pellucid.engines.cpu.layout import Spec
+    from pellucid.engines.cpu.stages.gradient import Back, Carried
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
 
@@ -267,6 +268,26 @@ class Reading(ABC):
     @abstractmethod
     def result(self, readout: Any, found: Found) -> Any:
         """The readout's result."""
+
+    # In the backward pass.
+
+    @property
+    def carries(self) -> bool:
+        """Whether `carried` says what its gradient comes to."""
+        return False
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What the kernel wrote that `carried` reads again, by argument."""
+        return ()
+
+    def swept(self, readout: Any, gradient: Tensor, problem: Problem) -> Readout | None:
+        """What must first be read of the call in one more sweep, given the gradient of the readout's result."""
+        return None
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """What the readout's gradient comes to; `name` is no other's in the kernel."""
+        raise NotImplementedError
 
 
 def one_of_a_name(readout: Readout) -> Reason | None:

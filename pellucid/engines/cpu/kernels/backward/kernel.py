@@ -22,6 +22,7 @@ from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import F64, Code, Value
 from pellucid.engines.cpu.products import tiles
 from pellucid.engines.cpu.products.tiles import Products
+from pellucid.engines.cpu.stages.gradient import Weights
 from pellucid.language import Expression
 
 
@@ -155,12 +156,20 @@ class Backward(Kernel):
         delta = code.load(self.scratch["delta"], self.number, self._packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
+        readouts = [(stage, stage.known(self, block, row)) for stage in self.spec.stages]
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
-            slope = weight * (code.load(upstream, self.type, place) - delta)
+            logarithm = code.minimum((score - maximum) - log_total, 0.0)
+            weight = self.power(logarithm)
+            weights = Weights(self, functions, weight, logarithm, block, place)
+            gradient = code.load(upstream, self.type, place)
+            for stage, of_stage in readouts:
+                gradient = stage.upstream(weights, of_stage, gradient)
+            slope = weight * (gradient - delta)
+            for stage, of_stage in readouts:
+                slope = stage.slope(weights, of_stage, slope)
             if self.slope is not None:
                 slope = slope * self._derivative(functions, raw, block, place)
             if exists is None:

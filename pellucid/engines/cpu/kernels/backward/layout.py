@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pellucid.engines.cpu.layout import KEYS, Spec
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.stages.gradient import GradientStage
 
 # Tensors that kernels of the forward pass do not have, with strides as theirs.
 UPSTREAM = ("gradient", "gradient_batch", "gradient_inner", "gradient_head", "gradient_row")
@@ -22,6 +26,7 @@ SPARE = 16  # columns of a tile beyond its keys, at least as many as a register 
 class BackwardSpec(Spec):
     """What a backward kernel is compiled for."""
 
+    stages: tuple[GradientStage, ...] = ()  # of the readouts whose gradients there are
     summed: bool = (
         False  # whether keys' and values' gradients are added up afterwards, and so kept as they are computed
     )
@@ -80,6 +85,8 @@ class BackwardSpec(Spec):
             "d_keys": (KEYS + SPARE) * self.head_width,
             "d_values": (KEYS + SPARE) * self.value_width,
         }
+        for stage in self.stages:
+            parts |= stage.scratch(self, self.block)
         places, end = {}, 0
         for name, numbers in parts.items():
             places[name] = end
