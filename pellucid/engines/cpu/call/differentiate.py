@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pellucid.engines import portable
-from pellucid.engines.cpu.call.gradients import folded, gradients
+from pellucid.engines.cpu.call.gradients import folded, gradients, means_of
 from pellucid.engines.cpu.call.plan import plan_of
-from pellucid.engines.cpu.call.result import read
+from pellucid.engines.cpu.call.result import read as read_plan
+from pellucid.engines.cpu.kernels.backward.means import FUNCTION
+from pellucid.engines.cpu.stages.expect import FunctionStage
 from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.engines.node import Upstream
 from pellucid.engines.rounded import is_rounded
+from pellucid.language import Expression, operation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 
@@ -55,23 +59,31 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
 
 def _carried(problem: Problem, result: Result, found: Found, gradients: dict[str, Tensor]) -> list[Carried]:
     """What the gradients of readings, by name, come to."""
-    pairs = zip(problem.readouts, readings_of(problem)[0], strict=True)
-    wanted = [(readout, reading) for readout, reading in pairs if readout.name in gradients]
-    asked = {own.name: reading.swept(own, gradients[own.name], problem) for own, reading in wanted}
-    swept = _swept(problem, {name: readout for name, readout in asked.items() if readout is not None})
-    carried = []
-    for place, (readout, reading) in enumerate(wanted):
-        name = readout.name
-        reads = result.readings[name], found, asked[name], swept.get(name)
-        carried.append(reading.carried(f"upstream{place}", readout, Back(problem, gradients[name], *reads)))
-    return carried
+
+    def read(readout: Readout) -> Any:
+        # Of the values one column goes along, for no kernel does without.
+        narrow = replace(problem, value=problem.value[..., :1], readouts=(readout,), dropout_p=0.0)
+        return read_plan(narrow, *plan_of(narrow))[0].readings[readout.name]
+
+    carried: list[Carried] = []
+    of_weights: list[Expression] = []
+    for readout, reading in zip(problem.readouts, readings_of(problem)[0], strict=True):
+        gradient = gradients.get(readout.name)
+        if gradient is None:
+            continue
+        function = reading.of_weights(readout, gradient)
+        if function is not None:
+            of_weights.append(function)
+            continue
+        back = Back(problem, gradient, result.readings[readout.name], found, read)
+        carried.append(reading.carried(f"readout{len(carried)}", readout, back))
+    return [*carried, *_of_columns(problem, found, of_weights)]
 
 
-def _swept(problem: Problem, asked: dict[str, Readout]) -> dict[str, Any]:
-    """What one more sweep over the scores reads of a call."""
-    if not asked:
-        return {}
-    # Of the values one column goes along, for no kernel does without.
-    narrow = replace(problem, value=problem.value[..., :1], readouts=tuple(asked.values()))
-    result, _ = read(narrow, *plan_of(narrow))
-    return {name: result.readings[readout.name] for name, readout in asked.items()}
+def _of_columns(problem: Problem, found: Found, functions: list[Expression]) -> list[Carried]:
+    """What the gradients of sums over queries come to, given those that each weight gets."""
+    if not functions:
+        return []
+    function = reduce(partial(operation, "add"), functions)
+    mean = means_of(problem, found.rows.whole, function)
+    return [Carried(FunctionStage(FUNCTION, False), -mean, function=function)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from pellucid.engines.cpu.call.specify import program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.backward.kernel import Backward
 from pellucid.engines.cpu.kernels.backward.layout import BackwardSpec
+from pellucid.engines.cpu.kernels.backward.means import FUNCTION, Means, MeansSpec
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.target import Target
 from pellucid.engines.cpu.stages.gradient import Carried, GradientStage
-from pellucid.language import SCORE, derivatives
+from pellucid.language import SCORE, Expression, derivatives
 from pellucid.problem import Problem
 from pellucid.readouts import Expect
 from pellucid.softmax import Softmax
@@ -53,15 +54,12 @@ def gradients(
     kept = number if spec.summed else problem.query.dtype
     shares = (*problem.batch, problem.heads // group, problem.k_len)
     d_key, d_value = (torch.empty(*shares, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
-    natural = 1.0 if problem.score is not SCORE else math.log2(math.e)
-    seen = rows.total > 0
     made = {
         "output": output,
         "d_query": d_query,
         "d_key": d_key,
         "d_value": d_value,
-        "maximum": torch.where(seen, rows.maximum, 0.0) * natural,
-        "log_total": torch.where(seen, rows.total, 1.0).log() * natural,
+        **_softmax(problem, rows),
         "offset": offset.to(number).contiguous(),
         "done": torch.zeros(pairs, -(-problem.q_len // spec.block), dtype=torch.int64),
     }
@@ -103,6 +101,36 @@ def for_gradients(
     whole = (*problem.batch, problem.heads // group)
     summed = any(tensor.shape[:-2] != whole for tensor in (problem.key, problem.value))
     return BackwardSpec.of(spec_of(problem, program, stages, target), summed=summed), program
+
+
+def means_of(problem: Problem, rows: Softmax, function: Expression) -> Tensor:
+    """Each row's mean of a function of the place under its weights, [*batch, heads, q_len].
+
+    Args:
+        problem: the call.
+        rows: as in `gradients`.
+        function: which.
+
+    """
+    read = Expect.again((), iter((function,)), FUNCTION)
+    problem = replace(problem, readouts=(read,), sinks=None, dropout_p=0.0)
+    program = program_of(problem, {FUNCTION: read.expression})
+    spec = spec_of(problem, program)
+    spec = MeansSpec(**{field.name: getattr(spec, field.name) for field in fields(spec)})
+    means = torch.zeros(problem.rows, dtype=problem.dtype)
+    output = means.new_empty(*problem.batch, problem.heads, 1, 1)
+    call(problem, Means, program, spec, (), {}, {}, {"output": output, "means": means, **_softmax(problem, rows)})
+    return means
+
+
+def _softmax(problem: Problem, rows: Softmax) -> dict[str, Tensor]:
+    """The softmax of each row as kernels read it."""
+    natural = 1.0 if problem.score is not SCORE else math.log2(math.e)
+    seen = rows.total > 0
+    return {
+        "maximum": torch.where(seen, rows.maximum, 0.0) * natural,
+        "log_total": torch.where(seen, rows.total, 1.0).log() * natural,
+    }
 
 
 def _shared(problem: Problem) -> int:

@@ -15,7 +15,6 @@ from pellucid.engines.cpu.stages.gradient import Back, Carried, GradientStage, W
 from pellucid.engines.cpu.stages.stage import Found, Reading, Stage, Vector
 from pellucid.language import Expression
 from pellucid.problem import Problem
-from pellucid.readouts import Expect
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.backward.kernel import Backward
@@ -44,10 +43,10 @@ class ExpectStage(Stage):
             yield lambda total: code.select(holds, total + weight, total)
             return
         value = code.spread(functions.value(expression, exists), forward.lanes)
-        yield partial(code.fma, weight, _counted(expression, weight, value))
+        yield partial(code.fma, weight, counted(expression, weight, value))
 
 
-def _counted(expression: Expression, weight: Value, value: Value) -> Value:
+def counted(expression: Expression, weight: Value, value: Value) -> Value:
     """A function's values, but for what may be anything where a weight is 0, as at a masked key."""
     return value if always_finite(expression) else value.code.select(weight == 0.0, 0.0, value)
 
@@ -75,7 +74,7 @@ class FunctionStage(GradientStage):
             holds = code.spread(weights.functions.value(condition, weights.exists), weights.backward.lanes)
             return code.select(holds, so_far + known, so_far)
         value = code.spread(weights.functions.value(expression, weights.exists), weights.backward.lanes)
-        value = _counted(expression, weights.weight, value)
+        value = counted(expression, weights.weight, value)
         return so_far + value if known is None else code.fma(value, known, so_far)
 
 
@@ -106,9 +105,3 @@ class ExpectReading(Reading):
         """D E / d score = weight (f - E)."""
         factor = {f"{name}_factor": back.gradient}
         return Carried(FunctionStage(name, True), -back.gradient * back.result, factor, function=readout.expression)
-
-
-def carried_function(name: str, back: Back) -> Carried:
-    """A function that has the upstream gradients in it, whose mean one more sweep has found."""
-    assert isinstance(back.asked, Expect)
-    return Carried(FunctionStage(name, False), -back.swept, function=back.asked.expression)

@@ -7,6 +7,7 @@ it, is its offset, which the kernel need not know apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,8 +92,7 @@ class Back(NamedTuple):
     gradient: Tensor  # of the result, of its first tensor if there are several
     result: Any
     found: Found
-    asked: Readout | None  # of one more sweep
-    swept: Any  # its result
+    read: Callable[[Readout], Any]  # the result of another readout of the same call
 
     @property
     def dtype(self) -> torch.dtype:

@@ -54,13 +54,9 @@ class MaxScoreReading(Reading):
 
     carries = True
 
-    def swept(self, readout: Any, gradient: Tensor, problem: Problem) -> TopK:
-        """Which key is the largest, of equal ones the first."""
-        return TopK(1)
-
     def carried(self, name: str, readout: Any, back: Back) -> Carried:
-        """All of it to that key."""
-        keys = back.swept.keys[..., 0].to(torch.int32)
+        """All of it to the key that is largest, of equal ones the first."""
+        keys = back.read(TopK(1)).keys[..., 0].to(torch.int32)
         tensors = {f"{name}_number": back.gradient, f"{name}_key": keys}
         return Carried(KeyStage(name), torch.zeros_like(back.gradient), tensors)
 

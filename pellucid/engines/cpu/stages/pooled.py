@@ -18,13 +18,10 @@ from torch import Tensor
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import I32, I64, POINTER, Value
 from pellucid.engines.cpu.products.tiles import load_transposed, rounded, transposed
-from pellucid.engines.cpu.stages.expect import carried_function
-from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found, Reading, Sizes, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
-from pellucid.language import INPUTS, load
+from pellucid.language import INPUTS, Expression, load
 from pellucid.problem import Problem
-from pellucid.readouts import Expect
 from pellucid.readouts.pooled import Bins, Pooled
 
 if TYPE_CHECKING:
@@ -269,17 +266,12 @@ class PooledReading(Reading):
         """Sums do; of a largest weight nobody has asked."""
         return self.name == Pooled.name
 
-    def swept(self, readout: Any, gradient: Tensor, problem: Problem) -> Expect:
-        """The mean of the gradients that a row's weights get, which the first pass could not know."""
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression:
+        """Its bins', divided by the queries of one."""
         queries, keys = (
             bins.of(torch.arange(length, device="cpu"), length).to(torch.int32)
             for bins, length in zip(self.divided, self.lengths, strict=True)
         )
         means = gradient / torch.bincount(queries, minlength=gradient.shape[-2])[:, None]
         bins = load(queries, (INPUTS["q"],)), load(keys, (INPUTS["k"],))
-        function = load(means.reshape(-1, *means.shape[-3:]), (INPUTS["b"], INPUTS["h"], *bins))
-        return Expect.again((), iter((function,)), self.name)
-
-    def carried(self, name: str, readout: Any, back: Back) -> Carried:
-        """To each weight its bins'."""
-        return carried_function(name, back)
+        return load(means.reshape(-1, *means.shape[-3:]), (INPUTS["b"], INPUTS["h"], *bins))

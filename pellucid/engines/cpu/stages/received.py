@@ -16,13 +16,10 @@ from torch import Tensor
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import Value
 from pellucid.engines.cpu.products.tiles import rounded
-from pellucid.engines.cpu.stages.expect import carried_function
-from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found, Reading, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
 from pellucid.language import INPUTS, Expression, constant, load, operation
 from pellucid.problem import Problem
-from pellucid.readouts import Expect
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.block import Block
@@ -117,23 +114,13 @@ class ReceivedReading(Reading):
 
     carries = True
 
-    def swept(self, readout: Any, gradient: Tensor, problem: Problem) -> Expect:
-        """The mean of the gradients that a row's weights get, which the first pass could not know."""
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression:
+        """Its key's, where the query counts."""
         own = load(gradient.reshape(-1, *gradient.shape[-2:]), tuple(INPUTS[name] for name in "bhk"))
-        counts = self._counts(problem)
-        function = own if counts is None else operation("where", counts, own, constant(0.0))
-        return Expect.again((), iter((function,)), self.name)
-
-    def _counts(self, problem: Problem) -> Expression | None:
-        """Whether a query counts; None if all do."""
-        first, stop, step = self.queries
-        if (first, stop, step) == (0, problem.q_len, 1):
-            return None
-        query = INPUTS["q"]
+        if readout.adds_up:
+            return own
+        (first, stop, step), query = self.queries, INPUTS["q"]
+        inside = operation("and", operation("ge", query, constant(first)), operation("lt", query, constant(stop)))
         past = operation("mod", operation("sub", query, constant(first)), constant(step))
-        inside = operation("and", *(operation(op, query, constant(n)) for op, n in (("ge", first), ("lt", stop))))
-        return operation("and", inside, operation("eq", past, constant(0)))
-
-    def carried(self, name: str, readout: Any, back: Back) -> Carried:
-        """To each weight its key's."""
-        return carried_function(name, back)
+        counts = operation("and", inside, operation("eq", past, constant(0)))
+        return operation("where", counts, own, constant(0.0))

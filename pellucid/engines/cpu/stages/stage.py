@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid.engines.cpu.machine.builder import Value
 from pellucid.engines.reason import Reason
+from pellucid.language import Expression
 from pellucid.problem import Problem
 from pellucid.readouts import Readout
 from pellucid.readouts.base import Rows
@@ -281,12 +282,12 @@ class Reading(ABC):
         """What the kernel wrote that `carried` reads again, by argument."""
         return ()
 
-    def swept(self, readout: Any, gradient: Tensor, problem: Problem) -> Readout | None:
-        """What must first be read of the call in one more sweep, given the gradient of the readout's result."""
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression | None:
+        """The gradient that each weight gets, a function of the place, of a readout that sums over queries."""
         return None
 
     def carried(self, name: str, readout: Any, back: Back) -> Carried:
-        """What the readout's gradient comes to; `name` is no other's in the kernel."""
+        """What the gradient comes to of any other readout; `name` is no other's in the kernel."""
         raise NotImplementedError
 
 
