@@ -37,6 +37,7 @@ class Weights:
     logarithm: Value  # of the weight, counted in the kernel's `unit`; -inf where masked
     block: Block
     place: Value  # the first key, counted from the tile's: a 64-bit integer of the kernel
+    masked: bool  # whether any may be masked, or no key
 
     @cached_property
     def keys(self) -> Value:
@@ -49,9 +50,9 @@ class Weights:
         return self.unplaced.bind("k", self.keys)
 
     @cached_property
-    def exists(self) -> Value:
-        """Which lanes are keys."""
-        return self.backward.sweep.exists(self.block, self.place)
+    def exists(self) -> Value | None:
+        """Which lanes are keys; None if all are."""
+        return self.backward.sweep.exists(self.block, self.place) if self.masked else None
 
     @cached_property
     def finite(self) -> Value:

@@ -163,7 +163,7 @@ class Backward(Kernel):
             score = self.modified(functions, raw, block, place, masked)
             logarithm = code.minimum((score - maximum) - log_total, 0.0)
             weight = self.power(logarithm)
-            weights = Weights(self, functions, weight, logarithm, block, place)
+            weights = Weights(self, functions, weight, logarithm, block, place, masked)
             gradient = code.load(upstream, self.type, place)
             for stage, of_stage in readouts:
                 gradient = stage.upstream(weights, of_stage, gradient)
