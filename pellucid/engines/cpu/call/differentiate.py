@@ -35,13 +35,12 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
         upstream: the gradients of the result.
 
     """
-    of_readings = {name: given[0] for name, given in upstream.readings.items() if given[0] is not None}
     if is_rounded(result.lse).any():  # of whose weights one computation must make all
-        return portable.gradients(problem, upstream.output, upstream.lse, of_readings)
+        return portable.gradients(problem, upstream)
     of_output = upstream.output
     if of_output is None:
         of_output = result.output.new_zeros(()).expand_as(result.output)
-    carried = _carried(problem, result, found, of_readings)
+    carried = _carried(problem, result, found, upstream.readings)
     if upstream.lse is not None:
         carried.append(Carried(None, upstream.lse))
     nothing = torch.zeros_like(found.rows.keys.total)
