@@ -46,9 +46,6 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
 
 def undifferentiated(problem: Problem) -> Reason | None:
     """Why this engine does not compute the gradients of a call that it covers; None if it does."""
-    if problem.captured:
-        words = "it carries no gradient to a captured tensor or attn_mask; detach() says that none is needed"
-        return Reason(words, mine=True)
     followed = [readout.name for readout in problem.readouts if readout.differentiable and not readout.is_lse]
     if followed:
         return Reason(f"it carries no gradient back from the readout {followed[0]!r}", mine=True)

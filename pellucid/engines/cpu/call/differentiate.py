@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engines import portable
-from pellucid.engines.cpu.call.gradients import folded, gradients
+from pellucid.engines.cpu.call.folding import folded
+from pellucid.engines.cpu.call.gradients import gradients
 from pellucid.engines.node import Upstream
 from pellucid.engines.rounded import is_rounded
 from pellucid.problem import Problem, Result
@@ -14,7 +15,7 @@ from pellucid.readouts.base import Rows
 
 
 def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -> tuple[Tensor, ...]:
-    """The gradients of query, key, value and sinks.
+    """The gradients of `problem.differentiable`.
 
     Args:
         problem: the call.
@@ -36,7 +37,7 @@ def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -
     mean = (of_output.to(problem.dtype) * result.output).sum(-1)
     of_sinks = rows.sink_weight * (of_rows - mean)
     heads = folded(of_sinks.movedim(len(problem.batch), 0).flatten(1), 1)
-    return *made, heads.to(problem.sinks.dtype)
+    return *made[:3], heads.to(problem.sinks.dtype), *made[3:]
 
 
 def _of_lse(problem: Problem, rows: Rows, upstream: Upstream) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call.arguments import call, group_of
+from pellucid.engines.cpu.call.captured import captures_of, shares_of
+from pellucid.engines.cpu.call.folding import summed_to
 from pellucid.engines.cpu.call.specify import program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.backward.kernel import Backward
@@ -21,7 +23,7 @@ from pellucid.softmax import Softmax
 
 
 def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor, offset: Tensor) -> tuple[Tensor, ...]:
-    """The gradients of query, key and value.
+    """The gradients of query, key and value, and of captured tensors that need one.
 
     Args:
         problem: the call.
@@ -36,8 +38,8 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
     number = problem.dtype
     d_query = torch.zeros(*problem.rows, spec.head_width, dtype=number)
     kept = number if spec.summed else problem.query.dtype
-    shares = (*problem.batch, problem.heads // group, problem.k_len)
-    d_key, d_value = (torch.empty(*shares, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
+    shared = (*problem.batch, problem.heads // group, problem.k_len)
+    d_key, d_value = (torch.empty(*shared, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
     natural = 1.0 if problem.score is not SCORE else math.log2(math.e)
     seen = rows.total > 0
     made = {
@@ -51,51 +53,42 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
         "done": torch.zeros(pairs, -(-problem.q_len // spec.block), dtype=torch.int64),
     }
     tiles = -(-problem.k_len // KEYS)
+    shares = shares_of(problem, spec.captures, program.roots, group)
     own = {
         "pairs": pairs // group,
         "tasks": pairs // group * tiles,
         "group": group,
         "chunk": problem.q_len,
         "chunks": 1,
-    }
-    call(replace(problem, readouts=(), sinks=None), Backward, program, spec, (), own, {}, made, {"gradient": of_output})
+    } | shares.arguments
+    call(
+        replace(problem, readouts=(), sinks=None),
+        Backward,
+        program,
+        spec,
+        (),
+        own,
+        {},
+        made | shares.tensors,
+        {"gradient": of_output},
+    )
     d_query = d_query[..., : spec.head_dim]
     wanted = zip((d_query, d_key, d_value), (problem.query, problem.key, problem.value), strict=True)
-    return tuple(summed_to(made, own.shape).to(own.dtype) for made, own in wanted)
+    return *(summed_to(made, own.shape).to(own.dtype) for made, own in wanted), *shares.gradients()
 
 
 def for_gradients(problem: Problem, target: Target | None = None) -> tuple[BackwardSpec, Program]:
     """What the backward kernel is compiled for."""
+    captures, roots = captures_of(problem, {"score": problem.score})
     problem = replace(problem, readouts=(), sinks=None)
     functions = {} if problem.score is SCORE else {"slope": derivatives(problem.score, [SCORE])[0]}
-    program = program_of(problem, functions)
+    program = program_of(problem, functions | roots)
     group = _shared(problem)
     whole = (*problem.batch, problem.heads // group)
     summed = any(tensor.shape[:-2] != whole for tensor in (problem.key, problem.value))
-    return BackwardSpec.of(spec_of(problem, program, target=target), summed=summed), program
+    return BackwardSpec.of(spec_of(problem, program, target=target), summed=summed, captures=captures), program
 
 
 def _shared(problem: Problem) -> int:
     """How many neighbouring query heads share both key and value."""
     return math.gcd(group_of(problem.heads, problem.key), group_of(problem.heads, problem.value))
-
-
-def summed_to(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor added up over what was broadcast, or shared, to a shape: in one order for any number of threads."""
-    for _ in range(tensor.ndim - len(shape)):
-        tensor = folded(tensor, 0)
-    for dim, size in enumerate(shape):
-        if tensor.shape[dim] != size:
-            parts = tensor.unflatten(dim, (size, -1))
-            tensor = folded(parts, dim + 1)
-    return tensor
-
-
-def folded(tensor: Tensor, dim: int) -> Tensor:
-    """The sum over a dimension, halves added to halves."""
-    while (size := tensor.shape[dim]) > 1:
-        half = size // 2
-        low, high = tensor.narrow(dim, 0, half), tensor.narrow(dim, half, half)
-        rest = tensor.narrow(dim, 2 * half, size - 2 * half)
-        tensor = low + high if not rest.numel() else torch.cat([low + high, rest], dim)
-    return tensor.squeeze(dim)

@@ -8,11 +8,13 @@ transposed, its numbers are read down the columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
+from pellucid.engines.cpu.kernels.backward.captured import Captured, Row
 from pellucid.engines.cpu.kernels.backward.kept import Kept, PairsKept
 from pellucid.engines.cpu.kernels.backward.layout import SPARE, BackwardSpec
 from pellucid.engines.cpu.kernels.backward.sweep import KeysOuter
@@ -23,6 +25,9 @@ from pellucid.engines.cpu.machine.builder import F64, Code, Value
 from pellucid.engines.cpu.products import tiles
 from pellucid.engines.cpu.products.tiles import Products
 from pellucid.language import Expression
+
+
+AtPlace = Callable[[Value], tuple[Value, Value]]
 
 
 class Backward(Kernel):
@@ -39,12 +44,36 @@ class Backward(Kernel):
         # Values take the keys' place, and upstream gradients the queries'.
         self.mirrored = self.products_type()(code, spec.mirrored, places, one)
         self.kept: Kept = PairsKept(self) if spec.dots else Kept(self)
+        self.captured = Captured(self)
 
     def sweep_of(self) -> KeysOuter:
         """A tile of keys at a time."""
         return KeysOuter(self, packs_values=False)
 
     def perform(self, pair: Value, share: Value) -> None:
+        """A tile of keys, or what has a copy of captured tensors' gradients for itself."""
+        if not self.spec.captures:
+            self.tile_of_keys(pair, share)
+            return
+        splits = self.argument("splits_of_heads")
+        part = pair / splits
+        self.captured.begin(part, share)
+        batches = self._part(part, "batches_a_task", self.argument("batch_size"))
+        heads = self._part(pair - part * splits, "heads_a_task", self.argument("key_heads"))
+        tiles = self._part(share, "tiles_a_task", (self.k_len + (KEYS - 1)) / KEYS)
+
+        def tiles_of(b: Value, head: Value) -> None:
+            pair = b * self.argument("key_heads") + head
+            self.code.loop(*tiles, lambda tile: self.tile_of_keys(pair, tile))
+
+        self.code.loop(*batches, lambda b: self.code.loop(*heads, lambda head: tiles_of(b, head)))
+
+    def _part(self, number: Value, each: str, whole: Value) -> tuple[Value, Value]:
+        """Where a part of so many begins, and ends."""
+        size = self.argument(each)
+        return number * size, self.code.minimum(number * size + size, whole)
+
+    def tile_of_keys(self, pair: Value, share: Value) -> None:
         """A tile of keys, and all queries of the heads that share it."""
         code, group = self.code, self.argument("group")
         first = pair * group
@@ -133,24 +162,31 @@ class Backward(Kernel):
         code, together = self.code, self.spec.per_word
 
         def rows(row: Value) -> None:
-            found = [self._row(block, row + i, masked) for i in range(together)]
+            both = [self._row(block, row + i, masked) for i in range(together)]
+            found = [of_row for of_row, _ in both]
 
             def panel(j: Value) -> None:
                 places = [j + v * self.lanes for v in range(self.spec.vectors)]
                 self.kept.store(row, j, [[of_row(place) for place in places] for of_row in found])
 
             code.loop(0, block.count, panel, step=self.panel)
+            for _, captured in both:
+                captured.end()
 
         code.loop(0, block.rows, rows, step=together)
         self.kept.clear_beyond(block)
 
-    def _row(self, block: Block, row: Value, masked: bool) -> Callable[[Value], tuple[Value, Value]]:
-        """What gives a vector of a row's weights and slopes at a place; of a row that does not exist they are 0."""
+    def _row(self, block: Block, row: Value, masked: bool) -> tuple[AtPlace, Row]:
+        """What gives a vector of a row's weights and slopes at a place, and what captured tensors get of it meanwhile.
+
+        Of a row that does not exist they are 0.
+        """
         code, exists = self.code, None
         if self.spec.per_word > 1:
             exists = code.spread(row < block.rows, self.lanes)
             row = code.minimum(row, block.rows - 1)
         functions, scores = self.sweep.of_row(block, row), self.row_of_tile(row)
+        captured = self.captured.of_row(functions, block.key)
         upstream = code.at(self.scratch["slopes"], row * self.spec.tile_stride, self.number)
         delta = code.load(self.scratch["delta"], self.number, self._packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
@@ -161,22 +197,25 @@ class Backward(Kernel):
             score = self.modified(functions, raw, block, place, masked)
             weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
             slope = weight * (code.load(upstream, self.type, place) - delta)
-            if self.slope is not None:
-                slope = slope * self._derivative(functions, raw, block, place)
-            if exists is None:
+            if exists is not None:
+                weight, slope = code.select(exists, weight, 0.0), code.select(exists, slope, 0.0)
+            if self.slope is None and not captured.adders:
                 return weight, slope
-            return code.select(exists, weight, 0.0), code.select(exists, slope, 0.0)
+            valid = self.sweep.exists(block, place) if masked else None
+            bound, allowed = self._bound(functions, raw, block, place), score > -math.inf
+            captured.add(bound, {"score": slope}, allowed, place, valid)
+            if self.slope is None:
+                return weight, slope
+            derivative = code.spread(bound.value(self.slope, valid), self.lanes)
+            return weight, code.select(allowed, slope * derivative, 0.0)
 
-        return at
+        return at, captured
 
-    def _derivative(self, functions: Values, raw: Value, block: Block, place: Value) -> Value:
-        """Of score_mod, with respect to the score."""
-        assert self.slope is not None
+    def _bound(self, functions: Values, raw: Value, block: Block, place: Value) -> Values:
+        """The user's functions at some keys."""
         if self.factor is not None:
             raw = raw * self.code.spread(self.factor, self.lanes)
-        functions = functions.bind("k", self.sweep.keys(block, place)).bind("score", raw)
-        exists = self.sweep.exists(block, place)
-        return self.code.select(exists, self.code.spread(functions.value(self.slope, exists), self.lanes), 0.0)
+        return functions.bind("k", self.sweep.keys(block, place)).bind("score", raw)
 
     def to_keys(
         self, block: Block, place: Value, name: str, right: str, products: Products, down: Callable[[Value], Value]

@@ -15,7 +15,21 @@ ARGUMENTS = (
     "maximum", "log_total", "offset",  # [batch, heads, q_len]
     "group", "done",  # heads that share a key head; how many tiles of keys each block of queries has behind it
 )  # fmt: skip
+# Of a task in which several pairs of batch and key head, or tiles of keys, are taken one after another.
+SHARES = ("tiles_a_task", "batch_size", "batches_a_task", "key_heads", "heads_a_task", "splits_of_heads")
+OF_CAPTURED = ("d_captured", "d_captured_range", "d_captured_batch")  # an address, and numbers from copy to copy
 SPARE = 16  # columns of a tile beyond its keys, at least as many as a register tile has rows
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A load of a captured tensor, to which a gradient goes from a function's value."""
+
+    tensor: int  # which of those with gradients
+    load: str  # the root of the program that it is
+    derivative: str  # the root that is the function's derivative with respect to it
+    source: str  # which function: "score", or as a stage calls it
+    wide: bool  # whether the gradients are added up in float64
 
 
 @dataclass(frozen=True)
@@ -26,13 +40,18 @@ class BackwardSpec(Spec):
         False  # whether keys' and values' gradients are added up afterwards, and so kept as they are computed
     )
 
+    captures: tuple[Capture, ...] = ()
+
     @classmethod
-    def of(cls, spec: Spec, *, summed: bool) -> BackwardSpec:
+    def of(cls, spec: Spec, *, summed: bool, captures: tuple[Capture, ...] = ()) -> BackwardSpec:
         """The same call's, by that of its forward kernel; without matrix tiles."""
         dots = spec.dots and spec.target.dot_pays and spec.dtype == "bfloat16"
         vectors = min(spec.target.tile_vectors, spec.vectors)
         own = {field.name: getattr(spec, field.name) for field in fields(Spec)}
-        return cls(**own | {"dots": dots, "matrix": False, "split": 1, "vectors": vectors, "summed": summed})
+        return cls(
+            **own
+            | {"dots": dots, "matrix": False, "split": 1, "vectors": vectors, "summed": summed, "captures": captures}
+        )
 
     @property
     def mirrored(self) -> Spec:
@@ -41,8 +60,9 @@ class BackwardSpec(Spec):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The upstream gradient, the results, the rows' softmax."""
-        return ARGUMENTS
+        """The upstream gradient, the results, the rows' softmax; of captured tensors that have gradients, these."""
+        tensors = sorted({capture.tensor for capture in self.captures})
+        return (*ARGUMENTS, *(SHARES if tensors else ()), *(f"{name}_{i}" for i in tensors for name in OF_CAPTURED))
 
     @property
     def head_width(self) -> int:
@@ -77,6 +97,7 @@ class BackwardSpec(Spec):
             "weight_pairs": tile // 2 if self.dots else 0,
             "slope_pairs": tile // 2 if self.dots else 0,
             "delta": block,
+            "lanes": self.lanes * (1 + 8 // self.size) if self.captures else 0,  # places, 64 bits each, and numbers
             "d_keys": (KEYS + SPARE) * self.head_width,
             "d_values": (KEYS + SPARE) * self.value_width,
         }
