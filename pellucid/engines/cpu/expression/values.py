@@ -146,7 +146,7 @@ class Values:
         return code.minimum(code.maximum(wrapped, 0), size - 1)
 
     def element(self, load: Expression, dimensions: int, valid: Value | None = None) -> Value:
-        """The first dimensions' share in the place of what a load reads, were its tensor contiguous; 64-bit integers."""
+        """The first dimensions' share in the place that a load reads, were its tensor contiguous; 64-bit integers."""
         sizes = self.arguments[self.program.slots[id(load.value)].number].sizes
         place, stride = self.code.i64(0), self.code.i64(1)
         for dimension in reversed(range(len(load.args))):

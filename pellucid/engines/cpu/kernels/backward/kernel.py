@@ -26,7 +26,6 @@ from pellucid.engines.cpu.products import tiles
 from pellucid.engines.cpu.products.tiles import Products
 from pellucid.language import Expression
 
-
 AtPlace = Callable[[Value], tuple[Value, Value]]
 
 
