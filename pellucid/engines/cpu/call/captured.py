@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call.folding import folded
+from pellucid.engines.cpu.call.specify import dtype_name
 from pellucid.engines.cpu.expression.values import inputs_of, is_along_keys
 from pellucid.engines.cpu.kernels.backward.layout import Capture
 from pellucid.engines.cpu.layout import KEYS
-from pellucid.language import Expression, derivatives, walk
+from pellucid.engines.cpu.machine import memory
+from pellucid.language import TRUE, Expression, derivatives, walk
 from pellucid.problem import Problem
 
 MOST_COPIES = 8  # of a tensor, at most, and fewer where all take more than
@@ -44,9 +46,9 @@ def captures_of(
         for load, derivative in zip(loads, derivatives(function, loads), strict=True):
             names = f"load_{len(captures)}", f"of_load_{len(captures)}"
             roots |= dict(zip(names, (load, derivative), strict=True))
-            captures.append(Capture(numbers[id(load.value)], *names, source, wide=True))
+            captures.append(Capture(numbers[id(load.value)], *names, source, "float64", once=False))
     gathered = [_Tensor.of(problem, number, captures, roots) for number in range(len(problem.captured))]
-    return tuple(replace(capture, wide=not gathered[capture.tensor].is_matrix) for capture in captures), roots
+    return tuple(replace(c, dtype=gathered[c.tensor].dtype, once=gathered[c.tensor].once) for c in captures), roots
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class _Tensor:
     by_head: bool
     by_batch: bool
     is_matrix: bool  # by key, and by query: each place is added to once, or once for each batch and head
+    once: bool  # every place is, by the only load
+    dtype: str  # of the sums: few numbers are added up in float64
 
     @classmethod
     def of(cls, problem: Problem, number: int, captures: Iterable[Capture], roots: dict[str, Expression]) -> _Tensor:
@@ -68,14 +72,27 @@ class _Tensor:
         by_key = all(is_along_keys(load) for load in loads) and (not loads or tensor.shape[-1] >= problem.k_len)
         by_query = all("q" in inputs_of(*load.args) for load in loads)
         by_head, by_batch = (_is_by(n, size, loads) for n, size in (("h", problem.heads), ("b", batches)))
-        return cls(tensor, by_key, by_head, by_batch, by_key and by_query)
+        is_matrix, once = by_key and by_query, _is_once(problem, loads)
+        dtype = dtype_name(tensor) if once else str(problem.dtype if is_matrix else torch.float64)
+        return cls(tensor, by_key, by_head, by_batch, is_matrix, once, dtype.removeprefix("torch."))
+
+
+def _is_once(problem: Problem, loads: list[Expression]) -> bool:
+    """Whether each place of the matrix has an element of its own, loaded once; none is skipped, none is beside them."""
+    if len(loads) != 1 or problem.mask is not TRUE or not is_along_keys(loads[0]):
+        return False
+    counts = {"b": torch.Size(problem.batch).numel(), "h": problem.heads, "q": problem.q_len, "k": problem.k_len}
+    sizes = zip(loads[0].args, loads[0].value.shape, strict=True)
+    # Beside dimensions of size 1 each index is an input, and none is there twice.
+    found = [(index.value if index.op == "input" else None, size) for index, size in sizes if size > 1]
+    return sorted(found, key=str) == sorted(((n, c) for n, c in counts.items() if c > 1), key=str)
 
 
 def _is_by(name: str, size: int, loads: list[Expression]) -> bool:
     """Whether an input, which has so many values, is alone the index of one dimension wherever a tensor is loaded."""
     if size == 1 or not loads:
         return True
-    found = [{d for d, index in enumerate(load.args) if index.op == "input" and index.value == name} for load in loads]
+    found = [{d for d, i in enumerate(load.args) if i.op == "input" and i.value == name} for load in loads]
     return any(loads[0].value.shape[dimension] >= size for dimension in set.intersection(*found))
 
 
@@ -126,8 +143,8 @@ def shares_of(problem: Problem, captures: tuple[Capture, ...], roots: dict[str, 
     made = {}
     for number, tensor in gathered.items():
         size, copies = tensor.tensor.numel(), _copies(tensor, parts)
-        number_type = problem.dtype if tensor.is_matrix else torch.float64
-        made[f"d_captured_{number}"] = torch.zeros(*copies, *tensor.tensor.shape, dtype=number_type)
+        empty = memory.empty((*copies, *tensor.tensor.shape), getattr(torch, tensor.dtype))
+        made[f"d_captured_{number}"] = empty if tensor.once else empty.zero_()
         arguments[f"d_captured_batch_{number}"] = 0 if tensor.by_batch else size * copies[1]
         arguments[f"d_captured_range_{number}"] = 0 if tensor.by_key else size
     return Shares(arguments, made, problem)

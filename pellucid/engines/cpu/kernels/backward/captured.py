@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pellucid.engines.cpu.expression.program import STORED
 from pellucid.engines.cpu.expression.values import Values, inputs_of, is_along_keys
 from pellucid.engines.cpu.kernels.backward.layout import Capture
-from pellucid.engines.cpu.machine.builder import F64, I64, Code, Value, bytes_of, vector
-from pellucid.language import Expression
+from pellucid.engines.cpu.machine.builder import F32, I64, Code, Value, bytes_of, vector
+from pellucid.engines.cpu.products import tiles
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.backward.kernel import Backward
@@ -42,35 +43,48 @@ class Captured:
         for capture in kernel.spec.captures:
             name = f"d_captured%s_{capture.tensor}"
             copy = tiles * kernel.argument(name % "_range") + batches * kernel.argument(name % "_batch")
-            type_ = F64 if capture.wide else kernel.number
-            self.targets[capture.tensor] = self.code.at(kernel.pointer(name % ""), copy, type_)
+            self.targets[capture.tensor] = self.code.at(kernel.pointer(name % ""), copy, STORED[capture.dtype])
 
-    def of_row(self, functions: Values, key: Value) -> Row:
+    def of_row(self, functions: Values, key: Value, exists: Value | None) -> Row:
         """What is added for one row of a strip.
 
         Args:
             functions: the user's, of which all but the key and the score is known.
             key: index of the strip's first key, a 64-bit integer of the kernel.
+            exists: whether there is such a row, in every lane; None if that is known. If not its gradients are 0.
 
         """
-        return Row([self._adder(capture, functions, key) for capture in self.kernel.spec.captures])
+        adders = []
+        for capture in self.kernel.spec.captures:
+            make, target = self._way(capture), self.targets[capture.tensor]
+            adders.append(make(self.kernel, capture, target, functions, key, exists))
+        return Row(adders)
 
-    def _adder(self, capture: Capture, functions: Values, key: Value) -> Adder:
-        load, target = self.kernel.program.roots[capture.load], self.targets[capture.tensor]
-        make = AlongKeys if is_along_keys(load) else Anywhere if {"k", "score"} & inputs_of(*load.args) else OfRow
-        return make(self.kernel, capture, load, target, functions, key)
+    def _way(self, capture: Capture) -> type[Adder]:
+        load = self.kernel.program.roots[capture.load]
+        if capture.once:
+            return Once
+        if is_along_keys(load):
+            return AlongKeys
+        return Anywhere if {"k", "score"} & inputs_of(*load.args) else OfRow
 
 
 class Adder:
     """What one load's tensor gets of a row."""
 
     def __init__(
-        self, kernel: Backward, capture: Capture, load: Expression, target: Value, functions: Values, key: Value
+        self,
+        kernel: Backward,
+        capture: Capture,
+        target: Value,
+        functions: Values,
+        key: Value,
+        exists: Value | None,
     ) -> None:
         self.code: Code = kernel.code
-        self.lanes, self.load, self.source, self.target, self.key = kernel.lanes, load, capture.source, target, key
-        self.derivative = kernel.program.roots[capture.derivative]
-        self.number = F64 if capture.wide else kernel.number
+        self.lanes, self.target, self.key, self.exists = kernel.lanes, target, key, exists
+        self.load, self.derivative = kernel.program.roots[capture.load], kernel.program.roots[capture.derivative]
+        self.source, self.dtype = capture.source, capture.dtype
         self.type = vector(kernel.number, kernel.lanes)
         self.spare = kernel.scratch.get("lanes")
         self.begin(functions)
@@ -95,7 +109,7 @@ class Adder:
 
     def into(self, offset: Value, numbers: Value, valid: Value | None = None) -> None:
         """Add to the neighbours that lie `offset` numbers on."""
-        numbers = numbers.to(self.number)
+        numbers = numbers.to(STORED[self.dtype])
         if valid is None:
             self.code.store(self.target, self.code.load(self.target, numbers.type, offset) + numbers, offset)
             return
@@ -130,6 +144,23 @@ class AlongKeys(Adder):
     def add(self, functions: Values, gradients: Value, place: Value, valid: Value | None) -> Callable[[], None]:
         """See `Adder`. Another thread may be at the keys behind the last, which are left alone."""
         return lambda: self.into(self.offset + place, gradients, valid)
+
+
+class Once(AlongKeys):
+    """The same where nothing else is ever added: it is put there, rounded to the tensor's dtype."""
+
+    def into(self, offset: Value, numbers: Value, valid: Value | None = None) -> None:
+        """Put it."""
+        if self.exists is not None:
+            valid = self.exists if valid is None else valid & self.exists
+        if self.dtype == "bfloat16":
+            raw = tiles.float_to_bfloat16(self.code, numbers.to(F32))
+        else:
+            raw = numbers.to(STORED[self.dtype])
+        if valid is None:
+            self.code.store(self.target, raw, offset)
+        else:
+            self.code.masked_store(self.target, raw, valid, offset)
 
 
 class Anywhere(Adder):

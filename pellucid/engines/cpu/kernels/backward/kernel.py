@@ -185,7 +185,7 @@ class Backward(Kernel):
             exists = code.spread(row < block.rows, self.lanes)
             row = code.minimum(row, block.rows - 1)
         functions, scores = self.sweep.of_row(block, row), self.row_of_tile(row)
-        captured = self.captured.of_row(functions, block.key)
+        captured = self.captured.of_row(functions, block.key, exists)
         upstream = code.at(self.scratch["slopes"], row * self.spec.tile_stride, self.number)
         delta = code.load(self.scratch["delta"], self.number, self._packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)

@@ -29,7 +29,8 @@ class Capture:
     load: str  # the root of the program that it is
     derivative: str  # the root that is the function's derivative with respect to it
     source: str  # which function: "score", or as a stage calls it
-    wide: bool  # whether the gradients are added up in float64
+    dtype: str  # of the sums
+    once: bool  # whether each place gets one gradient, which is put there, and nothing else is
 
 
 @dataclass(frozen=True)
