@@ -46,9 +46,6 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
 
 def undifferentiated(problem: Problem) -> Reason | None:
     """Why this engine does not compute the gradients of a call that it covers; None if it does."""
-    if problem.captured:
-        words = "it carries no gradient to a captured tensor or attn_mask; detach() says that none is needed"
-        return Reason(words, mine=True)
     pairs = zip(problem.readouts, table.readings_of(problem)[0], strict=True)
     lost = [repr(readout.name) for readout, reading in pairs if readout.differentiable and not reading.carries]
     return Reason(f"it carries no gradient back from the readout {lost[0]}", mine=True) if lost else None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engines import portable
-from pellucid.engines.cpu.call.gradients import folded, gradients, means_of
+from pellucid.engines.cpu.call.folding import folded
+from pellucid.engines.cpu.call.gradients import gradients, means_of
 from pellucid.engines.cpu.call.plan import plan_of
 from pellucid.engines.cpu.call.result import read as read_plan
 from pellucid.engines.cpu.kernels.backward.means import FUNCTION
@@ -26,7 +27,7 @@ from pellucid.readouts import Readout
 
 
 def backward(problem: Problem, result: Result, found: Found, upstream: Upstream) -> tuple[Tensor, ...]:
-    """The gradients of query, key, value and sinks.
+    """The gradients of `problem.differentiable`.
 
     Args:
         problem: the call.
@@ -53,7 +54,7 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
     own = (part.of_sinks for part in carried if part.of_sinks is not None)
     of_sinks = found.rows.sink_weight * (same - mean) + sum(own, nothing)
     heads = folded(of_sinks.movedim(len(problem.batch), 0).flatten(1), 1)
-    return *made, heads.to(problem.sinks.dtype)
+    return *made[:3], heads.to(problem.sinks.dtype), *made[3:]
 
 
 def _carried(problem: Problem, result: Result, found: Found, gradients: dict[str, Tensor]) -> list[Carried]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.call.arguments import call, group_of
+from pellucid.engines.cpu.call.captured import captures_of, shares_of
+from pellucid.engines.cpu.call.folding import summed_to
 from pellucid.engines.cpu.call.specify import program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.backward.kernel import Backward
@@ -32,7 +34,7 @@ def gradients(
     offset: Tensor,
     carried: Sequence[Carried] = (),
 ) -> tuple[Tensor, ...]:
-    """The gradients of query, key and value.
+    """The gradients of query, key and value, and of captured tensors that need one.
 
     Args:
         problem: the call.
@@ -45,16 +47,14 @@ def gradients(
     """
     stages = tuple(own.stage for own in carried if own.stage is not None)
     functions = {own.stage.name: own.function for own in carried if own.stage and own.function}
-    read = tuple(Expect.again((), iter((function,)), name) for name, function in functions.items())
-    problem = replace(problem, readouts=read, sinks=None)
-    spec, program = for_gradients(problem, stages=stages)
+    spec, program = for_gradients(problem, stages=stages, functions=functions)
     pairs, group = math.prod(problem.rows[:-1]), _shared(problem)
     number = problem.dtype
     rows_kept = -(-problem.q_len // spec.query_step) * spec.query_step
     d_query = torch.zeros(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number)
     kept = number if spec.summed else problem.query.dtype
-    shares = (*problem.batch, problem.heads // group, problem.k_len)
-    d_key, d_value = (torch.empty(*shares, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
+    shared = (*problem.batch, problem.heads // group, problem.k_len)
+    d_key, d_value = (torch.empty(*shared, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
     made = {
         "output": output,
         "d_query": d_query,
@@ -67,41 +67,48 @@ def gradients(
     tiles = -(-problem.k_len // KEYS)
     for part in carried:
         made |= {name: tensor.contiguous() for name, tensor in part.tensors.items()}
+    shares = shares_of(problem, spec.captures, program.roots, group)
     own = {
         "pairs": pairs // group,
         "tasks": pairs // group * tiles,
         "group": group,
         "chunk": problem.q_len,
         "chunks": 1,
-    }
+    } | shares.arguments
     for part in carried:
         own |= part.numbers
-    call(problem, Backward, program, spec, (), own, {}, made, {"gradient": of_output})
+    problem = replace(problem, readouts=(), sinks=None)
+    call(problem, Backward, program, spec, (), own, {}, made | shares.tensors, {"gradient": of_output})
     d_query = d_query[..., : problem.q_len, : spec.head_dim]
     wanted = zip((d_query, d_key, d_value), (problem.query, problem.key, problem.value), strict=True)
-    return tuple(summed_to(made, own.shape).to(own.dtype) for made, own in wanted)
+    return *(summed_to(made, own.shape).to(own.dtype) for made, own in wanted), *shares.gradients()
 
 
 def for_gradients(
-    problem: Problem, target: Target | None = None, stages: tuple[GradientStage, ...] = ()
+    problem: Problem,
+    target: Target | None = None,
+    stages: tuple[GradientStage, ...] = (),
+    functions: dict[str, Expression] | None = None,
 ) -> tuple[BackwardSpec, Program]:
     """What the backward kernel is compiled for.
 
     Args:
-        problem: the call; its readouts those of the functions that `stages` have, under their names.
+        problem: the call.
         target: the processor, this machine's if None.
         stages: of the readouts whose gradients there are.
+        functions: theirs, by the name of the stage.
 
     """
-    functions = {readout.name: readout.expression for readout in problem.readouts if isinstance(readout, Expect)}
-    if problem.score is not SCORE:
-        functions["slope"] = derivatives(problem.score, [SCORE])[0]
-    program = program_of(problem, functions)
+    functions = functions or {}
+    captures, roots = captures_of(problem, {"score": problem.score} | functions)
+    read = tuple(Expect.again((), iter((function,)), name) for name, function in functions.items())
+    slope = {} if problem.score is SCORE else {"slope": derivatives(problem.score, [SCORE])[0]}
+    program = program_of(replace(problem, readouts=read), functions | slope | roots)
     problem = replace(problem, readouts=(), sinks=None)
     group = _shared(problem)
     whole = (*problem.batch, problem.heads // group)
     summed = any(tensor.shape[:-2] != whole for tensor in (problem.key, problem.value))
-    return BackwardSpec.of(spec_of(problem, program, stages, target), summed=summed), program
+    return BackwardSpec.of(spec_of(problem, program, stages, target), summed=summed, captures=captures), program
 
 
 def means_of(problem: Problem, rows: Softmax, function: Expression) -> Tensor:
@@ -137,24 +144,3 @@ def _softmax(problem: Problem, rows: Softmax) -> dict[str, Tensor]:
 def _shared(problem: Problem) -> int:
     """How many neighbouring query heads share both key and value."""
     return math.gcd(group_of(problem.heads, problem.key), group_of(problem.heads, problem.value))
-
-
-def summed_to(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor added up over what was broadcast, or shared, to a shape: in one order for any number of threads."""
-    for _ in range(tensor.ndim - len(shape)):
-        tensor = folded(tensor, 0)
-    for dim, size in enumerate(shape):
-        if tensor.shape[dim] != size:
-            parts = tensor.unflatten(dim, (size, -1))
-            tensor = folded(parts, dim + 1)
-    return tensor
-
-
-def folded(tensor: Tensor, dim: int) -> Tensor:
-    """The sum over a dimension, halves added to halves."""
-    while (size := tensor.shape[dim]) > 1:
-        half = size // 2
-        low, high = tensor.narrow(dim, 0, half), tensor.narrow(dim, half, half)
-        rest = tensor.narrow(dim, 2 * half, size - 2 * half)
-        tensor = low + high if not rest.numel() else torch.cat([low + high, rest], dim)
-    return tensor.squeeze(dim)

@@ -77,6 +77,10 @@ class FunctionStage(GradientStage):
         value = counted(expression, weights.weight, value)
         return so_far + value if known is None else code.fma(value, known, so_far)
 
+    def of_functions(self, weights: Weights, known: Value | None) -> dict[str, Value]:
+        """Each weight times the number of the row; what has none captured upstream gradients alone."""
+        return {} if known is None else {self.name: weights.weight * known}
+
 
 @dataclass(frozen=True)
 class ExpectReading(Reading):

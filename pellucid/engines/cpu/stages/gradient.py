@@ -85,6 +85,10 @@ class GradientStage(Stage):
         """The gradients of some scores, P (A - D), with the readout's added."""
         return so_far
 
+    def of_functions(self, weights: Weights, known: Any) -> dict[str, Value]:
+        """The gradients of its functions' values, by their names, for what the functions captured."""
+        return {}
+
 
 class Back(NamedTuple):
     """What a reading's part in the backward pass is made from."""
