@@ -9,7 +9,8 @@ transposed, its numbers are read down the columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
@@ -23,7 +24,7 @@ from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import F64, Code, Value
 from pellucid.engines.cpu.products import tiles
-from pellucid.engines.cpu.stages.gradient import Weights
+from pellucid.engines.cpu.stages.gradient import GradientStage, Weights
 from pellucid.language import Expression
 
 AtPlace = Callable[[Value], tuple[Value, Value]]
@@ -195,6 +196,7 @@ class Backward(Kernel):
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
         readouts = [(stage, stage.known(self, block, row)) for stage in self.spec.stages]
+        dropped = self._dropped(block, row)
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
@@ -202,16 +204,12 @@ class Backward(Kernel):
             logarithm = code.minimum((score - maximum) - log_total, 0.0)
             weight = self.power(logarithm)
             weights = Weights(self, functions, weight, logarithm, block, place, masked)
-            gradient = code.load(upstream, self.type, place)
-            for stage, of_stage in readouts:
-                gradient = stage.upstream(weights, of_stage, gradient)
-            slope = weight * (gradient - delta)
-            for stage, of_stage in readouts:
-                slope = stage.slope(weights, of_stage, slope)
+            kept, gradient = dropped(place, weight, code.load(upstream, self.type, place))
+            slope = self._slope(weights, readouts, gradient, delta)
             if exists is not None:
-                weight, slope = code.select(exists, weight, 0.0), code.select(exists, slope, 0.0)
+                weight, kept, slope = (code.select(exists, vector, 0.0) for vector in (weight, kept, slope))
             if self.slope is None and not captured.adders:
-                return weight, slope
+                return kept, slope
             valid = self.sweep.exists(block, place) if masked else None
             bound, allowed = self._bound(functions, raw, block, place), score > -math.inf
             weights.weight, sources = weight, {"score": slope}
@@ -219,11 +217,38 @@ class Backward(Kernel):
                 sources |= stage.of_functions(weights, of_stage)
             captured.add(bound, sources, allowed, place, valid)
             if self.slope is None:
-                return weight, slope
+                return kept, slope
             derivative = code.spread(bound.value(self.slope, valid), self.lanes)
-            return weight, code.select(allowed, slope * derivative, 0.0)
+            return kept, code.select(allowed, slope * derivative, 0.0)
 
         return at, captured
+
+    def _slope(
+        self, weights: Weights, readouts: Sequence[tuple[GradientStage, Any]], gradient: Value, delta: Value
+    ) -> Value:
+        """The gradients of some scores, given those that come of the output of their weights."""
+        for stage, known in readouts:
+            gradient = stage.upstream(weights, known, gradient)
+        slope = weights.weight * (gradient - delta)
+        for stage, known in readouts:
+            slope = stage.slope(weights, known, slope)
+        return slope
+
+    def _dropped(self, block: Block, row: Value) -> Callable[[Value, Value, Value], tuple[Value, Value]]:
+        """What gives a vector of weights as values were averaged with them, and its gradient, from a place on.
+
+        The weights kept are not scaled; it is done to what values' gradients come to.
+        """
+        if self.dropout is None:
+            return lambda place, weight, gradient: (weight, gradient)
+        dropout, code = self.dropout, self.code
+        known, scale = dropout.of_row(block, row), code.spread(dropout.scale(), self.lanes)
+
+        def at(place: Value, weight: Value, gradient: Value) -> tuple[Value, Value]:
+            kept = dropout.kept(known, place)
+            return code.select(kept, weight, 0.0), code.select(kept, gradient * scale, 0.0)
+
+        return at
 
     def _bound(self, functions: Values, raw: Value, block: Block, place: Value) -> Values:
         """The user's functions at some keys."""
@@ -237,4 +262,4 @@ class Backward(Kernel):
 
     def value_scale(self) -> Value:
         """What the sums of weight times upstream gradient are multiplied by."""
-        return self.code.constant(self.number, 1.0)
+        return self.code.constant(self.number, 1.0) if self.dropout is None else self.dropout.scale()
