@@ -91,7 +91,16 @@ class EntropyGradient(GradientStage):
 
 
 def carried_entropy(name: str, readout: Any, back: Back, sum_: str = SUM, order: float = 1.0) -> Carried:
-    """What the gradient of an entropy of an order around 1 comes to; `sum_` is that of its stage."""
+    """What the gradient of an entropy of an order around 1 comes to.
+
+    Args:
+        name: of the stage.
+        readout: whose result it is.
+        back: what it is made from.
+        sum_: the name of the forward stage's sum.
+        order: of the entropy.
+
+    """
     apart = not readout.sink and back.found.rows.sink is not None
     nothing = torch.zeros_like(back.gradient)
     factor = ((min(order, 1.0) - 1.0) * back.result).exp() * back.gradient * -order

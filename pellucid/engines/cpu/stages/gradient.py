@@ -112,7 +112,15 @@ class Back(NamedTuple):
 
 
 def number_of_row(backward: Backward, name: str, block: Block, row: Value) -> Value:
-    """An argument's number of a row, [*batch, heads, q_len], in every lane."""
+    """A number that is known of each query, in every lane.
+
+    Args:
+        backward: the kernel being written.
+        name: of the argument, the address of [*batch, heads, q_len].
+        block: some queries.
+        row: which of them.
+
+    """
     return backward.code.spread(backward.of_query(name, block, row), backward.lanes)
 
 

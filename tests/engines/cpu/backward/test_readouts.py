@@ -171,6 +171,38 @@ def test_the_same_bits_for_any_number_of_threads(call: str, dtype: torch.dtype) 
         assert all(torch.equal(one, other) for one, other in zip(found[0], again, strict=True))
 
 
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_what_functions_captured(dtype: torch.dtype, dropout_p: float) -> None:
+    """By Expect alone, by score_mod alone, and by both; one that is in no loss has a gradient of 0."""
+
+    def found(engine: str, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in drawn(torch.bfloat16)]
+        shared, read, scored = (
+            normal(*shape, seed=seed, dtype=torch.bfloat16).to(dtype).requires_grad_()
+            for seed, shape in enumerate(((361,), (4, 301), (61, 301)))
+        )
+        call = {"is_causal": True, "sinks": True, "dropout_p": dropout_p} | {
+            "score_mod": lambda s, b, h, q, k: s + shared[q - k + 300] * scored[q, k]
+        }
+        readouts = [
+            *(READOUTS[name]() for name in TOGETHER),
+            Expect(lambda b, h, q, k: shared[q - k + 300] * read[h, k] + k, "learned"),
+            Expect(lambda b, h, q, k: torch.exp(read[h, k]) * scored[q, 3], "learned too"),
+        ]
+        with engines.using(engine):
+            torch.manual_seed(3)
+            made = results(leaves, call, readouts)
+        upstream = [normal(*result.shape, seed=seed, dtype=torch.bfloat16) for seed, result in enumerate(made, 9)]
+        wanted = [*leaves, shared, read, scored]
+        return list(torch.autograd.grad(made, wanted, [u.to(m.dtype) for u, m in zip(upstream, made, strict=True)]))
+
+    exact, own = found("reference", torch.float64), found("cpu", dtype)
+    limit = {torch.float64: 1e-11, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    for mine, true in zip(own, exact, strict=True):
+        assert (mine.double() - true).norm() <= limit * true.norm(), mine.shape
+
+
 def test_a_sink_that_takes_all_but_nothing_leaves_the_keys_entropy_its_gradient() -> None:
     """Their weights are no numbers of float32, their shares are."""
     tensors = drawn(torch.float32)
