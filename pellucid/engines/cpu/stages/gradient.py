@@ -57,12 +57,12 @@ class Weights:
     @cached_property
     def finite(self) -> Value:
         """The logarithm, of which a weight of 0 is a multiple as well."""
-        return self.backward.code.maximum(self.logarithm, LOWEST)
+        return self.backward.code.maximum(LOWEST, self.logarithm)
 
     def of_share(self, log_share: Value) -> Value:
         """The logarithm of the weight's share, by that of a share of 1."""
         code = self.backward.code
-        return code.minimum(code.fma(log_share, 1.0 / self.backward.unit, self.finite), 0.0)
+        return code.minimum(0.0, code.fma(log_share, 1.0 / self.backward.unit, self.finite))
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class PowerGradient(GradientStage):
         if self.order < SMALLEST:  # as in PowerStage
             raised = code.select(weights.logarithm == -math.inf, -math.inf, raised)
         weight = backward.power(weights.of_share(share)) if self.apart else weights.weight
-        return code.fma(weight - backward.power(code.minimum(raised, 0.0)), factor, so_far)
+        return code.fma(weight - backward.power(code.minimum(0.0, raised)), factor, so_far)
 
 
 @dataclass(frozen=True)

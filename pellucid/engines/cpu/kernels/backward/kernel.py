@@ -201,7 +201,7 @@ class Backward(Kernel):
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            logarithm = code.minimum((score - maximum) - log_total, 0.0)
+            logarithm = code.minimum(0.0, (score - maximum) - log_total)
             weight = self.power(logarithm)
             weights = Weights(self, functions, weight, logarithm, block, place, masked)
             kept, gradient = dropped(place, weight, code.load(upstream, self.type, place))

@@ -58,7 +58,7 @@ class Means(Kernel):
             for v, total in enumerate(sums):
                 first = j + v * self.lanes
                 score = self.modified(functions, code.load(scores, self.type, first), block, first, masked)
-                weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
+                weight = self.power(code.minimum(0.0, (score - maximum) - log_total))
                 exists = self.sweep.exists(block, first) if masked else None
                 value = functions.bind("k", self.sweep.keys(block, first)).value(expression, exists)
                 result.append(code.fma(weight, counted(expression, weight, code.spread(value, self.lanes)), total))
