@@ -298,7 +298,8 @@ def stays_inside(dtype: torch.dtype, edge: Edge) -> bool:
     for kind in WAYS:
         made, call, of = drawn(kind, (4, 2, 49, 257, 17, 8), dtype)
         of = [edge(tensor.detach()).requires_grad_() for tensor in of]
-        call, _ = KINDS[kind](lambda *shape, given=iter(of): next(given), 4, 49, 257)
+        given = iter(of)
+        call, _ = KINDS[kind](lambda *_, given=given: next(given), 4, 49, 257)
         *leaves, upstream = (edge(tensor) for tensor in made)
         leaves = [tensor.requires_grad_() for tensor in leaves]
         with engines.using("cpu"), Guarded(edge):
