@@ -44,6 +44,7 @@ class Backward(Kernel):
         # Values take the keys' place, and upstream gradients the queries'.
         self.mirrored = self.products_type()(code, spec.mirrored, places, one)
         self.kept = self._kept_type()(self)
+        self.captured = Captured(self)
         self.sums = (TileSums if spec.matrix else Sums)(self)
         self.captured = Captured(self)
 
@@ -57,7 +58,12 @@ class Backward(Kernel):
         return KeysOuter(self, packs_values=False)
 
     def perform(self, pair: Value, share: Value) -> None:
-        """A tile of keys, or what has a copy of captured tensors' gradients for itself."""
+        """A tile of keys, or what has a copy of captured tensors' gradients for itself.
+
+        That is some tiles of some pairs, pair by pair, tile by tile. A task waits for earlier tiles of a pair alone
+        (sweep.py): they are its own, already done, or of tasks with lower numbers, which were all taken before it. The
+        lowest that is not done waits for nobody, so all end.
+        """
         if not self.spec.captures:
             self.tile_of_keys(pair, share)
             return
