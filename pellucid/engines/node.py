@@ -65,7 +65,7 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, steps: Steps, names: list[str], *tensors: Tensor) -> tuple[Tensor, ...]:
         result, ctx.kept = steps.forward(problem)
-        ctx.problem, ctx.steps, ctx.names = _without_tensors(problem), steps, names
+        ctx.problem, ctx.steps, ctx.names = without_tensors(problem), steps, names
         names += result.readings
         # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read it
         # has its own, for that may be changed.
@@ -96,7 +96,7 @@ class _Node(torch.autograd.Function):
             return None, None, None, *one_by_one(made, *gradients)
 
 
-def _without_tensors(problem: Problem) -> Problem:
+def without_tensors(problem: Problem) -> Problem:
     """A problem to be kept until backward: its tensors are saved with autograd, which may let go of them."""
     nothing = problem.query.new_empty(0)
     return replace(problem, query=nothing, key=nothing, value=nothing, sinks=None)

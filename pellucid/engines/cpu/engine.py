@@ -66,7 +66,7 @@ def _forward(problem: Problem) -> tuple[Result, Found]:
     plan, inputs = plan_of(asked)
     result, found = read(asked, plan, inputs)
     written = {name: found.written[name] for reading in plan.readings for name in reading.kept}
-    found = replace(found, written=written, columns={})
+    found = replace(found, problem=node.without_tensors(problem), written=written, columns={})
     return result if problem.readouts else result._replace(readings={}), found
 
 
