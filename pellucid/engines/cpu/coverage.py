@@ -29,8 +29,6 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
     query = problem.query
     if not all(map(is_plain, problem.tensors)):
         yield Reason("a tensor is not simply numbers in this process's memory: on another device, or around others")
-    if problem.dropout_p:
-        yield Reason("it draws no dropout; in evaluation dropout_p is 0", mine=True)
     if node.is_wanted(problem):
         yield from filter(None, [undifferentiated(problem)])
     for name, size in (("head_dim", query.shape[-1]), ("value_dim", problem.value.shape[-1])):

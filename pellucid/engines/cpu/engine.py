@@ -24,7 +24,8 @@ def run(problem: Problem) -> Result:
     if node.is_wanted(problem):
         return node.run(problem, node.Steps(_forward, backward))
     plan, inputs = plan_of(problem)
-    return _result(problem, plan, inputs)._replace(again=partial(Repeat, plan))
+    result = _result(problem, plan, inputs)
+    return result if problem.dropout_p else result._replace(again=partial(Repeat, plan))
 
 
 def gradients(problem: Problem, upstream: node.Upstream) -> tuple[Tensor, ...]:

@@ -282,6 +282,34 @@ def test_what_is_captured_beside() -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+def test_beside_dropout() -> None:
+    made, call, of = drawn("several", (4, 2, 61, 300, 24, 16), torch.float64)
+    leaves = [tensor.requires_grad_() for tensor in made[:3]]
+    found = []
+    for engine in ("cpu", "reference"):
+        torch.manual_seed(3)
+        with engines.using(engine):
+            output = pellucid.attention(*leaves, enable_gqa=True, dropout_p=0.3, **call)
+            found.append(torch.autograd.grad(output, [*leaves, *of], made[3], retain_graph=True))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_nan_is_not_hidden() -> None:
+    query, key, value = (torch.randn(1, 2, 70, 16) for _ in range(3))
+    query[0, 0, 7, 3] = torch.nan
+    bias = torch.zeros(2, 140, requires_grad=True)
+    with engines.using("cpu"):
+        output = pellucid.attention(
+            query.requires_grad_(), key, value, score_mod=lambda s, b, h, q, k: s + bias[h, q - k + 70]
+        )
+        of_query, of_bias = torch.autograd.grad(output.sum(), (query, bias))
+    assert of_query[0, 0, 7].isnan().all()
+    assert of_query[0, 1].isfinite().all()
+    assert of_bias[0].isnan().any()
+    assert of_bias[1].isfinite().all()
+
+
 def test_many_terms_are_added_up_as_well_as_by_torch() -> None:
     made = tensors((2, 2, 1500, 1500, 8, 8), torch.float32)
     temperature, bias = torch.tensor(0.7, requires_grad=True), torch.randn(1500, requires_grad=True)

@@ -198,25 +198,43 @@ class Backward(Kernel):
         delta = code.load(self.scratch["delta"], self.number, self.packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
+        dropped = self._dropped(block, row)
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
-            slope = weight * (code.load(upstream, self.type, place) - delta)
+            weight = self.power(code.minimum(0.0, (score - maximum) - log_total))
+            kept, of_weight = dropped(place, weight, code.load(upstream, self.type, place))
+            slope = weight * (of_weight - delta)
             if exists is not None:
-                weight, slope = code.select(exists, weight, 0.0), code.select(exists, slope, 0.0)
+                kept, slope = code.select(exists, kept, 0.0), code.select(exists, slope, 0.0)
             if self.slope is None and not captured.adders:
-                return weight, slope
+                return kept, slope
             valid = self.sweep.exists(block, place) if masked else None
-            bound, allowed = self._bound(functions, raw, block, place), score > -math.inf
+            bound, allowed = self._bound(functions, raw, block, place), score != -math.inf
             captured.add(bound, {"score": slope}, allowed, place, valid)
             if self.slope is None:
-                return weight, slope
+                return kept, slope
             derivative = code.spread(bound.value(self.slope, valid), self.lanes)
-            return weight, code.select(allowed, slope * derivative, 0.0)
+            return kept, code.select(allowed, slope * derivative, 0.0)
 
         return at, captured
+
+    def _dropped(self, block: Block, row: Value) -> Callable[[Value, Value, Value], tuple[Value, Value]]:
+        """What gives a vector of weights as values were averaged with them, and its gradient, from a place on.
+
+        The weights kept are not scaled; it is done to what values' gradients come to.
+        """
+        if self.dropout is None:
+            return lambda place, weight, gradient: (weight, gradient)
+        dropout, code = self.dropout, self.code
+        known, scale = dropout.of_row(block, row), code.spread(dropout.scale(), self.lanes)
+
+        def at(place: Value, weight: Value, gradient: Value) -> tuple[Value, Value]:
+            kept = dropout.kept(known, place)
+            return code.select(kept, weight, 0.0), code.select(kept, gradient * scale, 0.0)
+
+        return at
 
     def _bound(self, functions: Values, raw: Value, block: Block, place: Value) -> Values:
         """The user's functions at some keys."""
@@ -230,4 +248,4 @@ class Backward(Kernel):
 
     def value_scale(self) -> Value:
         """What the sums of weight times upstream gradient are multiplied by."""
-        return self.code.constant(self.number, 1.0)
+        return self.code.constant(self.number, 1.0) if self.dropout is None else self.dropout.scale()
