@@ -114,7 +114,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "shuffled": by_function(
         lambda q_len, k_len, t: lambda s, b, h, q, k: s + t[h, ORDER[q + k] % (q_len + k_len)] * torch.tanh(s), table
     ),
-    "alibi": by_function(lambda q_len, k_len, t: scores.alibi(t.abs() / 8), slopes),
+    "alibi": by_function(lambda q_len, k_len, t: lambda s, b, h, q, k: s - t[h] ** 2 * (q - k).abs(), slopes),
     "temperature": by_function(lambda q_len, k_len, t: lambda s, b, h, q, k: s * t, number),
     "keys": by_function(lambda q_len, k_len, t: lambda s, b, h, q, k: torch.tanh(s) + t[k] ** 2, keys),
     "beyond the keys": by_function(lambda q_len, k_len, t: lambda s, b, h, q, k: s * t[q, k] + t[q, k + 2], grid),
