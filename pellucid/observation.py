@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    from pellucid.readouts import Readout
     from pellucid.viewer.viewing.viewer import Viewer
 
 
@@ -34,9 +35,9 @@ class Observation:
         self._lse = result.lse
         self._over_heads = tuple(readout.name for readout in problem.readouts if not readout.per_head)
         lookup = {readout.name: readout for readout in problem.readouts}
+        self._over_rows = tuple(readout.name for readout in problem.readouts if readout.joins_rows)
         self._readings = {"lse": shaped(result.lse)} | {
-            name: lookup[name].map(reading, shaped) if lookup[name].per_head else reading
-            for name, reading in result.readings.items()
+            name: _shown(lookup[name], reading, shaped) for name, reading in result.readings.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -224,6 +225,13 @@ class Observation:
             self, path, tokens=tokens, source_tokens=source_tokens, head=head, pool=pool, queries=queries, keys=keys,
             sequence=sequence, title=title,
         )  # fmt: skip
+
+
+def _shown(readout: Readout, reading: Any, shaped: Callable[[Tensor], Tensor]) -> Any:
+    """A reading as a user gets it, without a dimension of heads where the call had none."""
+    if readout.joins_rows:
+        return readout.joined_rows(reading)
+    return readout.map(reading, shaped) if readout.per_head else reading
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -9,7 +9,8 @@ transposed, its numbers are read down the columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
@@ -23,6 +24,7 @@ from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import F64, Code, Value
 from pellucid.engines.cpu.products import tiles
+from pellucid.engines.cpu.stages.gradient import GradientStage, Weights
 from pellucid.language import Expression
 
 AtPlace = Callable[[Value], tuple[Value, Value]]
@@ -44,6 +46,7 @@ class Backward(Kernel):
         self.kept = self._kept_type()(self)
         self.captured = Captured(self)
         self.sums = (TileSums if spec.matrix else Sums)(self)
+        self.captured = Captured(self)
 
     def _kept_type(self) -> type[Kept]:
         if self.spec.matrix:
@@ -198,27 +201,44 @@ class Backward(Kernel):
         delta = code.load(self.scratch["delta"], self.number, self.packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
+        readouts = [(stage, stage.known(self, block, row)) for stage in self.spec.stages]
         dropped = self._dropped(block, row)
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            weight = self.power(code.minimum(0.0, (score - maximum) - log_total))
-            kept, of_weight = dropped(place, weight, code.load(upstream, self.type, place))
-            slope = weight * (of_weight - delta)
+            logarithm = code.minimum(0.0, (score - maximum) - log_total)
+            weight = self.power(logarithm)
+            weights = Weights(self, functions, weight, logarithm, block, place, masked)
+            kept, gradient = dropped(place, weight, code.load(upstream, self.type, place))
+            slope = self._slope(weights, readouts, gradient, delta)
             if exists is not None:
-                kept, slope = code.select(exists, kept, 0.0), code.select(exists, slope, 0.0)
+                weight, kept, slope = (code.select(exists, vector, 0.0) for vector in (weight, kept, slope))
             if self.slope is None and not captured.adders:
                 return kept, slope
             valid = self.sweep.exists(block, place) if masked else None
             bound, allowed = self._bound(functions, raw, block, place), score != -math.inf
-            captured.add(bound, {"score": slope}, allowed, place, valid)
+            weights.weight, sources = weight, {"score": slope}
+            for stage, of_stage in readouts:
+                sources |= stage.of_functions(weights, of_stage)
+            captured.add(bound, sources, allowed, place, valid)
             if self.slope is None:
                 return kept, slope
             derivative = code.spread(bound.value(self.slope, valid), self.lanes)
             return kept, code.select(allowed, slope * derivative, 0.0)
 
         return at, captured
+
+    def _slope(
+        self, weights: Weights, readouts: Sequence[tuple[GradientStage, Any]], gradient: Value, delta: Value
+    ) -> Value:
+        """The gradients of some scores, given those that come of the output of their weights."""
+        for stage, known in readouts:
+            gradient = stage.upstream(weights, known, gradient)
+        slope = weights.weight * (gradient - delta)
+        for stage, known in readouts:
+            slope = stage.slope(weights, known, slope)
+        return slope
 
     def _dropped(self, block: Block, row: Value) -> Callable[[Value, Value, Value], tuple[Value, Value]]:
         """What gives a vector of weights as values were averaged with them, and its gradient, from a place on.

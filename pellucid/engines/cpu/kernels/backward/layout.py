@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.products.amx import SIDE
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.stages.gradient import GradientStage
 
 # Tensors that kernels of the forward pass do not have, with strides as theirs.
 UPSTREAM = ("gradient", "gradient_batch", "gradient_inner", "gradient_head", "gradient_row")
@@ -40,6 +44,7 @@ class Capture:
 class BackwardSpec(Spec):
     """What a backward kernel is compiled for."""
 
+    stages: tuple[GradientStage, ...] = ()  # of the readouts whose gradients there are
     summed: bool = (
         False  # whether keys' and values' gradients are added up afterwards, and so kept as they are computed
     )
@@ -118,12 +123,14 @@ class BackwardSpec(Spec):
             "weight_pairs": tile // 2 if self.dots else 0,
             "slope_pairs": tile // 2 if self.dots else 0,
             "delta": block,
-            "lanes": self.lanes * (1 + 8 // self.size) if self.captures else 0,  # places, 64 bits each, and numbers
             "query_columns": self.head_rows * QUERY_WORDS if self.matrix else 0,
             "gradient_columns": self.value_rows * QUERY_WORDS if self.matrix else 0,
+            "lanes": self.lanes * (1 + 8 // self.size) if self.captures else 0,  # places, 64 bits each, and numbers
             "d_keys": (KEYS + SPARE) * self.head_rows,
             "d_values": (KEYS + SPARE) * self.value_rows,
         }
+        for stage in self.stages:
+            parts |= stage.scratch(self, self.block)
         places, end = {}, 0
         for name, numbers in parts.items():
             places[name] = end
