@@ -217,7 +217,7 @@ class Backward(Kernel):
             if self.slope is None and not captured.adders:
                 return kept, slope
             valid = self.sweep.exists(block, place) if masked else None
-            bound, allowed = self._bound(functions, raw, block, place), score > -math.inf
+            bound, allowed = self._bound(functions, raw, block, place), score != -math.inf
             weights.weight, sources = weight, {"score": slope}
             for stage, of_stage in readouts:
                 sources |= stage.of_functions(weights, of_stage)
