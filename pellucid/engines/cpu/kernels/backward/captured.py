@@ -70,7 +70,17 @@ class Captured:
 
 
 class Adder:
-    """What one load's tensor gets of a row."""
+    """What one load's tensor gets of a row.
+
+    Args:
+        kernel: the kernel being written.
+        capture: the load.
+        target: where the sums of its tensor begin.
+        functions: the user's, the row known.
+        key: the first key, a 64-bit integer of the kernel.
+        exists: whether the row does, in every lane; None if it does.
+
+    """
 
     def __init__(
         self,
