@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from pellucid.engines import twice
 from pellucid.engines.reason import Reason
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem, Result
@@ -36,7 +36,7 @@ def why_not(problem: Problem) -> Reason | None:
 
 
 def run(problem: Problem) -> Result:
-    """Attention and its readouts, differentiable once with respect to `problem.differentiable`."""
+    """Attention and its readouts, differentiable with respect to `problem.differentiable`: see `twice`."""
     if _needs_gradients(problem):
         return _Attention.run(problem)
     return _forward(problem).result
@@ -242,7 +242,7 @@ class _Attention(torch.autograd.Function):
         forward = _forward(problem)
         made.append(forward)
         output, lse, readings, _ = forward.result
-        ctx.problem, ctx.keys, ctx.states = problem, forward.keys, forward.states
+        ctx.problem, ctx.keys, ctx.states = twice.kept(problem), forward.keys, forward.states
         # What the backward pass reads again is saved too: autograd then notices changes in place.
         ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))
         ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
@@ -253,10 +253,9 @@ class _Attention(torch.autograd.Function):
         return output, lse, *(t for r in readings.values() for t in tensors_of(r))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, output_gradient: Tensor | None, lse_gradient: Tensor | None, *others: Tensor | None) -> Any:
-        problem: Problem = ctx.problem
-        output, *_ = ctx.saved_tensors
+        output, *tensors = ctx.saved_tensors
+        problem = twice.restored(ctx.problem, tensors)
 
         def made(of_output: Tensor | None, of_lse: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor, ...]:
             wanted = {
@@ -266,8 +265,11 @@ class _Attention(torch.autograd.Function):
             }
             return _Backward(problem, output, ctx.keys, ctx.states).run(of_output, of_lse, wanted)
 
+        def again(*upstream: Tensor | None) -> tuple[Tensor, ...]:
+            return twice.gradients(problem, made, ctx.reading_names, upstream)
+
         with problem.own_precision():
-            return None, None, *one_by_one(made, output_gradient, lse_gradient, *others)
+            return None, None, *one_by_one(again, output_gradient, lse_gradient, *others)
 
 
 class _Captures:
