@@ -31,7 +31,7 @@ def named(readout: Readout, name: str) -> Readout:
 
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "dropout": ((X, X, X), {"dropout_p": 0.5}, "it draws no dropout"),
-    "gradient": ((X.clone().requires_grad_(), X, X), {}, "it computes no gradients; torch.no_grad"),
+    "mask": ((X, X, X, X[0, 0, :, :1].clone().requires_grad_()), {}, "it carries no gradient to a captured"),
     "wide": ((WIDE, WIDE, WIDE), {}, "head_dim is from 1 to 256, not 300"),
     "no keys": ((X, X[:, :, :0], X[:, :, :0]), {}, "there are no queries, or no keys"),
     "device": ((X.to("meta"),) * 3, {}, "a tensor is not simply numbers"),

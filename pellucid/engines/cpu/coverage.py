@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pellucid.engines import node
 from pellucid.engines.cpu.call.specify import dtype_name
 from pellucid.engines.cpu.expression.program import STORED
 from pellucid.engines.cpu.machine.address import is_plain
@@ -30,8 +31,8 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
         yield Reason("a tensor is not simply numbers in this process's memory: on another device, or around others")
     if problem.dropout_p:
         yield Reason("it draws no dropout; in evaluation dropout_p is 0", mine=True)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in problem.differentiable):
-        yield Reason("it computes no gradients; torch.no_grad() says that none are needed", mine=True)
+    if node.is_wanted(problem):
+        yield from filter(None, [undifferentiated(problem)])
     for name, size in (("head_dim", query.shape[-1]), ("value_dim", problem.value.shape[-1])):
         if not 1 <= size <= MOST_DIM:
             yield Reason(f"{name} is from 1 to {MOST_DIM}, not {size}", mine=True)
@@ -41,6 +42,17 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
     yield from filter(None, (_unstored(load.value) for load in problem.loads))
     if query.dtype == torch.float16 and not host().half:
         yield Reason("this processor does not convert float16; use bfloat16 or float32", mine=True)
+
+
+def undifferentiated(problem: Problem) -> Reason | None:
+    """Why this engine does not compute the gradients of a call that it covers; None if it does."""
+    if problem.captured:
+        words = "it carries no gradient to a captured tensor or attn_mask; detach() says that none is needed"
+        return Reason(words, mine=True)
+    followed = [readout.name for readout in problem.readouts if readout.differentiable and not readout.is_lse]
+    if followed:
+        return Reason(f"it carries no gradient back from the readout {followed[0]!r}", mine=True)
+    return None
 
 
 def _unstored(tensor: Tensor) -> Reason | None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
+from pellucid.engines import node
 from pellucid.engines.cpu.call.columns import columns_of
+from pellucid.engines.cpu.call.differentiate import backward
 from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.problem import Problem, Result
+from pellucid.readouts import LogSumExp
 from pellucid.readouts.base import Rows
 from pellucid.softmax import Softmax
 
 
 def run(problem: Problem) -> Result:
-    """Attention and its readouts, without gradients."""
+    """Attention and its readouts."""
+    if node.is_wanted(problem):
+        return node.run(problem, node.Steps(_forward, backward))
     plan, inputs = plan_of(problem)
     return _result(problem, plan, inputs)._replace(again=partial(Repeat, plan))
 
@@ -50,10 +56,23 @@ class Repeat(NamedTuple):
         return _result(problem, self.plan, Inputs(problem.query, problem.key, problem.value, problem.sinks, ()))
 
 
+def _forward(problem: Problem) -> tuple[Result, Rows]:
+    """What the call gives, and its rows."""
+    read = problem if problem.readouts else replace(problem, readouts=(LogSumExp(),))
+    plan, inputs = plan_of(read)
+    result, rows = _read(read, plan, inputs)
+    return result if problem.readouts else result._replace(readings={}), rows
+
+
 def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
+    if plan.readings:
+        return _read(problem, plan, inputs)[0]
+    output, _ = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
+    return Result(output, output.new_empty(0), {})
+
+
+def _read(problem: Problem, plan: Plan, inputs: Inputs) -> tuple[Result, Rows]:
     output, written = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
-    if not plan.readings:
-        return Result(output, output.new_empty(0), {})
     sums = dict(zip(plan.spec.accumulators, written["state"], strict=True))
     sink = None if problem.sinks is None else problem.sinks.detach().to(plan.number)[:, None]
     rows = Rows(Softmax(sums["maximum"], sums["total"]), sink)
@@ -61,4 +80,4 @@ def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
     columns = columns_of(problem, plan.readings, lse)
     found = Found(problem, sums, written, plan.prepared.queries, rows, lse, columns)
     both = zip(problem.readouts, plan.readings, strict=True)
-    return Result(output, lse, {readout.name: reading.result(readout, found) for readout, reading in both})
+    return Result(output, lse, {readout.name: reading.result(readout, found) for readout, reading in both}), rows

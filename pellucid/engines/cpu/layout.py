@@ -66,7 +66,12 @@ class Spec:
     def places(self) -> dict[str, int]:
         """Where each argument is in the array; captured tensors follow, `SLOT` numbers each."""
         own = (name for stage in self.stages for name in stage.arguments)
-        return {name: place for place, name in enumerate((*ARGUMENTS, *own))}
+        return {name: place for place, name in enumerate((*ARGUMENTS, *self.arguments, *own))}
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of arguments that only this kind of kernel has."""
+        return ()
 
     @property
     def storage(self) -> ir.Type:

@@ -26,6 +26,7 @@ from pellucid.language import walk
 from pellucid.problem import Problem
 from pellucid.tensors import storage
 
+NO_TENSORS: dict[str, Tensor] = {}
 TASKS_A_THREAD = 4
 WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread
 RANGES = 8  # ranges of queries that have column sums of their own
@@ -94,6 +95,7 @@ def prepare(
     readings: Sequence[Reading],
     own: dict[str, int],
     output: Tensor,
+    others: dict[str, Tensor] = NO_TENSORS,
 ) -> Prepared:
     """A kernel's call on problems like this one.
 
@@ -105,6 +107,7 @@ def prepare(
         readings: of the call.
         own: arguments that this kernel alone has, or has otherwise.
         output: a contiguous tensor of the output's shape.
+        others: tensors of the caller's that this kernel alone reads, by argument, as `in_place` leaves them.
 
     """
     loaded = compiler.function(
@@ -125,7 +128,7 @@ def prepare(
         "value_group": group_of(problem.heads, problem.value),
     }
     output = in_place(output, problem.batch)  # a view: it is contiguous
-    placed = {"query": problem.query, "key": problem.key, "value": problem.value}
+    placed = {"query": problem.query, "key": problem.key, "value": problem.value, **others}
     for name, tensor in (*placed.items(), ("output", output)):
         named |= _strides(name, tensor)
     named |= own
@@ -153,6 +156,7 @@ def call(
     own: dict[str, int],
     tensors: dict[str, Tensor],
     made: dict[str, Tensor],
+    others: dict[str, Tensor] = NO_TENSORS,
 ) -> None:
     """Run a kernel on a problem once.
 
@@ -165,12 +169,14 @@ def call(
         own: arguments that this kernel alone has, or has otherwise.
         tensors: contiguous, by the argument that is their address.
         made: the same, just made, "output" among them.
+        others: see `prepare`.
 
     """
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     problem = replace(problem, query=query, key=key, value=value)
-    prepared = prepare(problem, kernel, program, spec, readings, own, made["output"])
-    tensors = tensors | {"query": query, "key": key, "value": value}
+    others = {name: in_place(tensor, problem.batch) for name, tensor in others.items()}
+    prepared = prepare(problem, kernel, program, spec, readings, own, made["output"], others)
+    tensors = tensors | {"query": query, "key": key, "value": value, **others}
     if problem.sinks is not None:
         tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
     prepared.run(tensors, made, captured_by(program))

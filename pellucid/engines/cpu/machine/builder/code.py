@@ -306,6 +306,17 @@ class Code:
         self.ir.position_at_end(after)
         return [Value(self, phi) for phi in phis]
 
+    def until(self, holds: Callable[[], Value]) -> None:
+        """Ask again and again whether something holds that another thread brings about, letting others run between."""
+        asking, waiting, after = (self.function.append_basic_block(name) for name in ("ask", "wait", "held"))
+        self.ir.branch(asking)
+        self.ir.position_at_end(asking)
+        self.ir.cbranch(holds().raw, after, waiting)
+        self.ir.position_at_end(waiting)
+        self.intrinsic("sched_yield", I32)
+        self.ir.branch(asking)
+        self.ir.position_at_end(after)
+
     @contextmanager
     def when(self, condition: Value) -> Any:
         """Run what is written inside the `with` only if the condition holds."""

@@ -255,8 +255,9 @@ class Products:
         right: Value,
         right_stride: Value | int,
         unroll: int = UNROLL,
+        left_stride: int = 1,
     ) -> list[list[Value]]:
-        """start[row][v] + sum over i of left[row][i] * right[i * right_stride + v * lanes], in words.
+        """start[row][v] + sum over i of left[row][i * left_stride] * right[i * right_stride + v * lanes], in words.
 
         The register tile of both products: a few rows times a few vectors stay in registers all the way.
 
@@ -267,6 +268,7 @@ class Products:
             right: the address of the first vector.
             right_stride: words from one row of `right` to the next.
             unroll: words in one turn of the loop, of which `length` is a multiple; 1 if it is a number that is not.
+            left_stride: words from one word of a row to the next: of a matrix that lies transposed, its row's length.
 
         Returns:
             The sums, [row][v].
@@ -281,7 +283,7 @@ class Products:
             for u in range(unroll):
                 operands = [code.load(right, self.word, (i + u) * right_stride + v * lanes) for v in range(vectors)]
                 for row in range(rows):
-                    factor = code.load(left[row], element_of(self.word), i + u)
+                    factor = code.load(left[row], element_of(self.word), (i + u) * left_stride)
                     factor = code.spread(factor, lanes)
                     for v in range(vectors):
                         place = row * vectors + v

@@ -1,0 +1,87 @@
+"""What a backward kernel is told: its specification, its own arguments, and a thread's scratch memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+from pellucid.engines.cpu.layout import KEYS, Spec
+
+# Tensors that kernels of the forward pass do not have, with strides as theirs.
+UPSTREAM = ("gradient", "gradient_batch", "gradient_inner", "gradient_head", "gradient_row")
+ARGUMENTS = (
+    *UPSTREAM,
+    "d_query", "d_key", "d_value",  # contiguous: [pairs, q_len, head_width], [shares, k_len, dim]
+    "maximum", "log_total", "offset",  # [batch, heads, q_len]
+    "group", "done",  # heads that share a key head; how many tiles of keys each block of queries has behind it
+)  # fmt: skip
+SPARE = 16  # columns of a tile beyond its keys, at least as many as a register tile has rows
+
+
+@dataclass(frozen=True)
+class BackwardSpec(Spec):
+    """What a backward kernel is compiled for."""
+
+    summed: bool = (
+        False  # whether keys' and values' gradients are added up afterwards, and so kept as they are computed
+    )
+
+    @classmethod
+    def of(cls, spec: Spec, *, summed: bool) -> BackwardSpec:
+        """The same call's, by that of its forward kernel; without matrix tiles."""
+        dots = spec.dots and spec.target.dot_pays and spec.dtype == "bfloat16"
+        vectors = min(spec.target.tile_vectors, spec.vectors)
+        own = {field.name: getattr(spec, field.name) for field in fields(Spec)}
+        return cls(**own | {"dots": dots, "matrix": False, "split": 1, "vectors": vectors, "summed": summed})
+
+    @property
+    def mirrored(self) -> Spec:
+        """That of products which take values for keys, and keys for values."""
+        return replace(self, head_dim=self.value_dim, value_dim=self.head_dim)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The upstream gradient, the results, the rows' softmax."""
+        return ARGUMENTS
+
+    @property
+    def head_width(self) -> int:
+        """The head dim, filled up to whole vectors."""
+        return -(-self.head_dim // self.lanes) * self.lanes
+
+    @property
+    def packed_keys(self) -> int:
+        """Keys packed at a time: a tile."""
+        return KEYS
+
+    @property
+    def tile_stride(self) -> int:
+        """Numbers from one row of a tile to the next."""
+        return KEYS + max(SPARE, self.lanes)
+
+    @cached_property
+    def scratch(self) -> dict[str, int]:
+        """Where each part of a thread's scratch memory begins, in bytes; "end" is its size."""
+        block, words, tile = self.block, self.mirrored.key_words, self.block * self.tile_stride
+        parts = {
+            "keys": self.packed_keys * self.key_words,  # in panels, as those that follow
+            "values": self.packed_keys * words,
+            "key_rows": KEYS * self.head_width // self.per_word,
+            "queries": block * (self.key_words + self.lanes),
+            "gradients": block * (words + self.lanes),
+            "query_rows": (block + 4) * self.head_width // self.per_word,
+            "gradient_rows": (block + 4) * self.value_width // self.per_word,
+            "tile": tile,
+            "slopes": tile,
+            "weights": block * self.word_stride if self.dots else 0,
+            "weight_pairs": tile // 2 if self.dots else 0,
+            "slope_pairs": tile // 2 if self.dots else 0,
+            "delta": block,
+            "d_keys": (KEYS + SPARE) * self.head_width,
+            "d_values": (KEYS + SPARE) * self.value_width,
+        }
+        places, end = {}, 0
+        for name, numbers in parts.items():
+            places[name] = end
+            end += -(-numbers * self.size // 64) * 64
+        return places | {"end": end}
