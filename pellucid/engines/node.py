@@ -1,7 +1,4 @@
-"""An engine's call as one node of autograd's graph, whose outputs are the output, lse and every reading's tensors.
-
-A second derivative goes through the reference, which is made of torch's own operations and holds the whole matrix.
-"""
+"""An engine's call as one node of autograd's graph, whose outputs are the output, lse and every reading's tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid import reference
+from pellucid.engines import twice
 from pellucid.problem import Problem, Result
 from pellucid.readouts.base import tensors_of
 from pellucid.tensors.transformed import one_by_one
@@ -65,8 +62,9 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, steps: Steps, names: list[str], *tensors: Tensor) -> tuple[Tensor, ...]:
         result, ctx.kept = steps.forward(problem)
-        ctx.problem, ctx.steps, ctx.names = problem, steps, names
+        ctx.problem, ctx.steps, ctx.names = twice.kept(problem), steps, names
         names += result.readings
+        ctx.tensors = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
         # What the backward pass reads again is saved too: autograd then notices changes in place.
         made = _flat(result)
         ctx.made = len(made)
@@ -78,33 +76,21 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        problem: Problem = ctx.problem
-        flat = ctx.saved_tensors[: ctx.made]
+        saved = ctx.saved_tensors
+        flat, problem = saved[: ctx.made], twice.restored(ctx.problem, saved[ctx.made :])
 
         def made(*upstream: Tensor | None) -> tuple[Tensor, ...]:
             result = _result(problem, ctx.names, iter(flat))
             return ctx.steps.backward(problem, result, ctx.kept, _upstream(result, upstream))
 
+        def again(*upstream: Tensor | None) -> tuple[Tensor, ...]:
+            return twice.gradients(problem, made, ctx.tensors, upstream)
+
         with problem.own_precision():
-            if torch.is_grad_enabled():
-                return None, None, None, *_again(problem, ctx.names, gradients)
-            return None, None, None, *one_by_one(made, *gradients)
+            return None, None, None, *one_by_one(again, *gradients)
 
 
 def _upstream(result: Result, gradients: tuple[Tensor | None, ...]) -> Upstream:
     output, lse, *others = gradients
     rest = iter(others)
     return Upstream(output, lse, {n: tuple(next(rest) for _ in tensors_of(r)) for n, r in result.readings.items()})
-
-
-def _again(problem: Problem, names: list[str], gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """The gradients as functions that autograd can follow in their turn."""
-    wanted = [tensor for tensor in problem.differentiable if tensor.requires_grad]
-    result = reference.run(problem)
-    flat = _flat(result._replace(readings={name: result.readings[name] for name in names}))
-    pairs = [(own, g) for own, g in zip(flat, gradients, strict=True) if g is not None and own.requires_grad]
-    if not pairs:
-        return [None] * len(problem.differentiable)
-    outputs, upstream = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, upstream, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in problem.differentiable]

@@ -17,6 +17,7 @@ from pellucid import masks as named
 from pellucid import readouts, scores
 from tests.cases import (
     DIFFERENTIABLE,
+    ENGINES,
     Call,
     Dense,
     assert_close,
@@ -33,6 +34,7 @@ EPS = torch.finfo(torch.float64).eps
 TILE = (2, 3)
 
 engines = pytest.mark.parametrize("engine", DIFFERENTIABLE)
+every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ TWICE = (
 )
 
 
-@engines
+@every_engine
 @pytest.mark.parametrize("name", TWICE)
 def test_finite_differences_of_gradients(name: str, engine: str) -> None:
     variant = VARIANTS[name]
@@ -193,7 +195,7 @@ def test_finite_differences_of_gradients(name: str, engine: str) -> None:
         assert torch.autograd.gradgradcheck(lambda *tensors: results(*tensors, variant=variant)[:3], variant.tensors())
 
 
-@engines
+@every_engine
 def test_finite_differences_of_gradients_under_dropout(engine: str) -> None:
     def output(*tensors: Tensor) -> Tensor:
         torch.manual_seed(5)
@@ -208,7 +210,7 @@ def through_one_tensor(x: Tensor, attention: Callable[..., Tensor]) -> Tensor:
     return attention(x, x.tanh(), x * x.sum(), x @ x.mT)
 
 
-@engines
+@every_engine
 def test_a_tensor_that_is_in_several_places_is_counted_once_in_each(engine: str) -> None:
     found = []
     for function in (pellucid.attention, lambda *given: dense(Call(*given)).output):

@@ -12,9 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import pellucid
 from pellucid import scores
-from tests.cases import DIFFERENTIABLE, normal, running
+from tests.cases import ENGINES, normal, running
 
-engines = pytest.mark.parametrize("engine", DIFFERENTIABLE)
+engines = pytest.mark.parametrize("engine", ENGINES)
 both = pytest.mark.parametrize("attention", [pellucid.attention, scaled_dot_product_attention], ids=["ours", "torch's"])
 SHAPE = (2, 3, 5, 4)
 

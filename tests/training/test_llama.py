@@ -52,7 +52,8 @@ def tuned(model: Any, steps: int = 4) -> tuple[list[float], list[dict[str, Tenso
     """The losses and the gradients of some steps on a batch that is padded on the left."""
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(learned.values(), lr=0.1)
-    labels = IDS.masked_fill(PADDED == 0, -100)
+    # Not the first word either, which is said at a place of padding, where everybody computes something else.
+    labels = IDS.masked_fill(PADDED.cumsum(-1) < 2, -100)
     losses, gradients = [], []
     for _ in range(steps):
         loss = model(IDS, attention_mask=PADDED, labels=labels).loss

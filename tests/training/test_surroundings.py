@@ -14,10 +14,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 import pellucid
-from tests.cases import DIFFERENTIABLE, normal, running
+from tests.cases import ENGINES, normal, running
 from tests.training.steps import Transformer, batch, gradients_of, loss_of
 
-engines = pytest.mark.parametrize("engine", DIFFERENTIABLE)
+engines = pytest.mark.parametrize("engine", ENGINES)
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-5) -> None:
