@@ -30,7 +30,7 @@ import pellucid
 from pellucid.viewer.pictures.fonts import Lettering
 from pellucid.viewer.pictures.sheet import Panel, Side, save_figure
 
-STEPS, PENALTY = 600, 0.05
+STEPS, PENALTY = 500, 0.05
 SHOWN = 64  # characters of the maps
 
 
