@@ -27,8 +27,7 @@ LAYOUTS = ("contiguous", "contiguous", "transposed", "sliced", "every other", "e
 
 # "tiles" is the portable engine with tiles so small that every row spans several, in both directions.
 ENGINES = ("reference", "portable", "tiles", "cpu")
-# The compiled engine leaves gradients and dropout to the portable one.
-DIFFERENTIABLE = ("reference", "portable", "tiles")
+DIFFERENTIABLE = ENGINES
 EFFORT = int(os.environ.get("PELLUCID_TEST_EFFORT", "1"))
 
 

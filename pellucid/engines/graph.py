@@ -173,6 +173,7 @@ def _gradients(*arguments: Any) -> list[Tensor]:
     for readout in problem.readouts:
         if not readout.is_lse:
             gradient = readout.result_of(rest)
+            gradient = gradient[0] if isinstance(gradient, tuple) else gradient
             if readout.differentiable and gradient is not None:
                 readings[readout.name] = gradient
     with torch.no_grad(), problem.own_precision():

@@ -67,7 +67,8 @@ def gradients(
         problem: the call.
         output: the gradient of its output, [*batch, heads, q_len, value_dim]; None stands for 0.
         lse: that of its lse, [*batch, heads, q_len]; None stands for 0.
-        readings: those of differentiable readouts, by name, each of its result's shape; what is not there counts as 0.
+        readings: those of differentiable readouts, by name, each of its result's shape (of several tensors the
+            first's); what is not there counts as 0.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
@@ -246,7 +247,12 @@ class _Attention(torch.autograd.Function):
         # What the backward pass reads again is saved too: autograd then notices changes in place.
         ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))
         ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
-        fixed = [t for name, r in readings.items() if name not in ctx.differentiable for t in tensors_of(r)]
+        fixed = [
+            tensor
+            for name, reading in readings.items()
+            for tensor in tensors_of(reading)
+            if name not in ctx.differentiable or not tensor.is_floating_point()
+        ]
         ctx.mark_non_differentiable(*fixed)
         ctx.set_materialize_grads(False)
         ctx.reading_names = [name for name, reading in readings.items() for _ in tensors_of(reading)]
@@ -316,6 +322,7 @@ class _Backward:
         self.totals = {id(t): torch.zeros_like(t, dtype=problem.dtype) for t in problem.captured}
         self.score_captures = _Captures(problem.score, self.totals)
         self.readouts = {r.name: r for r in problem.readouts if isinstance(r, RowReadout)}
+        self.columns = {r.name: r for r in problem.readouts if isinstance(r, ColumnReadout)}
         self.readout_captures = {
             name: [made for e in readout.expressions if (made := _Captures(e, self.totals)).loads]
             for name, readout in self.readouts.items()
@@ -330,28 +337,38 @@ class _Backward:
         zero = torch.zeros((), dtype=problem.dtype, device=problem.query.device)
         output_gradient = zero.expand_as(self.output) if output_gradient is None else output_gradient.to(problem.dtype)
         lse_gradient = zero.expand_as(self.keys.total) if lse_gradient is None else lse_gradient
+        of_columns = {readout: wanted[name] for name, readout in self.columns.items() if name in wanted}
         for queries in _query_blocks(problem):
             block = {
-                name: _of_rows(gradient, self.readouts[name].queries_at(problem), queries)
-                for name, gradient in wanted.items()
+                name: _of_rows(wanted[name], readout.queries_at(problem), queries)
+                for name, readout in self.readouts.items()
+                if name in wanted
             }
-            self._rows(queries, output_gradient[..., queries, :], lse_gradient[..., queries], block)
+            self._rows(queries, output_gradient[..., queries, :], lse_gradient[..., queries], block, of_columns)
         own = [self.query, self.key, self.value, *([] if self.sinks is None else [self.sinks]), *self.totals.values()]
         return tuple(g.to(t.dtype) for g, t in zip(own, problem.differentiable, strict=True))
 
-    def _rows(self, queries: slice, output_gradient: Tensor, lse_gradient: Tensor, wanted: dict[str, Tensor]) -> None:
+    def _rows(
+        self,
+        queries: slice,
+        output_gradient: Tensor,
+        lse_gradient: Tensor,
+        wanted: dict[str, Tensor],
+        of_columns: dict[ColumnReadout, Tensor],
+    ) -> None:
         problem = self.problem
         rows = Rows(Softmax(*(part[..., queries] for part in self.keys)), _sink(problem))
         row = len(problem.rows) - 1
         states = {name: tuple(_of_rows(state, row, queries) for state in self.states[name]) for name in wanted}
-        # Of the output: sum over the keys of weight * (its gradient); the same for the sink, whose value is 0.
+        # The sum over the keys of weight * (the gradient with respect to it); the sink's value is 0.
         mean = (output_gradient * self.output[..., queries, :].to(problem.dtype)).sum(-1)
+        mean = mean + self._mean_of_columns(queries, rows, of_columns)
         for keys, full in _key_blocks(problem, queries):
             place = problem.place(queries, keys)
             raw = problem.matrix(queries, keys)
             tile = Tile(problem.modify(raw, place, full), place, problem.dtype)
             weights = rows.whole.weights(tile.scores)
-            score_gradient = self._values(keys, tile, weights, output_gradient)
+            score_gradient = self._values(keys, tile, weights, output_gradient) + self._columns(place, of_columns)
             score_gradient = weights * (score_gradient + (lse_gradient - mean)[..., None])
             for name, gradient in wanted.items():
                 readout = self.readouts[name]
@@ -364,6 +381,19 @@ class _Backward:
             for name, gradient in wanted.items():
                 sink_gradient = sink_gradient + self.readouts[name].sink_gradient(gradient, states[name], rows)
             self.sinks += sink_gradient.sum_to_size(problem.heads, 1).flatten()
+
+    def _mean_of_columns(self, queries: slice, rows: Rows, wanted: dict[ColumnReadout, Tensor]) -> Tensor | float:
+        """What sums over queries add to a row's mean: forward, which has no gradients yet, could not know it."""
+        mean: Tensor | float = 0.0
+        for keys, full in _key_blocks(self.problem, queries) if wanted else ():
+            tile = _tile(self.problem, queries, keys, full)
+            mean = mean + (rows.whole.weights(tile.scores) * self._columns(tile.place, wanted)).sum(-1)
+        return mean
+
+    def _columns(self, place: dict[str, Tensor], wanted: dict[ColumnReadout, Tensor]) -> Tensor | float:
+        """The gradient with respect to a tile's weights, through sums over queries."""
+        parts = [readout.weight_gradient(gradient, place, self.problem) for readout, gradient in wanted.items()]
+        return sum(parts, 0.0)
 
     def _values(self, keys: slice, tile: Tile, weights: Tensor, output_gradient: Tensor) -> Tensor:
         """Add to the value's gradient; give the gradient with respect to the weights, through the output."""

@@ -138,7 +138,7 @@ class At(RowReadout):
         keys = self._expanded(tile)
         if not tile.scores.shape[-1]:
             return tile.scores.new_full(keys.shape, -torch.inf), keys >= 0
-        place, found = _looked_up(keys, tile)
+        place, found = tile.find(keys)
         return tile.scores.gather(-1, place).masked_fill(~found, -torch.inf), keys >= 0
 
     def merge(self, left: State, right: State, merge: Merge) -> State:
@@ -160,10 +160,7 @@ class At(RowReadout):
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D weight j / d score k = weight j (1 if k is its key - weight k)."""
-        shares = self._shares(gradient, state, rows)
-        place, found = _looked_up(self._expanded(tile), tile)
-        own = torch.zeros_like(weights).scatter_add(-1, place, shares.masked_fill(~found, 0.0))
-        return own - weights * shares.sum(-1, keepdim=True)
+        return tile.of_weights(self._shares(gradient, state, rows), self._expanded(tile), weights)
 
     def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor:
         """The sink is none of the keys."""
@@ -234,13 +231,6 @@ def _fits(own: tuple[int, ...], wanted: tuple[int, ...], batch: int) -> bool:
     sequences = own[: max(0, batch - missing)]
     first = next((i for i, size in enumerate(sequences) if size != 1), len(sequences))
     return sequences[first:] == wanted[missing:][first : len(sequences)]
-
-
-def _looked_up(keys: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
-    """Where each key is among the tile's, and whether it is."""
-    own, order = tile.place["k"].sort()
-    place = torch.searchsorted(own, keys.contiguous()).clamp(max=len(own) - 1)
-    return order[place], own[place] == keys
 
 
 def _weights(state: State, rows: Rows) -> Tensor:

@@ -55,6 +55,27 @@ class Tile:
         """The values of an expression of b, h, q and k over this tile."""
         return evaluate(expression, inputs=self.place, dtype=self.dtype)[0]
 
+    def find(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each of `keys` is among the tile's, which has one or more, and whether it is."""
+        own, order = self.place["k"].sort()
+        place = torch.searchsorted(own, keys.contiguous()).clamp(max=len(own) - 1)
+        return order[place], own[place] == keys
+
+    def of_weights(self, shares: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
+        """The gradient with respect to the scores, [*batch, heads, queries, keys], of results that are weights.
+
+        D weight j / d score k = weight j (1 if k is its key - weight k).
+
+        Args:
+            shares: each result's weight times its gradient, [*batch, heads, queries, n].
+            keys: the key of each, of the same shape; -1 for none.
+            weights: the tile's.
+
+        """
+        place, found = self.find(keys)
+        own = torch.zeros_like(weights).scatter_add(-1, place, shares.masked_fill(~found, 0.0))
+        return own - weights * shares.sum(-1, keepdim=True)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -114,7 +135,8 @@ class Readout(ABC):
 
     Attributes:
         name: where the observation keeps the result.
-        differentiable: whether gradients flow through the result; where not, engines cut them off.
+        differentiable: whether gradients flow through the result; where not, engines cut them off. Of a result of
+            several tensors they flow through the first; the others are whole numbers.
         is_lse: whether the result is the lse, which every call gives anyway.
         per_head: whether the result has a dimension of heads, after those of the batch.
 
@@ -236,7 +258,8 @@ class RowReadout(Readout):
         """The gradient with respect to the tile's scores, of their shape; only of a differentiable readout.
 
         Args:
-            gradient: with respect to the result, of its shape: as a rule [*batch, heads, queries].
+            gradient: with respect to the result, of its shape: as a rule [*batch, heads, queries]; of a result of
+                several tensors to the first.
             tile: the scores, [*batch, heads, queries, keys].
             weights: their final weights.
             state: this readout's final state.
@@ -298,6 +321,20 @@ class ColumnReadout(Readout):
             problem: the call.
 
         """
+
+    def weight_gradient(self, gradient: Tensor, place: dict[str, Tensor], problem: Problem) -> Tensor:
+        """The gradient with respect to a tile's weights, which broadcasts to their shape; of a differentiable readout.
+
+        Args:
+            gradient: with respect to the result, of its shape.
+            place: the tile's indices, as in `update`.
+            problem: the call.
+
+        Raises:
+            TypeError: this one has none.
+
+        """
+        raise TypeError(f"{type(self).__name__} has no weight_gradient, so it is not differentiable")
 
     def merge(self, left: Tensor, right: Tensor) -> Tensor:
         """The state over both sides' queries or keys."""

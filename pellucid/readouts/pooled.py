@@ -73,7 +73,7 @@ class Pooled(ColumnReadout):
 
     Each entry is the mean over the bin's queries of the weight that falls into the bin's keys, so each row of the
     pooled map still sums to 1 (less a sink's share, and less rows with no key). Query i is in bin i * R // q_len;
-    fewer queries than bins make one bin a query. Not differentiable.
+    fewer queries than bins make one bin a query. Differentiable; backward goes through the scores once more.
 
     Args:
         queries: number of query bins, R.
@@ -85,6 +85,7 @@ class Pooled(ColumnReadout):
     """
 
     name = "pooled"
+    differentiable = True
 
     def __init__(self, queries: int, keys: int) -> None:
         for name, value in (("queries", queries), ("keys", keys)):
@@ -133,10 +134,20 @@ class Pooled(ColumnReadout):
         by_key = weights.new_zeros(*weights.shape[:-1], state.shape[-1]).index_add_(-1, key_bins, weights)
         state.index_add_(-2, query_bins, by_key)
 
+    def weight_gradient(self, gradient: Tensor, place: dict[str, Tensor], problem: Problem) -> Tensor:
+        """That of its bins, divided by the bin's queries."""
+        key_bins = self.bins[1].of(place["k"], problem.k_len)
+        query_bins = self.bins[0].of(place["q"].flatten(), problem.q_len)
+        means = gradient / self._counts(problem, gradient)[:, None]
+        return means.index_select(-2, query_bins).index_select(-1, key_bins)
+
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
-        counts = torch.bincount(_each(problem.q_len, self.bins[0], state.device), minlength=state.shape[-2])
-        return state.div_(counts[:, None])
+        return state.div_(self._counts(problem, state)[:, None])
+
+    def _counts(self, problem: Problem, state: Tensor) -> Tensor:
+        """The queries of each bin."""
+        return torch.bincount(_each(problem.q_len, self.bins[0], state.device), minlength=state.shape[-2])
 
     def without_padding(self, result: Tensor, padded: Tensor) -> Tensor:
         """Means over each bin's tokens in place of all its queries; NaN where it has none."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Received(ColumnReadout):
     """`observation.received`, [..., heads, keys]: the sum over the queries of each key's weight.
 
-    Not differentiable.
+    Differentiable; backward goes through the scores once more.
 
     Args:
         queries: a slice of the queries to sum over, all if None; `slice(-32, None)` is SnapKV's observation window.
@@ -32,6 +32,7 @@ class Received(ColumnReadout):
     """
 
     name = "received"
+    differentiable = True
 
     def __init__(self, queries: slice | None = None) -> None:
         if queries is not None and not isinstance(queries, slice):
@@ -69,10 +70,17 @@ class Received(ColumnReadout):
 
     def update(self, state: Tensor, weights: Tensor, place: dict[str, Tensor], problem: Problem) -> None:
         """Add the tile's column sums."""
+        state.index_add_(-1, place["k"], weights[..., self._counted(place, problem), :].sum(-2))
+
+    def weight_gradient(self, gradient: Tensor, place: dict[str, Tensor], problem: Problem) -> Tensor:
+        """That of its key, where the query counts."""
+        return gradient.index_select(-1, place["k"])[..., None, :] * self._counted(place, problem)[:, None]
+
+    def _counted(self, place: dict[str, Tensor], problem: Problem) -> Tensor:
+        """Which queries of a tile count, bool [queries]."""
         chosen = range(problem.q_len)[self.queries]
         rows = place["q"].flatten()
-        counted = (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
-        state.index_add_(-1, place["k"], weights[..., counted, :].sum(-2))
+        return (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
 
     def in_positions(self, result: Tensor, k_start: int) -> Tensor:
         """Keys before the first received nothing."""

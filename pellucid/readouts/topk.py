@@ -28,7 +28,7 @@ class TopK(RowReadout):
     """`observation.topk.weights` and `.keys`, [..., heads, queries, k]: the k largest weights of each row.
 
     Among equal scores the lower key comes first. Where fewer than k keys are allowed, the weight is 0 and the key -1;
-    in a row that is NaN every weight is NaN and every key -1. Not differentiable.
+    in a row that is NaN every weight is NaN and every key -1. The weights are differentiable, the keys stay chosen.
 
     Args:
         k: how many, from 1 to the number of keys.
@@ -39,6 +39,7 @@ class TopK(RowReadout):
     """
 
     name = "topk"
+    differentiable = True
 
     def __init__(self, k: int) -> None:
         k = compiling.number(k)
@@ -88,6 +89,14 @@ class TopK(RowReadout):
         scores, keys = state
         return _finished(rows.whole.weights(scores), scores, keys, rows.whole.total)
 
+    def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
+        """That of the weights."""
+        return tile.of_weights(_shares(gradient, state, rows), state[1], weights)
+
+    def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor:
+        """The sink is none of the keys."""
+        return -rows.sink_weight * _shares(gradient, state, rows).sum(-1)
+
     def empty(self, problem: Problem) -> TopKeys:
         """K of each a row."""
         shape = (*problem.rows, self.k)
@@ -136,6 +145,11 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
             return _ordered(values[..., :k], places[..., :k])
     values, places = scores.sort(dim=-1, descending=True, stable=True)
     return values[..., :k], places[..., :k]
+
+
+def _shares(gradient: Tensor, state: State, rows: Rows) -> Tensor:
+    """Each weight times its gradient, [*batch, heads, queries, k]."""
+    return rows.whole.weights(state[0]) * gradient
 
 
 def _finished(weights: Tensor, scores: Tensor, keys: Tensor, total: Tensor) -> TopKeys:

@@ -17,7 +17,6 @@ from pellucid import masks as named
 from pellucid import readouts, scores
 from tests.cases import (
     DIFFERENTIABLE,
-    ENGINES,
     Call,
     Dense,
     assert_close,
@@ -34,7 +33,6 @@ EPS = torch.finfo(torch.float64).eps
 TILE = (2, 3)
 
 engines = pytest.mark.parametrize("engine", DIFFERENTIABLE)
-every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ TWICE = (
 )
 
 
-@every_engine
+@engines
 @pytest.mark.parametrize("name", TWICE)
 def test_finite_differences_of_gradients(name: str, engine: str) -> None:
     variant = VARIANTS[name]
@@ -195,7 +193,7 @@ def test_finite_differences_of_gradients(name: str, engine: str) -> None:
         assert torch.autograd.gradgradcheck(lambda *tensors: results(*tensors, variant=variant)[:3], variant.tensors())
 
 
-@every_engine
+@engines
 def test_finite_differences_of_gradients_under_dropout(engine: str) -> None:
     def output(*tensors: Tensor) -> Tensor:
         torch.manual_seed(5)
@@ -210,7 +208,7 @@ def through_one_tensor(x: Tensor, attention: Callable[..., Tensor]) -> Tensor:
     return attention(x, x.tanh(), x * x.sum(), x @ x.mT)
 
 
-@every_engine
+@engines
 def test_a_tensor_that_is_in_several_places_is_counted_once_in_each(engine: str) -> None:
     found = []
     for function in (pellucid.attention, lambda *given: dense(Call(*given)).output):

@@ -52,11 +52,12 @@ def everything(dropout_p=0.0):
     """All results and all gradients of one call."""
     leaves = tensors()
     output, seen = observed(*leaves, dropout_p=dropout_p)
-    results = [output, *(seen[name] for name in ("lse", "entropy", "max_scores", "mean_distance", "table"))]
+    names = ("lse", "entropy", "max_scores", "mean_distance", "table", "received", "pooled")
+    results = [output, *(seen[name] for name in names), seen.topk.weights]
     upstream = [normal(*r.shape, seed=20 + i) for i, r in enumerate(results)]
     finite = [(r.masked_fill(r == -torch.inf, 0.0) * u).sum() for r, u in zip(results, upstream, strict=True)]
     gradients = torch.autograd.grad(sum(finite), leaves)
-    return [*results, seen.received, seen.pooled, *seen.topk, *gradients]
+    return [*results, seen.topk.keys, *gradients]
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.25])
@@ -250,9 +251,9 @@ def test_only_what_is_used_gets_a_gradient():
     output, seen = observed(query, key, value, sinks, slopes, table)
     (unused,) = torch.autograd.grad(output.sum(), table, retain_graph=True)
     assert torch.equal(unused, torch.zeros_like(table))
-    torch.autograd.grad(seen["table"].sum(), [value], allow_unused=True)
-    for reading in (seen.received, seen.pooled, *seen.topk):
-        assert not reading.requires_grad
+    torch.autograd.grad(seen["table"].sum(), [value], allow_unused=True, retain_graph=True)
+    torch.autograd.grad(seen.received.sum() + seen.pooled.sum() + seen.topk.weights.sum(), [query])
+    assert not seen.topk.keys.requires_grad
 
 
 def test_no_graph_is_made_where_none_is_wanted():

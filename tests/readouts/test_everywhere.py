@@ -155,10 +155,12 @@ def test_gradients_are_those_of_the_definition(example: Example, call: str) -> N
             leaves.append(arguments["sinks"])
         with running(engine, (2, 3)):
             results = read(readout, (*leaves[:2], inputs(torch.float64)[2]), **arguments)
-            assert [t.requires_grad for t in results] == [readout.differentiable] * len(results)
+            assert [t.requires_grad for t in results] == [
+                readout.differentiable and t.is_floating_point() for t in results
+            ]
             if not readout.differentiable:
                 return
-            (result,) = results
+            result = results[0]
             upstream = normal(*result.shape, seed=7) * result.isfinite()
             loss = (result.masked_fill(~result.isfinite(), 0.0) * upstream).sum()
             found.append(torch.autograd.grad(loss, leaves, materialize_grads=True))
@@ -185,7 +187,7 @@ def test_in_a_graph(example: Example) -> None:
         for function in (compiled, observed):
             query, key, value = inputs(torch.float64)
             query.requires_grad_()
-            (result,) = function(query, key, value)
+            result = function(query, key, value)[0]
             gradients += torch.autograd.grad(result.square().sum(), query)
         torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-12)
 
