@@ -37,7 +37,7 @@ def with_entropy(*heads: torch.Tensor, is_causal: bool) -> torch.Tensor:
 @pytest.mark.slow
 def test_the_loss_curve_is_that_of_torchs_attention() -> None:
     theirs = torch.tensor(curve(scaled_dot_product_attention))
-    assert theirs[-20:].mean() < 0.6 * theirs[:20].mean()
+    assert theirs[-20:].mean() < 0.75 * theirs[:20].mean()
     for ours in (pellucid.attention, with_entropy):
         torch.testing.assert_close(torch.tensor(curve(ours)), theirs, rtol=1e-3, atol=0)
 
