@@ -27,4 +27,5 @@ def run(options: argparse.Namespace) -> int:
         record = lesson.record()
         told = lesson.told(record)
     tell(f"{lesson.title}: {len(told['steps'])} steps, in the panel of the page")
-    return view.shown({lesson.name: record}, options, told)
+    opens = f"from pellucid.lessons import LESSONS\nrecord = LESSONS[{lesson.name!r}].record()"
+    return view.shown({lesson.name: record}, options, told, {lesson.name: opens})

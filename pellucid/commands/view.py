@@ -32,19 +32,26 @@ def run(options: argparse.Namespace) -> int:
     named = [is_record(text) for text in options.text]
     if any(named) and not all(named):
         raise InputError(f"RECORD: {options.text[named.index(False)]} is no record; give records alone, or a date")
-    records = (
-        [_opened(Path(text)) for text in options.text] if any(named) else [of_date(" ".join(options.text) or DATE)]
-    )
-    return shown({f"r{number}": record for number, record in enumerate(records)}, options)
+    if any(named):
+        return shown({f"r{number}": _opened(Path(text)) for number, text in enumerate(options.text)}, options)
+    date = " ".join(options.text) or DATE
+    opens = f"from pellucid.commands.view import of_date\nrecord = of_date({date!r})"
+    return shown({"r0": of_date(date)}, options, opens={"r0": opens})
 
 
-def shown(records: Mapping[str, Record], options: argparse.Namespace, lesson: dict[str, Any] | None = None) -> int:
+def shown(
+    records: Mapping[str, Record],
+    options: argparse.Namespace,
+    lesson: dict[str, Any] | None = None,
+    opens: Mapping[str, str] | None = None,
+) -> int:
     """Serve records, or save a page of them, as the options of `cli.add_page_options` say; the exit status.
 
     Args:
         records: by id.
         options: of the command.
         lesson: what the page leads through.
+        opens: by record, the lines of Python that make it, of those that are no file.
 
     Raises:
         InputError: the packages for it are missing, the port is in use, or the page cannot be saved.
@@ -52,7 +59,12 @@ def shown(records: Mapping[str, Record], options: argparse.Namespace, lesson: di
     """
     try:
         status = browser.show(
-            records, lesson=lesson, port=options.port, open_browser=not options.no_browser, save=options.save
+            records,
+            lesson=lesson,
+            port=options.port,
+            open_browser=not options.no_browser,
+            save=options.save,
+            opens=opens,
         )
     except RecordError as error:
         raise InputError(str(error)) from error

@@ -22,6 +22,7 @@ from pellucid import reference
 from pellucid.arguments import asked, describe
 from pellucid.engines import cpu, portable, rounded
 from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
+from pellucid.engines.node import Upstream
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
@@ -61,12 +62,16 @@ class Engine(NamedTuple):
         run: attention and its readouts.
         why_not: why it does not run a problem; None if it does.
         weights: part of the weights, see `weights`.
+        gradients: of a problem that it runs, see `gradients`.
+        undifferentiated: why it does not compute them; None if it does.
 
     """
 
     run: Callable[[Problem], Result]
     why_not: Callable[[Problem], Reason | None]
     weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
+    gradients: Callable[[Problem, Upstream], tuple[Tensor, ...]] = portable.gradients
+    undifferentiated: Callable[[Problem], Reason | None] = lambda _: None
 
 
 def _runs_everything(problem: Problem) -> None:
@@ -81,7 +86,7 @@ def _cpu_why_not(problem: Problem) -> Reason | None:
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights),
+    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights, cpu.gradients, cpu.undifferentiated),
     "portable": Engine(portable.run, portable.why_not),
     "reference": Engine(reference.run, _runs_everything),
 }
@@ -227,6 +232,28 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
         made = ENGINES[engine].weights(problem, lse, queries, keys, heads)
         whole = lambda rows: reference.weights(problem, queries[rows], keys, heads)  # noqa: E731
         return rounded.replaced(made, lse, problem.k_len, whole)
+
+
+def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`, given those of its results: what autograd would find, without it.
+
+    The forward pass is run again.
+
+    Args:
+        problem: the call.
+        upstream: the gradients of what `run` gives.
+
+    Returns:
+        A tensor for each of `problem.differentiable`, of its shape and dtype.
+
+    Raises:
+        ValueError: see `run`.
+
+    """
+    problem.check_memory()
+    with torch.no_grad():
+        able = (ENGINES[name] for name in _in_order() if ENGINES[name].why_not(problem) is None)
+        return next(engine for engine in able if engine.undifferentiated(problem) is None).gradients(problem, upstream)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid import engines, readouts
-from pellucid.engines import portable
+from pellucid.engines.node import Upstream
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
@@ -177,7 +177,8 @@ def _gradients(*arguments: Any) -> list[Tensor]:
             if readout.differentiable and gradient is not None:
                 readings[readout.name] = gradient
     with torch.no_grad(), problem.own_precision():
-        made = portable.gradients(problem, upstream[0], upstream[1] if problem.readouts else None, readings)
+        given = Upstream(upstream[0], upstream[1] if problem.readouts else None, readings)
+        made = engines.gradients(problem, given)
     return [gradient.contiguous() for gradient in made]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ class Upstream(NamedTuple):
 
     output: Tensor | None  # [*batch, heads, q_len, value_dim]
     lse: Tensor | None  # [*batch, heads, q_len]
-    readings: dict[str, tuple[Tensor | None, ...]]  # by readout, of each tensor of its result
+    readings: dict[str, Tensor]  # by differentiable readout, of its result's tensor of floats; what is not there is 0
 
 
 class Steps(NamedTuple):
@@ -45,52 +45,56 @@ def run(problem: Problem, steps: Steps) -> Result:
     """A call that is differentiable with respect to `problem.differentiable`."""
     names: list[str] = []
     flat = iter(_Node.apply(problem, steps, names, *problem.differentiable))
-    return _result(problem, names, flat)
+    own = {readout.name: readout for readout in problem.readouts}
+    output, lse = next(flat), next(flat)
+    return Result(output, lse, {name: own[name].result_of(flat) for name in names})
 
 
 def _flat(result: Result) -> tuple[Tensor, ...]:
     return result.output, result.lse, *(t for reading in result.readings.values() for t in tensors_of(reading))
 
 
-def _result(problem: Problem, names: list[str], flat: Iterator[Tensor]) -> Result:
-    own = {readout.name: readout for readout in problem.readouts}
-    output, lse = next(flat), next(flat)
-    return Result(output, lse, {name: own[name].result_of(flat) for name in names})
-
-
 class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, steps: Steps, names: list[str], *tensors: Tensor) -> tuple[Tensor, ...]:
         result, ctx.kept = steps.forward(problem)
-        ctx.problem, ctx.steps, ctx.names = twice.kept(problem), steps, names
+        ctx.problem, ctx.steps = twice.kept(problem), steps
         names += result.readings
-        ctx.tensors = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
-        # What the backward pass reads again is saved too: autograd then notices changes in place.
+        ctx.names = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
+        # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read it
+        # has its own, for that may be changed.
+        ctx.save_for_backward(result.output, *tensors, *(load.value for load in problem.loads))
+        own = {readout.name: readout for readout in problem.readouts}
+        readings = {name: own[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
+        ctx.result = result._replace(output=result.output.new_empty(0), lse=result.lse.clone(), readings=readings)
         made = _flat(result)
-        ctx.made = len(made)
-        ctx.save_for_backward(*made, *tensors, *(load.value for load in problem.loads))
-        fixed = [readout.name for readout in problem.readouts if not readout.differentiable]
-        ctx.mark_non_differentiable(*(t for name in fixed for t in tensors_of(result.readings[name])))
+        cut = {readout.name for readout in problem.readouts if not readout.differentiable}
+        parts = ((name, tensor) for name, reading in result.readings.items() for tensor in tensors_of(reading))
+        ctx.mark_non_differentiable(*(t for name, t in parts if name in cut or not t.is_floating_point()))
         ctx.set_materialize_grads(False)
         return made
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        saved = ctx.saved_tensors
-        flat, problem = saved[: ctx.made], twice.restored(ctx.problem, saved[ctx.made :])
+        output, *tensors = ctx.saved_tensors
+        problem, result = twice.restored(ctx.problem, tensors), ctx.result._replace(output=output)
 
         def made(*upstream: Tensor | None) -> tuple[Tensor, ...]:
-            result = _result(problem, ctx.names, iter(flat))
-            return ctx.steps.backward(problem, result, ctx.kept, _upstream(result, upstream))
+            return ctx.steps.backward(problem, result, ctx.kept, _upstream(problem, result, upstream))
 
         def again(*upstream: Tensor | None) -> tuple[Tensor, ...]:
-            return twice.gradients(problem, made, ctx.tensors, upstream)
+            return twice.gradients(problem, made, ctx.names, upstream)
 
         with problem.own_precision():
             return None, None, None, *one_by_one(again, *gradients)
 
 
-def _upstream(result: Result, gradients: tuple[Tensor | None, ...]) -> Upstream:
+def _upstream(problem: Problem, result: Result, gradients: tuple[Tensor | None, ...]) -> Upstream:
     output, lse, *others = gradients
-    rest = iter(others)
-    return Upstream(output, lse, {n: tuple(next(rest) for _ in tensors_of(r)) for n, r in result.readings.items()})
+    rest, readings = iter(others), {}
+    followed = {readout.name for readout in problem.readouts if readout.differentiable}
+    for name, reading in result.readings.items():
+        given = [gradient for _, gradient in zip(tensors_of(reading), rest, strict=False) if gradient is not None]
+        if given and name in followed:
+            readings[name] = given[0]
+    return Upstream(output, lse, readings)

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pellucid.engines import twice
+from pellucid.engines import node
+from pellucid.engines.node import Upstream
 from pellucid.engines.reason import Reason
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem, Result
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
 from pellucid.softmax import Merge, Softmax, finite
-from pellucid.tensors.transformed import has_tangent, one_by_one
+from pellucid.tensors.transformed import has_tangent
 
 # Scores in one tile, over all batches and heads: 4 MB in float32.
 TILE = 1 << 20
@@ -30,16 +31,16 @@ _blocks: ContextVar[tuple[int, int] | None] = ContextVar("pellucid_portable_bloc
 
 def why_not(problem: Problem) -> Reason | None:
     """Why this engine does not run `problem`: torch.func keeps its gradients from a function like ours."""
-    if problem.transformed and (_needs_gradients(problem) or any(map(has_tangent, problem.tensors))):
+    if problem.transformed and (node.is_wanted(problem) or any(map(has_tangent, problem.tensors))):
         return Reason("torch.func or forward-mode differentiation looks through a tensor that needs a gradient")
     return None
 
 
 def run(problem: Problem) -> Result:
-    """Attention and its readouts, differentiable with respect to `problem.differentiable`: see `twice`."""
-    if _needs_gradients(problem):
-        return _Attention.run(problem)
-    return _forward(problem).result
+    """Attention and its readouts, differentiable with respect to `problem.differentiable`."""
+    if node.is_wanted(problem):
+        return node.run(problem, node.Steps(_forward, _backward))
+    return _forward(problem)[0]
 
 
 def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:
@@ -56,31 +57,25 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
 
 
-def gradients(
-    problem: Problem, output: Tensor | None, lse: Tensor | None, readings: dict[str, Tensor]
-) -> tuple[Tensor, ...]:
+def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
 
     The forward pass is run again.
 
     Args:
         problem: the call.
-        output: the gradient of its output, [*batch, heads, q_len, value_dim]; None stands for 0.
-        lse: that of its lse, [*batch, heads, q_len]; None stands for 0.
-        readings: those of differentiable readouts, by name, each of its result's shape (of several tensors the
-            first's); what is not there counts as 0.
+        upstream: the gradients of its results.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
 
     """
-    forward = _forward(problem)
-    made = _Backward(problem, forward.result.output, forward.keys, forward.states)
-    return made.run(output, lse, readings)
+    return _backward(problem, *_forward(problem), upstream)
 
 
-def _needs_gradients(problem: Problem) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in problem.differentiable)
+def _backward(problem: Problem, result: Result, kept: _Kept, upstream: Upstream) -> tuple[Tensor, ...]:
+    made = _Backward(problem, result.output, *kept)
+    return made.run(upstream.output, upstream.lse, upstream.readings)
 
 
 @contextmanager
@@ -101,16 +96,14 @@ class _Partial(NamedTuple):
     states: list[State]
 
 
-@dataclass
-class _Forward:
-    """What the forward pass made: the result, and what the backward pass needs of each row readout."""
+class _Kept(NamedTuple):
+    """What the backward pass needs beside the result."""
 
-    result: Result
     keys: Softmax  # of all rows, over the keys alone
-    states: dict[str, State] = field(default_factory=dict)
+    states: dict[str, State]  # of each row readout
 
 
-def _forward(problem: Problem) -> _Forward:
+def _forward(problem: Problem) -> tuple[Result, _Kept]:
     rows_of = [r for r in problem.readouts if isinstance(r, RowReadout)]
     columns_of = {r: r.start(problem) for r in problem.readouts if isinstance(r, ColumnReadout)}
     finished = []
@@ -125,7 +118,9 @@ def _forward(problem: Problem) -> _Forward:
     return _assembled(problem, finished, rows_of, columns_of)
 
 
-def _assembled(problem: Problem, finished: list[Any], rows_of: list[RowReadout], columns_of: Any) -> _Forward:
+def _assembled(
+    problem: Problem, finished: list[Any], rows_of: list[RowReadout], columns_of: Any
+) -> tuple[Result, _Kept]:
     """The blocks of rows put together."""
     outputs, lses, partials, results = zip(*finished, strict=True)
     readings: dict[str, Any] = {}
@@ -139,7 +134,7 @@ def _assembled(problem: Problem, finished: list[Any], rows_of: list[RowReadout],
     for readout, state in columns_of.items():
         readings[readout.name] = readout.finish(state, problem)
     keys = Softmax(*(torch.cat(part, row) for part in zip(*(p.softmax for p in partials), strict=True)))
-    return _Forward(Result(torch.cat(outputs, row), torch.cat(lses, row), readings), keys, states)
+    return Result(torch.cat(outputs, row), torch.cat(lses, row), readings), _Kept(keys, states)
 
 
 def _row_pass(problem: Problem, queries: slice, readouts: list[RowReadout]) -> _Partial:
@@ -225,57 +220,6 @@ def _bounds(problem: Problem, queries: slice, keys: slice) -> Interval:
     allowed = bounds(problem.mask, places)
     assert allowed is not None
     return allowed
-
-
-class _Attention(torch.autograd.Function):
-    """The engine as one node of autograd's graph; its outputs are the output, lse and every reading's tensors."""
-
-    @classmethod
-    def run(cls, problem: Problem) -> Result:
-        made: list[_Forward] = []
-        flat, own = iter(cls.apply(problem, made, *problem.differentiable)), {r.name: r for r in problem.readouts}
-        output, lse = next(flat), next(flat)
-        readings = {name: own[name].result_of(flat) for name in made[0].result.readings}
-        return Result(output, lse, readings)
-
-    @staticmethod
-    def forward(ctx: Any, problem: Problem, made: list[_Forward], *tensors: Tensor) -> tuple[Tensor, ...]:
-        forward = _forward(problem)
-        made.append(forward)
-        output, lse, readings, _ = forward.result
-        ctx.problem, ctx.keys, ctx.states = twice.kept(problem), forward.keys, forward.states
-        # What the backward pass reads again is saved too: autograd then notices changes in place.
-        ctx.save_for_backward(output, *tensors, *(load.value for load in problem.loads))
-        ctx.differentiable = {r.name for r in problem.readouts if r.differentiable}
-        fixed = [
-            tensor
-            for name, reading in readings.items()
-            for tensor in tensors_of(reading)
-            if name not in ctx.differentiable or not tensor.is_floating_point()
-        ]
-        ctx.mark_non_differentiable(*fixed)
-        ctx.set_materialize_grads(False)
-        ctx.reading_names = [name for name, reading in readings.items() for _ in tensors_of(reading)]
-        return output, lse, *(t for r in readings.values() for t in tensors_of(r))
-
-    @staticmethod
-    def backward(ctx: Any, output_gradient: Tensor | None, lse_gradient: Tensor | None, *others: Tensor | None) -> Any:
-        output, *tensors = ctx.saved_tensors
-        problem = twice.restored(ctx.problem, tensors)
-
-        def made(of_output: Tensor | None, of_lse: Tensor | None, *of_others: Tensor | None) -> tuple[Tensor, ...]:
-            wanted = {
-                name: gradient
-                for name, gradient in zip(ctx.reading_names, of_others, strict=True)
-                if gradient is not None and name in ctx.differentiable
-            }
-            return _Backward(problem, output, ctx.keys, ctx.states).run(of_output, of_lse, wanted)
-
-        def again(*upstream: Tensor | None) -> tuple[Tensor, ...]:
-            return twice.gradients(problem, made, ctx.reading_names, upstream)
-
-        with problem.own_precision():
-            return None, None, *one_by_one(again, output_gradient, lse_gradient, *others)
 
 
 class _Captures:

@@ -6,6 +6,7 @@ second ones, or further ones, gets them through the dense definition, with the m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from pellucid.language.shift import with_tensors
 from pellucid.problem import Problem
 from pellucid.readouts.base import tensors_of
 
+LARGE = 1 << 28  # scores, from which on it is said that they are held
 Made = Callable[..., tuple[Tensor, ...]]
 Optional = Sequence[Tensor | None]
 
@@ -99,6 +101,9 @@ def _with(problem: Problem, inputs: Sequence[Tensor]) -> Problem:
 
 def _by_torch(problem: Problem, names: Sequence[str], upstream: Optional, inputs: Sequence[Tensor]) -> Optional:
     """The gradients of `inputs` through the dense definition, as a part of the graph; None where they are 0."""
+    scores = torch.Size(problem.rows).numel() * problem.k_len
+    if scores > LARGE:
+        warnings.warn(f"the derivative of a gradient holds all {scores:.1e} scores", stacklevel=2)
     result = reference.run(problem)
     readings = [tensor for name in dict.fromkeys(names) for tensor in tensors_of(result.readings[name])]
     pairs = [

@@ -53,13 +53,15 @@ def _steps(record: Record) -> list[Step]:
         Step(
             "Two texts",
             f"A small model of encoder and decoder has read “{TEXT}” and written {WRITTEN}. In cross-attention the "
-            "rows are the text that is written, the columns the text that is read. These are its heads.",
+            "columns are the text that is read. A row is a step of writing, named by the character before it "
+            f"(“{START}” where there is none yet). These are its heads.",
             {"view": "heads", "roles": "cross", "sink": "with", "sort": "layer", "x": "entropy", "y": "concentration"},
         ),
         Step(
             "Who reads the month?",
-            f"{str(found).capitalize()} does. A row has the name of the character that was just written, and says "
-            "where the model looks for the next one. Follow the rows downwards: from the year to the month to the day.",
+            f"{str(found).capitalize()} does. The marked row has the name of what was just written, "
+            f"“{WRITTEN[first - 1]}”, and says where the model looks for the next character, “{WRITTEN[first]}”: what "
+            "it reads most is listed. Follow the rows downwards: from the year to the month to the day.",
             {"view": "map", "roles": None, **found.state, "q": None, "k": None, "query": str(first), "key": None},
         ),
         Step(

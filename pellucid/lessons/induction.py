@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pellucid.lessons import previous
-from pellucid.lessons.lesson import Head, Lesson, Step, head_with_most
+from pellucid.lessons.lesson import Head, Lesson, Step, head_with_most, twins
 from pellucid.lessons.lists import EARLIER, LENGTH, SHOWN, TEXT, around, fixed, record, whole
 from pellucid.record.record import Record
 
@@ -33,7 +33,7 @@ def _steps(record: Record) -> list[Step]:
             "A line far from the diagonal",
             f"This is {found}. From the second round on, each word looks {LENGTH - 1} places back, with "
             f"{weight(record, found):.2f} of its weight on average. With a list of another length the line would lie "
-            "elsewhere: it is not the distance that the head looks for.",
+            f"elsewhere: it is not the distance that the head looks for.{twins(record, found, 'induction')}",
             {**whole(), **found.state},
         ),
         Step(

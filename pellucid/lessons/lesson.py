@@ -80,6 +80,16 @@ def head_with_most(record: Record, number: str) -> Head:
     return Head(record.layers.index(most.layer), most.head)
 
 
+def twins(record: Record, found: Head, number: str, least: float = 0.5) -> str:
+    """A sentence on the other heads of the head's layer that have so much of a number of the summary, or nothing."""
+    rows = [row for row in record.summary().rows if row.layer == record.layers[found.layer]]
+    others = [str(row.head) for row in rows if row.head != found.head and getattr(row, number) >= least]
+    if not others:
+        return ""
+    heads = f"Head {others[0]} of the same layer does" if len(others) == 1 else f"Heads {', '.join(others)} of it do"
+    return f" {heads} nearly the same: models often learn a thing more than once."
+
+
 def record_of(model: Decoder, text: Sequence[str], name: str) -> Record:
     """What the model's heads do on a text, exact weights and maps included."""
     more = [pellucid.TopK(8), pellucid.Pooled(64, 64), pellucid.PooledMax(64, 64)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pellucid.lessons.lesson import Head, Lesson, Step, head_with_most
+from pellucid.lessons.lesson import Head, Lesson, Step, head_with_most, twins
 from pellucid.lessons.lists import SHOWN, TEXT, around, fixed, record, whole
 from pellucid.record.record import Record
 
@@ -26,7 +26,7 @@ def _steps(record: Record) -> list[Step]:
         Step(
             "One place to the left",
             f"This is {found}. Its line lies one place below the diagonal: each word looks at the word before it, with "
-            f"{weight:.2f} of its weight on average, whatever the two words are.",
+            f"{weight:.2f} of its weight on average, whatever the two words are.{twins(record, found, 'previous')}",
             {**whole(), **found.state},
         ),
         Step(

@@ -34,6 +34,9 @@ class Reading(Protocol):
     def attention(self) -> Mapping[str, Sequence[Observation]]:
         """The observations by kind of attention, then by layer."""
 
+    def module(self, kind: str, layer: int) -> tuple[int, str]:
+        """The number of a kind's layer among all of the model's, and the name of its module."""
+
     def axes(self, kind: str) -> tuple[Sequence[str], Sequence[str]]:
         """The query tokens and the key tokens of one kind of attention."""
 
@@ -48,6 +51,7 @@ class Selection:
         layers: how many there are of this kind.
         head: its number, from 0.
         observation: what the layer did, of batch 1.
+        module: the layer's number among all of the model's, as in a record, and its name there.
         queries: a token for each row.
         keys: a token for each column.
 
@@ -58,6 +62,7 @@ class Selection:
     layers: int
     head: int | None
     observation: Observation
+    module: tuple[int, str]
     queries: tuple[str, ...]
     keys: tuple[str, ...]
 
@@ -96,7 +101,9 @@ def select(reading: Reading, kind: str = "cross", layer: int | None = None, head
     if head is not None:
         _check_index("head", head, observation.heads, f"{TITLES[kind]}, layer {layer},")
     queries, keys = reading.axes(kind)
-    return Selection(kind, layer, len(observations), head, observation, tuple(queries), tuple(keys))
+    return Selection(
+        kind, layer, len(observations), head, observation, reading.module(kind, layer), tuple(queries), tuple(keys)
+    )
 
 
 def numbered(count: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page
+from collections.abc import Callable
 
+import pytest
+from playwright.sync_api import Page, expect
+
+from pellucid.viewer.viewing.served import Served
+from tests.browser import records
 from tests.browser.conftest import DEVELOPMENT, Watched, settled
 from tests.browser.test_opening import VIEWS
 
@@ -36,6 +40,29 @@ def test_no_fault_in_dark_colours(dark: Watched, sentence: str, view: str) -> No
     page = dark.open(f"{sentence}#view={view}&layer=2&heads=0&query=1&key=1&fixed=1")
     settled(page)
     assert faults(page) == []
+
+
+@pytest.mark.parametrize("view", ["map", "text", "cross"])
+@pytest.mark.parametrize("more", ["", "&fixed=1,3&several=each&query=2"])
+def test_no_fault_with_odd_tokens_and_nothing_or_much_chosen(
+    watched: Watched, serve: Callable[..., Served], view: str, more: str
+) -> None:
+    address = serve(r0=records.sentence([" ", "\n", "a", "  ", "\t", "", "b", "\u3000"])).address
+    page = watched.open(f"{address}#view={view}&layer=2&heads=0{more}", width=1500)
+    settled(page)
+    assert faults(page) == []
+
+
+@pytest.mark.parametrize("name", ["Copy", "Bookmarks", "Save picture", "help"])
+def test_no_fault_in_what_opens_and_escape_closes_it(watched: Watched, sentence: str, name: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=0")
+    settled(page)
+    button = page.get_by_role("button", name=name)
+    button.click()
+    page.wait_for_timeout(200)
+    assert faults(page) == []
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
 
 
 @pytest.mark.parametrize("view", VIEWS)

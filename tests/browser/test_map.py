@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+import pellucid
 from pellucid.viewer.viewing.served import Served
 from tests.browser import records
 from tests.browser.conftest import Watched, settled
@@ -289,6 +291,64 @@ def test_the_line_of_python_gives_what_is_on_screen(opened: Page) -> None:
     opened.keyboard.press("+")
     settled(opened)
     opened.get_by_role("button", name="Copy").click()
-    line = opened.get_by_label(re.compile("^Python")).input_value()
+    field = opened.get_by_label(re.compile("^Python"))
+    expect(field).to_have_attribute("aria-busy", "false")
+    line = field.input_value()
+    assert line.startswith("# record: what .view() was called on")
     found = eval(line, {"record": records.sentence()})
     assert 0 < found.shape[-2] <= len(records.WORDS)
+
+
+@pytest.mark.parametrize("view", ["heads", "map", "text", "cross", "compare"])
+def test_what_is_copied_runs_as_it_is_pasted(
+    watched: Watched, serve: Callable[..., Served], view: str, tmp_path: Path
+) -> None:
+    paths = [records.sentence().save(tmp_path / name) for name in ("one.attn", "other.attn")]
+    one, other = map(pellucid.open_record, paths)
+    page = watched.open(f"{serve(r0=one, r1=other).address}#view={view}&layer=2&heads=0&b.record=r1&b.heads=1&fixed=1")
+    settled(page)
+    page.get_by_role("button", name="Copy").click()
+    field = page.get_by_label(re.compile("^Python"))
+    expect(field).to_have_attribute("aria-busy", "false")
+    text = field.input_value()
+    names: dict[str, Any] = {}
+    exec(text, names)
+    assert names["record"].path == one.path
+    if view == "compare":
+        assert names["other"].path == other.path
+        assert not names["a"].equal(names["b"])
+
+
+@pytest.mark.parametrize("width", [1500, 800])
+@pytest.mark.parametrize(("axis", "index"), [("query", 5), ("key", 4)])
+def test_a_query_alone_or_a_key_alone_says_what_is_strongest(
+    watched: Watched, sentence: str, axis: str, index: int, width: int
+) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3&{axis}={index}", width=width)
+    settled(page)
+    weights = records.sentence()["decoder.0.self"].weights(heads=3)[0, 0]
+    line = weights[index] if axis == "query" else weights[:, index]
+    shown = page.locator(UNDER_THE_CROSSHAIR).first
+    expect(shown).to_contain_text(f"{axis} {index} {records.WORDS[index]}")
+    expect(shown).to_contain_text("reads most" if axis == "query" else re.compile("who reads|is read most by"))
+    strongest = int(line.argmax())
+    names = [records.WORDS[strongest], str(strongest)]
+    expect(shown).to_contain_text("".join(names) if width > 1000 else " ".join(reversed(names)))
+    watched.shoot(page, f"map-{axis}-alone-{width}")
+    if width > 1000:
+        page.get_by_role("complementary", name="under the crosshair").get_by_role("button").first.click()
+        other = "key" if axis == "query" else "query"
+        assert state_of(page)[other] == str(strongest)
+        assert state_of(page)[axis] == str(index)
+
+
+def test_a_row_says_which_token_names_it(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3&query=5&key=4")
+    settled(page)
+    words = records.WORDS
+    expect(page.locator(UNDER_THE_CROSSHAIR).first).to_contain_text(f"query 5 {words[5]}, before {words[6]}")
+    expect(page.locator(".pl-map-status")).to_contain_text("named by the token just read")
+    both = watched.open(f"{sentence}#view=map&layer=0&heads=0&query=5&key=4")
+    settled(both)
+    expect(both.locator(".pl-map-status")).not_to_contain_text("named by")
+    expect(both.locator(UNDER_THE_CROSSHAIR).first).not_to_contain_text("before")

@@ -31,6 +31,27 @@ def test_a_lost_server_is_told_and_its_return_too(watched: Watched, serve: Calla
     expect(page.locator(".pl-map")).to_have_attribute("data-drawn", "final")
 
 
+def test_a_server_of_another_run_at_the_same_port_is_told(watched: Watched, serve: Callable[..., Served]) -> None:
+    """Also where nobody asked anything between the end of the one and the start of the other."""
+    watched.may_fail = True
+    record = records.sentence()
+    server = serve(r0=record)
+    page = watched.open(f"{server.address}#view=map&layer=1&heads=0")
+    settled(page)
+    server.close()
+    address = urlsplit(server.address)
+    other = serve(port=address.port, token="of-another-run", r0=record)
+    page.goto(page.url.split("#")[0] + "#view=map&layer=1&heads=2")
+    alarm = page.get_by_role("alert")
+    expect(alarm).to_contain_text("this address is another run's")
+    other.close()
+    expect(alarm).to_contain_text("does not answer", timeout=15_000)
+    serve(port=address.port, token=address.path.strip("/"), r0=record)
+    expect(alarm).to_be_hidden(timeout=15_000)
+    settled(page)
+    expect(page.locator(".pl-map")).to_have_attribute("data-drawn", "final")
+
+
 def test_two_tabs_do_not_mind_each_other(watched: Watched, sentence: str) -> None:
     one = watched.open(f"{sentence}#view=map&layer=1&heads=0")
     two = watched.open(f"{sentence}#view=map&layer=1&heads=3")

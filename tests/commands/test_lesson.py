@@ -32,6 +32,9 @@ def test_a_lesson_is_shown_with_its_record(pellucid, shown):
     assert list(records) == ["induction"]
     assert records["induction"].layers == ["layers.0.attention", "layers.1.attention"]
     assert options["lesson"]["name"] == "induction"
+    names = {}
+    exec(options["opens"]["induction"], names)
+    assert names["record"].layers == records["induction"].layers
     assert (options["port"], options["open_browser"], options["save"]) == (8123, False, None)
 
 

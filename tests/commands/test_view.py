@@ -42,6 +42,7 @@ def shown(monkeypatch):
 def test_a_date(pellucid, reader, shown, words, text):
     assert pellucid("view", *words) == (0, "", "")
     ((records, options),) = shown
+    opens = options.pop("opens")
     assert options == {"lesson": None, "port": 0, "open_browser": True, "save": None}
     (record,) = records.values()
     assert {layer.role for layer in record.values()} == {"self", "causal self", "cross"}
@@ -51,6 +52,16 @@ def test_a_date(pellucid, reader, shown, words, text):
     expected = reader.read(text).attention["cross"][0].weights()
     cross = next(layer for layer in record.values() if layer.role == "cross")
     assert cross.weights()[0, 0].allclose(expected[0, 0], atol=1e-6)
+    made = run_of(opens["r0"])
+    assert made.layers == record.layers
+    assert made[cross.name].weights().equal(cross.weights())
+
+
+def run_of(lines):
+    """The record that lines of Python make."""
+    names = {}
+    exec(lines, names)
+    return names["record"]
 
 
 def test_records_side_by_side(pellucid, shown, path, tmp_path):

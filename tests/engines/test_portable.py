@@ -13,7 +13,7 @@ from pellucid.engines import portable, using
 from pellucid.language import evaluate
 from pellucid.problem import Problem
 from pellucid.readouts import Entropy, Expect, LogSumExp, MaxScore, Pooled, Received, TopK, mean_distance
-from tests.cases import examples, normal
+from tests.cases import ENGINES, examples, normal, running
 
 BATCH, HEADS, Q_LEN, K_LEN, DIM, VALUE_DIM = 2, 3, 13, 17, 5, 7
 TILES = [(1, 1), (2, 3), (5, 17), (13, 4), (13, 17), (1000, 1000)]
@@ -225,18 +225,18 @@ def test_a_change_of_a_reading_in_place_is_harmless():
     assert torch.equal(torch.autograd.grad(output.sum() + seen.lse.sum(), query)[0], expected[0])
 
 
-def test_twice_differentiating_raises_and_says_so():
-    query = normal(2, 5, 4).requires_grad_()
-    output = pellucid.attention(query, query, query)
-    (gradient,) = torch.autograd.grad(output.square().sum(), query, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        gradient.sum().backward()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_differentiating_twice(engine):
+    query, key, value = (normal(2, 3, 2, seed=seed).requires_grad_() for seed in range(3))
+    sinks = normal(2).requires_grad_()
 
+    def loss(query, key, value, sinks):
+        call = {"sinks": sinks, "is_causal": True, "readouts": [pellucid.LogSumExp(), pellucid.Entropy()]}
+        output, seen = pellucid.observe(query[None], key[None], value[None], **call)
+        return output, seen.lse, seen.entropy
 
-def test_the_reference_differentiates_twice():
-    query = normal(1, 3, 2).requires_grad_()
-    with using("reference"):
-        assert torch.autograd.gradgradcheck(lambda q: pellucid.attention(q, q, q), query)
+    with running(engine):
+        assert torch.autograd.gradgradcheck(loss, (query, key, value, sinks))
 
 
 def test_backward_twice_with_the_graph_retained():

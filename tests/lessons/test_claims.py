@@ -43,6 +43,24 @@ def test_a_head_of_the_second_layer_finds_what_came_next(of_list):
     assert torch.equal(rows.argmax(-1), keys)
 
 
+def test_a_twin_is_told_where_there_is_one(of_list):
+    for lesson, number in ((induction, "induction"), (previous, "previous")):
+        found = lesson.head(of_list)
+        twin = f"Head {1 - found.head} of the same layer does nearly the same"
+        row = next(
+            r for r in of_list.summary().rows if (r.layer, r.head) == (of_list.layers[found.layer], 1 - found.head)
+        )
+        assert getattr(row, number) > 0.9
+        assert any(twin in step.text for step in lesson.LESSON.steps(of_list))
+
+
+def test_the_row_of_the_alignment_is_named_by_what_was_written(of_date):
+    text = alignment.LESSON.steps(of_date)[1].text
+    row = int(alignment.LESSON.steps(of_date)[1].state["query"])
+    assert f"just written, “{of_date.tokens[0][row]}”" in text
+    assert f"the next character, “{of_date.tokens[0][row + 1]}”" in text
+
+
 def test_the_model_says_how_the_list_goes_on():
     from pellucid.lessons.model import load_decoder
 

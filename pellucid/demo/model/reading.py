@@ -53,6 +53,15 @@ class Reading:
             return self.source, self.source
         return self.target, self.source if kind == "cross" else [START, *self.target[:-1]]
 
+    def module(self, kind: str, layer: int) -> tuple[int, str]:
+        """A kind's layer as a record has it: its number among all the model's, and its module's name."""
+        if kind == "encoder":
+            return layer, f"encoder.{layer}.attention"
+        decoder = len(self.attention["encoder"]) + 2 * layer
+        if kind == "decoder":
+            return decoder, f"decoder.{layer}.attention"
+        return decoder + 1, f"decoder.{layer}.cross_attention"
+
 
 def read(reader: DateReader, text: str, readouts: Sequence[Readout] | None = None) -> Reading:
     """The date in a text, as the model reads it, with its attention observed.

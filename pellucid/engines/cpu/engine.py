@@ -27,6 +27,11 @@ def run(problem: Problem) -> Result:
     return _result(problem, plan, inputs)._replace(again=partial(Repeat, plan))
 
 
+def gradients(problem: Problem, upstream: node.Upstream) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`, given those of what `run` returns; the forward pass is run again."""
+    return backward(problem, *_forward(problem), upstream)
+
+
 class Repeat(NamedTuple):
     """What runs problems that differ from one that was seen in their numbers alone, and looks at nothing else."""
 

@@ -30,12 +30,19 @@ class Answers:
     Args:
         records: by the ids that requests name.
         lesson: what `info` says of a lesson, if there is one.
+        opens: by record, the lines of Python that make `record` of it, of those that no file is known of.
 
     """
 
-    def __init__(self, records: Mapping[str, Record], lesson: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, Record],
+        lesson: dict[str, Any] | None = None,
+        opens: Mapping[str, str] | None = None,
+    ) -> None:
         self.records: dict[str, Record] = dict(records)
         self.lesson = lesson
+        self.opens = dict(opens or {})
         self.background = Background()
 
     def get(self, path: str, query: Mapping[str, str]) -> Answer:
@@ -106,7 +113,7 @@ def _unknown(answers: Answers, asked: Asked) -> Answer:
 
 def _info(answers: Answers, asked: Asked) -> Answer:
     answers.follow()
-    return as_json(describe.info(answers.records, answers.lesson))
+    return as_json(describe.info(answers.records, answers.lesson, answers.opens))
 
 
 def _tokens(answers: Answers, asked: Asked) -> Answer:

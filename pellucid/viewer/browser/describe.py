@@ -20,6 +20,7 @@ from pellucid.viewer import special
 from pellucid.viewer.browser import media
 from pellucid.viewer.browser.values import MOST
 from pellucid.viewer.record_map import axes_tokens
+from pellucid.viewer.titles import record_title
 
 Json = dict[str, Any]
 
@@ -31,6 +32,7 @@ STRIPS = {
     "sink_mass": ("queries", "", "weight on the learned sink"),
     "received": ("keys", "tokens", "weight that each key receives, summed over the queries"),
 }
+IN_MEMORY = "# record: what .view() was called on, or what pellucid.view was given"
 TITLES = {
     "sink_mass": "mean weight on the learned sink",
     "first_mass": "mean weight on the first key",
@@ -45,10 +47,12 @@ TITLES = {
 }
 
 
-def info(records: Mapping[str, Record], lesson: Json | None = None) -> Json:
+def info(records: Mapping[str, Record], lesson: Json | None = None, opens: Mapping[str, str] | None = None) -> Json:
     """Everything that `api/info` says."""
     titles = _titles(records)
     described = [record_info(name, record) | {"title": titles[name]} for name, record in records.items()]
+    for one in described:
+        one["opens"] = one["opens"] or (opens or {}).get(one["id"], IN_MEMORY)
     return {"version": 1, "pellucid": __version__, "records": described, "lesson": lesson, "left_out": []}
 
 
@@ -58,10 +62,11 @@ def record_info(name: str, record: Record) -> Json:
     layers = [record[layer] for layer in record.layers]
     return {
         "id": name,
-        "title": record.model if path is None else path.name,
+        "title": record_title(record),
         "path": None if path is None else str(path),
         "model": record.model,
-        "python": "record" if path is None else f"pellucid.open_record({str(path)!r})",
+        "python": "record" if path is None else opened(str(path)),
+        "opens": None if path is None else f"import pellucid\nrecord = {opened(str(path))}",
         "complete": record.complete,
         "following": isinstance(record, StoredRecord) and record.is_being_written,
         "notes": list(record.notes),
@@ -74,6 +79,11 @@ def record_info(name: str, record: Record) -> Json:
     }
 
 
+def opened(path: str) -> str:
+    """The Python that opens a record."""
+    return f"pellucid.open_record({path!r})"
+
+
 def _titles(records: Mapping[str, Record]) -> dict[str, str]:
     """A short name for each record, no two alike: as much of its path's end as that takes."""
     paths = {name: getattr(record, "path", None) for name, record in records.items()}
@@ -81,7 +91,7 @@ def _titles(records: Mapping[str, Record]) -> dict[str, str]:
     for name, record in records.items():
         own = paths[name]
         alike = [one for other, one in paths.items() if other != name and one is not None]
-        titles[name] = record.model or name if own is None else _end(own, [*alike])
+        titles[name] = record_title(record) or name if own is None else _end(own, [*alike])
     counts = Counter(titles.values())
     return {name: title if counts[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 

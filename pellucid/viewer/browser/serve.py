@@ -33,6 +33,7 @@ def show(
     port: int = 0,
     open_browser: bool = True,
     save: str | os.PathLike[str] | None = None,
+    opens: Mapping[str, str] | None = None,
 ) -> int:
     """Serve until Ctrl-C, or save a page in place of it; the exit status. The address is printed on a line of its own.
 
@@ -42,6 +43,7 @@ def show(
         port: of 127.0.0.1; 0 for a free one.
         open_browser: whether the address is opened, and not printed alone.
         save: the file of a page that opens from disk.
+        opens: `Answers` says what.
 
     Raises:
         ImportError: the packages that serve are not installed.
@@ -50,7 +52,7 @@ def show(
         KeyboardInterrupt: at Ctrl-C.
 
     """
-    answers = Answers(records, lesson)
+    answers = Answers(records, lesson, opens)
     try:
         if save is None:
             _serve(answers, port, open_browser)

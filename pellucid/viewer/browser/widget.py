@@ -15,6 +15,7 @@ from pellucid.viewer.browser.bundle import page_text, widget_script
 from pellucid.viewer.browser.values import Answer
 from pellucid.viewer.viewing.surroundings import has_kernel
 
+_MOST_CANCELLED = 1000  # questions that are remembered as taken back
 _WORKERS = ThreadPoolExecutor(4, thread_name_prefix="pellucid-widget")
 
 
@@ -42,7 +43,7 @@ class Widget(anywidget.AnyWidget):
         )
         super().__init__(height=height, state=dict(state or {}))
         self._answers = answers
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, None] = {}  # the newest last
         self.on_msg(_asked)
 
     def ask(self, question: Any) -> None:
@@ -50,7 +51,9 @@ class Widget(anywidget.AnyWidget):
         if not isinstance(question, dict) or not isinstance(question.get("id"), str):
             return
         if question.get("cancel"):
-            self._cancelled.add(question["id"])
+            self._cancelled[question["id"]] = None
+            if len(self._cancelled) > _MOST_CANCELLED:  # of most the answer was on its way already
+                del self._cancelled[next(iter(self._cancelled))]
         elif has_kernel():  # which stays free for cells meanwhile
             _WORKERS.submit(self._answer, question)
         else:
@@ -59,7 +62,7 @@ class Widget(anywidget.AnyWidget):
     def _answer(self, question: dict[str, Any]) -> None:
         name = question["id"]
         if name in self._cancelled:
-            self._cancelled.discard(name)
+            self._cancelled.pop(name, None)
             return
         answer = self._found(question)
         reply = {"id": name, "status": answer.status, "headers": _headers(answer), "size": len(answer.body)}

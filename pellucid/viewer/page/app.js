@@ -25,7 +25,7 @@ import { compareView } from "./compare.js";
  * @typedef {import("./state.js").State} State
  * @typedef {{blob: Blob, name: string}} Picture
  * @typedef {{element: HTMLElement, update: (state: State, changed: Set<string>) => void, destroy: () => void,
- *   picture?: (kind: "png" | "svg") => Promise<Picture>, python?: () => string}} View
+ *   picture?: (kind: "png" | "svg") => Promise<Picture>, python?: () => string | Promise<string>}} View
  * @typedef {{record: RecordInfo, layer: LayerInfo, heads: number[], sequence: number, place: import("./client.js").Place}} Chosen
  */
 

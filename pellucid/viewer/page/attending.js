@@ -280,13 +280,16 @@ export function strongest(logs, count) {
 }
 
 /**
- * How many values are larger, plus one.
+ * How many values are larger, plus one; and of how many: weights of 0 and what is not known do not count.
  * @param {Float32Array} logs
  * @param {number} place
- * @returns {number}
+ * @returns {{rank: number, of: number}}
  */
 export function rankOf(logs, place) {
-  let rank = 1;
-  for (let i = 0; i < logs.length; i++) if (logs[i] > logs[place]) rank++;
-  return rank;
+  let [rank, of] = [1, 0];
+  for (const log of logs) {
+    if (log > logs[place]) rank++;
+    if (log > -Infinity) of++;
+  }
+  return { rank, of };
 }

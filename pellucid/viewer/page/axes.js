@@ -66,20 +66,52 @@ export function pixelOf(span, place) {
 }
 
 /**
+ * The pixels between which a place is on screen.
+ * @param {AxisSpan} span
+ * @param {number} place
+ * @returns {[number, number]}
+ */
+export function visiblePart(span, place) {
+  return [Math.max(span.start, pixelOf(span, place)), Math.min(span.start + span.pixels, pixelOf(span, place + 1))];
+}
+
+/**
+ * How the labels of an axis stand: a token each, level or upright, or ticks here and there.
+ * @param {AxisSpan} span
+ * @param {AxisText} axis
+ * @returns {"level" | "upright" | "ticks"}
+ */
+export function axisForm(span, axis) {
+  const cell = span.pixels / (span.to - span.from);
+  const [first, last] = axesPlaces(span);
+  const named = axis.texts !== null || axis.place(first) !== null;
+  if (!named || cell < axesLeast.tokens) return "ticks";
+  if (span.down) return "level";
+  for (let index = first; index <= last; index++) if (textWidth(axisLabel(axis, index)) >= cell - 6) return "upright";
+  return "level";
+}
+
+/** Where the last place on screen ends: a map may end before its area does. @param {AxisSpan} span @returns {number} */
+function axesEnd(span) {
+  return Math.min(span.start + span.pixels, pixelOf(span, span.length));
+}
+
+/** @param {AxisSpan} span @returns {[number, number]} the first place that is visible, and the last */
+function axesPlaces(span) {
+  return [Math.max(0, Math.floor(span.from)), Math.min(span.length, Math.ceil(span.to)) - 1];
+}
+
+/**
  * The labels of an axis, ending at an edge: right-aligned for queries, upwards for keys.
  * @param {AxisSpan} span
  * @param {AxisText} axis
- * @param {{edge: number, gutter: number}} room edge: where the labels end, in pixels across the axis
+ * @param {{edge: number, gutter: number}} room edge: where the labels end, in pixels across the axis; gutter: what they may take
  * @param {Palette} palette
  * @returns {Mark[]}
  */
 export function axisMarks(span, axis, room, palette) {
-  const cell = span.pixels / (span.to - span.from);
-  const first = Math.max(0, Math.floor(span.from));
-  const last = Math.min(span.length, Math.ceil(span.to)) - 1;
-  const named = axis.texts !== null || axis.place(first) !== null;
-  if (named && cell >= axesLeast.tokens) return axesTokens(span, axis, room, palette, [first, last]);
-  return axesTicks(span, axis, room, palette, [first, last]);
+  const form = axisForm(span, axis);
+  return form === "ticks" ? axesTicks(span, axis, room, palette) : axesTokens(span, axis, room, palette, form === "level");
 }
 
 /**
@@ -87,24 +119,23 @@ export function axisMarks(span, axis, room, palette) {
  * @param {AxisText} axis
  * @param {{edge: number, gutter: number}} room
  * @param {Palette} palette
- * @param {[number, number]} places
+ * @param {boolean} level
  * @returns {Mark[]}
  */
-function axesTokens(span, axis, room, palette, [first, last]) {
+function axesTokens(span, axis, room, palette, level) {
   const cell = span.pixels / (span.to - span.from);
-  const labels = [];
-  for (let index = first; index <= last; index++) labels.push(axisLabel(axis, index));
   const size = cell < MARK_SIZE + 1 ? MARK_SIZE - 2 : MARK_SIZE;
-  const flat = !span.down && labels.every((label) => textWidth(label) < cell - 6);
+  const [first, last] = axesPlaces(span);
   /** @type {Mark[]} */
   const marks = [];
-  labels.forEach((label, number) => {
-    const at = pixelOf(span, first + number + 0.5);
-    if (at < span.start || at > span.start + span.pixels) return;
-    const colour = axis.special.has(axis.offset + first + number) ? palette.accent : palette.text;
-    const text = flat ? label : textWithin(label, room.gutter - 6, size);
-    marks.push({ ...axesLabel(text, at, span.down, flat, room.edge, colour), size });
-  });
+  for (let index = first; index <= last; index++) {
+    const [from, to] = visiblePart(span, index);
+    const label = axisLabel(axis, index);
+    if (to - from < (level && !span.down ? textWidth(label, size) : Math.min(size, cell - 1))) continue; // it would stand over what is beside
+    const colour = axis.special.has(axis.offset + index) ? palette.accent : palette.text;
+    const text = level && !span.down ? label : textWithin(label, room.gutter - 6, size);
+    marks.push({ ...axesLabel(text, (from + to) / 2, span.down, level, room.edge, colour), size });
+  }
   return marks;
 }
 
@@ -112,14 +143,14 @@ function axesTokens(span, axis, room, palette, [first, last]) {
  * @param {string} text
  * @param {number} at
  * @param {boolean} down
- * @param {boolean} flat
+ * @param {boolean} level
  * @param {number} edge
  * @param {string} colour
  * @returns {import("./marks.js").TextMark}
  */
-function axesLabel(text, at, down, flat, edge, colour) {
+function axesLabel(text, at, down, level, edge, colour) {
   if (down) return { text, x: edge - 4, y: at, anchor: "end", colour };
-  if (flat) return { text, x: at, y: edge - 10, anchor: "middle", colour };
+  if (level) return { text, x: at, y: edge - 10, anchor: "middle", colour };
   return { text, x: at, y: edge - 4, anchor: "start", angle: -90, colour };
 }
 
@@ -128,26 +159,51 @@ function axesLabel(text, at, down, flat, edge, colour) {
  * @param {AxisText} axis
  * @param {{edge: number, gutter: number}} room
  * @param {Palette} palette
- * @param {[number, number]} places
  * @returns {Mark[]}
  */
-function axesTicks(span, axis, room, palette, [first, last]) {
+function axesTicks(span, axis, room, palette) {
   const least = span.down ? axesLeast.down : axesLeast.across;
   const step = roundStep(((span.to - span.from) / span.pixels) * least);
+  const [first, last] = axesPlaces(span);
+  const { edge } = room;
   /** @type {Mark[]} */
   const marks = [];
   for (let position = Math.ceil((axis.offset + first) / step) * step; position <= axis.offset + last; position += step) {
     const index = position - axis.offset;
     const at = pixelOf(span, index + 0.5);
     if (at < span.start || at > span.start + span.pixels) continue;
-    const text = axesTick(axis, index, span.down ? room.gutter - 8 : least - 8);
+    const text = axesTick(axis, index, span.down ? room.gutter - 10 : least - 8);
     const half = textWidth(text) / 2;
-    const along = span.down ? at : Math.max(span.start + half, Math.min(span.start + span.pixels - half, at));
-    marks.push(axesLabel(text, along, span.down, !span.down, room.edge, palette.faint));
-    const { edge } = room;
+    const along = span.down ? at : Math.max(span.start + half, Math.min(axesEnd(span) - half, at));
+    marks.push(axesLabel(text, along, span.down, !span.down, edge - (span.down ? 3 : 0), palette.faint));
     marks.push({ points: span.down ? [edge - 3, at, edge, at] : [at, edge - 3, at, edge], colour: palette.faint });
   }
   return marks;
+}
+
+/**
+ * The label of a place in a frame, as the labels of the axis stand, for a crosshair; and the room that it takes.
+ * @param {AxisSpan} span
+ * @param {AxisText} axis
+ * @param {number} place
+ * @param {{edge: number, gutter: number}} room
+ * @param {Palette} palette
+ * @returns {{box: {x: number, y: number, width: number, height: number}, marks: Mark[]}}
+ */
+export function framedLabel(span, axis, place, room, palette) {
+  const form = axisForm(span, axis);
+  const own = axisLabel(axis, place, 28);
+  const position = String(axis.offset + place);
+  const text = textWithin(form === "ticks" && own !== position && axis.place(place) === null ? `${position} ${own}` : own, span.down || form === "upright" ? room.gutter - 10 : 200);
+  const [from, to] = [pixelOf(span, place), pixelOf(span, place + 1)];
+  const upright = !span.down && form === "upright";
+  const long = textWidth(text) + 8;
+  const half = span.down || upright ? 9 : long / 2;
+  const at = Math.max(span.start + half, Math.min(axesEnd(span) - half, (from + to) / 2));
+  const label = axesLabel(text, at, span.down, !upright, room.edge, palette.text);
+  const { edge } = room;
+  const box = span.down ? { x: edge - long, y: at - 9, width: long, height: 18 } : upright ? { x: at - 9, y: edge - long, width: 18, height: long } : { x: at - half, y: edge - 19, width: long, height: 18 };
+  return { box, marks: [{ ...box, fill: palette.back, stroke: palette.mark }, label] };
 }
 
 /**

@@ -5,8 +5,8 @@ import { axisTokens, shownToken } from "./tokens.js";
 
 /**
  * @typedef {{texts: string[], chips: Set<number>, special: Set<number>, named: Set<number>, offset: number,
- *   after: string}} AxisTexts chips: places that are no part of a running text; named: those whose text is no token but says
- *   where they are; offset: the position of the first; after: the token that follows the last
+ *   after: string, tokens: string[] | null}} AxisTexts chips: places that are no part of a running text; named: those whose text is no token but says
+ *   where they are; offset: the position of the first; after: the token that follows the last; tokens: of the whole text
  */
 
 /**
@@ -21,7 +21,7 @@ export function axisTexts(chosen, tokens, axis, length) {
   const list = axisTokens(layer, tokens, axis);
   const count = length ?? (axis === "queries" ? layer.q_len : layer.k_len);
   /** @type {AxisTexts} */
-  const found = { texts: [], chips: new Set(), special: new Set(), named: new Set(), offset: list.offset, after: "" };
+  const found = { texts: [], chips: new Set(), special: new Set(), named: new Set(), offset: list.offset, after: "", tokens: list.texts };
   const labelled = record.frames.length > 0 || record.images.length > 0;
   for (let i = 0; i < count; i++) {
     const token = list.texts?.[list.offset + i];

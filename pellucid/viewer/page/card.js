@@ -1,12 +1,17 @@
 // The card beside the pointer: which tokens, which weight, and its rank.
 
+import { strongest } from "./attending.js";
+import { placeInWords } from "./axes.js";
 import { fill, h } from "./dom.js";
+import { lineOf } from "./mapaside.js";
 import { cellPlaces, cellWeight, isPair, weightInFull } from "./words.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
  * @typedef {import("./source.js").Cell} Cell
  */
+
+const cardKeys = 3; // of a query alone, where there is no room for a list beside the map
 
 /**
  * What is at one place of some panels, in lines.
@@ -19,7 +24,7 @@ export function cardLines(parts) {
   let places = "";
   for (const { panel, cell } of parts) {
     if (!cell || !panel.chosen || !panel.source) continue;
-    const where = cellPlaces(cell, { queries: panel.queries.text, keys: panel.keys.text });
+    const where = cellPlaces(cell, { queries: panel.queries.text, keys: panel.keys.text }, panel.chosen.layer);
     if (where.join() !== places) lines.push(...where);
     places = where.join();
     const { layer, place } = panel.chosen;
@@ -29,6 +34,27 @@ export function cardLines(parts) {
   const [a, b] = parts.map(({ cell }) => (cell ? Math.exp(cell.log) : NaN));
   if (parts.length > 1 && !Number.isNaN(a - b)) lines.push(`A − B: ${signed(a - b)}`);
   return lines;
+}
+
+/**
+ * What is at a query alone, or at a key alone, in lines.
+ * @param {MapPanel} panel
+ * @param {import("./rows.js").Line} line
+ * @param {boolean} lists whether its largest weights are told, too
+ * @returns {string[]}
+ */
+export function lineLines(panel, line, lists) {
+  if (!panel.chosen) return [];
+  const { index } = line;
+  const axes = { queries: panel.queries.text, keys: panel.keys.text };
+  const [q, k] = line.axis === "queries" ? [index, NaN] : [NaN, index];
+  const lines = cellPlaces({ q0: q, q1: q + 1, k0: k, k1: k + 1 }, axes, panel.chosen.layer);
+  const logs = lists ? lineOf(panel, line) : null;
+  if (!logs) return lines;
+  const others = line.axis === "queries" ? axes.keys : axes.queries;
+  const most = strongest(logs, cardKeys).map((place) => `${placeInWords(others, place)}: ${weightInFull(Math.exp(logs[place]))}`);
+  const whose = panel.label === "map" ? "" : `${panel.label}: `; // of two that are compared
+  return [...lines, `${whose}${line.axis === "queries" ? "reads most" : "is read most by"}`, ...most];
 }
 
 /** @param {number} difference @returns {string} */

@@ -84,6 +84,15 @@ export function layerInWords(layer) {
 }
 
 /**
+ * Which model a record is of, for a picture whose title names the record; nothing where that is its title already.
+ * @param {import("./client.js").RecordInfo} record
+ * @returns {string}
+ */
+export function modelNote({ title, model }) {
+  return model && !title.startsWith(model) ? `Model: ${shortModel(model)}.` : "";
+}
+
+/**
  * A model in a title: of what is a path, its last two parts.
  * @param {string} model
  * @returns {string}

@@ -12,7 +12,7 @@ import { fromFloat16 } from "./float16.js";
  *   kv_heads: number, q_len: number, k_len: number, start: number, calls: number[], exact: boolean, map: boolean,
  *   top: boolean, tokens: {queries: "own" | "source" | null, keys: "own" | "source" | null}, query_offset: number,
  *   strips: StripInfo[]}} LayerInfo
- * @typedef {{id: string, title: string, path: string | null, model: string, python: string, complete: boolean,
+ * @typedef {{id: string, title: string, path: string | null, model: string, python: string, opens: string, complete: boolean,
  *   following: boolean, notes: string[], missed: {name: string, reason: string}[], batch: number,
  *   segments: Record<string, [number, number | null][]>, images: any[], frames: any[], layers: LayerInfo[]}} RecordInfo
  * @typedef {{title: string, text: string, state: Record<string, string>}} LessonStep
@@ -23,6 +23,7 @@ import { fromFloat16 } from "./float16.js";
  *   because_without_sink: string[], numbers: Record<string, (number | null)[]>, paired: string[],
  *   titles: Record<string, string>}} Numbers
  * @typedef {{keys: Int32Array, logs: Float32Array, rows: number, count: number}} Top
+ * @typedef {"up" | "lost" | "elsewhere"} Serving elsewhere: somebody answers, but for another page
  * @typedef {{record: string, layer: number, heads: string, over?: string, pool?: string, sequence?: number}} Place
  */
 
@@ -67,9 +68,10 @@ export class Client {
   /** @param {Transport} transport */
   constructor(transport) {
     this.transport = transport;
-    /** @type {Set<(up: boolean) => void>} told when answers stop coming, and when they come again */
+    /** @type {Set<(now: Serving) => void>} told when answers stop coming, and when they come again */
     this.listeners = new Set();
-    this.up = true;
+    /** @type {Serving} */
+    this.serving = "up";
   }
 
   /**
@@ -87,19 +89,19 @@ export class Client {
       reply = await this.transport(path, text, signal);
     } catch (error) {
       if (signal?.aborted) throw error;
-      this.tell(false);
+      this.tell("lost");
       throw new Refusal("the program that serves this page does not answer", 0);
     }
-    this.tell(true);
+    this.tell(isOfAnother(reply) ? "elsewhere" : "up");
     if (reply.status >= 400) throw new Refusal(refusalOf(reply), reply.status);
     return reply;
   }
 
-  /** @param {boolean} up */
-  tell(up) {
-    if (up === this.up) return;
-    this.up = up;
-    for (const listener of this.listeners) listener(up);
+  /** @param {Serving} now */
+  tell(now) {
+    if (now === this.serving) return;
+    this.serving = now;
+    for (const listener of this.listeners) listener(now);
   }
 
   /**
@@ -245,6 +247,14 @@ export class Client {
     const [height, width] = shapeOf(reply);
     return { pixels: new Uint8Array(reply.bytes), height, width };
   }
+}
+
+/**
+ * Whether a reply is not of the program that this page is of: one with another token, or another program at its port.
+ * @param {Reply} reply
+ */
+function isOfAnother({ status, headers }) {
+  return status === 403 || (status === 404 && !headers["content-type"]?.includes("json"));
 }
 
 /**

@@ -38,12 +38,15 @@ export function compareView(page) {
     },
     destroy: () => scene.destroy(),
     picture: (kind) => pictureOfScene(scene, kind),
-    python() {
+    async python() {
+      await scene.arranged();
+      const [first] = scene.panels;
       return scene.panels.flatMap((panel) => {
+        const record = panel.chosen?.record.id === first.chosen?.record.id ? "record" : "other";
         if (!panel.chosen || !panel.source) return [];
         const visible = scene.drawing.visibleOf(panel);
         const { q, k } = panel.source.lengths;
-        return `${panel.label.toLowerCase()} = ${pythonOf(panel.chosen, wholeTokens(visible.q0, visible.q1, q), wholeTokens(visible.k0, visible.k1, k))}`;
+        return `${panel.label.toLowerCase()} = ${pythonOf(panel.chosen, wholeTokens(visible.q0, visible.q1, q), wholeTokens(visible.k0, visible.k1, k), record)}`;
       }).join("\n");
     },
   };

@@ -1,15 +1,16 @@
 // Two texts: what reads and what is read, a token a line, with lines of weight between them.
 
-import { inDigits, placeOn, scaleOf } from "./colour.js";
+import { inDigits, scaleOf } from "./colour.js";
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { listenKeys } from "./keys.js";
-import { Figure, figureDraw } from "./figure.js";
+import { crossHeadings, crossPicture } from "./crosspicture.js";
+import { figureDraw } from "./figure.js";
 import { FIXED_COLOURS } from "./ink.js";
-import { Links, linksOf } from "./links.js";
+import { lineStrength, Links, linksOf } from "./links.js";
 import { Reader, READER_EACH } from "./reader.js";
 import { strongestList } from "./strongest.js";
-import { figureColours, figureFrame, figurePane, figureTitle } from "./textfigure.js";
+import { figureColours } from "./textfigure.js";
 import { TextPane } from "./textpane.js";
 import { placeName } from "./axistexts.js";
 
@@ -26,7 +27,7 @@ export function crossView(page) {
   return new CrossView(page);
 }
 
-class CrossView {
+export class CrossView {
   /** @param {import("./app.js").Page} page */
   constructor(page) {
     this.page = page;
@@ -39,7 +40,9 @@ class CrossView {
     this.list = strongestList();
     this.makePanes(true);
     this.controls = this.makeControls();
-    this.names = h("div", { class: "pl-cross-names", "aria-hidden": "true" }, h("span", {}, "Queries: what reads"), h("span", {}, "Keys: what is read"));
+    this.names = h("div", { class: "pl-cross-names", "aria-hidden": "true" });
+    /** How lines are drawn: their weights' scale, and the colour of those that are looked at. */
+    this.lineLook = { scale: this.reader.scale, stroke: "" };
     this.element = h(
       "div",
       { class: "pl-cross" },
@@ -141,6 +144,7 @@ class CrossView {
   showTokens() {
     const { queries, keys } = this.reader;
     if (!queries || !keys) return;
+    fill(this.names, crossHeadings(this.reader.chosen?.layer).map((heading) => h("span", {}, heading)));
     this.queries?.setTokens(queries.texts, queries.chips);
     this.keys?.setTokens(keys.texts, keys.chips);
     const fixed = this.reader.attending.fixed[0];
@@ -248,11 +252,12 @@ class CrossView {
     this.lineCount = found.count;
     const state = this.page.state.state;
     const scale = scaleOf({ ...state, scale: state.scale ?? "sqrt" }, () => [Float32Array.from(found.links, (link) => link.log)]);
+    this.lineLook = { scale, stroke: shown && !this.reader.isEach ? colours.mark : accent };
     /** @type {FigureLine[]} */
     const lines = [];
     const put = (/** @type {number} */ query, /** @type {number} */ key, /** @type {number} */ log, /** @type {string} */ stroke, /** @type {number} */ faint) => {
-      const at = placeOn(log, scale);
-      const line = this.lineOf(query, key, stroke, 0.6 + 4 * at, (0.2 + 0.7 * at) * faint);
+      const { width, opacity } = lineStrength(log, scale);
+      const line = this.lineOf(query, key, stroke, width, opacity * faint);
       if (line) lines.push(line);
     };
     for (const { query, key, log } of found.links) put(query, key, log, accent, shown ? 0.18 : 1);
@@ -297,9 +302,16 @@ class CrossView {
     return [[(from.left + from.right) / 2 - box.left, from.bottom - box.top], [(to.left + to.right) / 2 - box.left, to.top - box.top]];
   }
 
+  /** How many lines there are. */
+  manyInWords() {
+    if (this.lineCount > CROSS_MOST) return `The strongest ${CROSS_MOST} of ${this.lineCount} lines are drawn.`;
+    const { lineCount: count } = this;
+    return this.links.window ? `${count === 1 ? "1 line" : `${count} lines`} between the tokens in sight ${count === 1 ? "weighs" : "weigh"} ${inDigits(this.least)} or more.` : "Asking for the weights …";
+  }
+
   sayStatus() {
     const { problem, chosen } = this.reader;
-    const many = this.lineCount > CROSS_MOST ? `The strongest ${CROSS_MOST} of ${this.lineCount} lines are drawn.` : this.links.window ? `${this.lineCount} lines between the tokens in sight weigh ${inDigits(this.least)} or more.` : "Asking for the weights …";
+    const many = this.manyInWords();
     const limited = chosen?.layer.exact ? "" : "Only the strongest keys of each query are known.";
     const words = [problem, this.reader.shown ? "" : limited, this.reader.shown ? this.reader.headline() : this.reader.attending.message, this.links.message || many, this.pathMessage];
     const text = words.filter(Boolean).join(" ");
@@ -321,16 +333,6 @@ class CrossView {
 
   /** @param {"png" | "svg"} kind */
   picture(kind) {
-    const { back, text, mark } = figureColours(this.page.root);
-    const box = this.body.getBoundingClientRect();
-    const figure = new Figure(box.width + 32, box.height + 110, back);
-    for (const line of this.linesInSight()) figure.add({ ...line, points: line.points.map(([x, y]) => [x + 16, Math.max(56, Math.min(y + 60, box.height + 64))]) });
-    for (const pane of [this.queries, this.keys]) {
-      if (!pane) continue;
-      const own = pane.element.getBoundingClientRect();
-      figurePane(figure, pane, 16 + own.left - box.left, 60 + own.top - box.top, text, mark);
-    }
-    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.reader.ink : null);
-    return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "two texts");
+    return crossPicture(this, kind);
   }
 }

@@ -30,12 +30,11 @@ export class Figure {
 
   /**
    * @param {"png" | "svg"} kind
-   * @param {string} name without its ending
+   * @param {string} name of its file
    * @returns {Promise<{blob: Blob, name: string}>}
    */
   async picture(kind, name) {
-    const blob = kind === "svg" ? this.asSvg() : await this.asPng();
-    return { blob, name: `${name.replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 100)}.${kind}` };
+    return { blob: kind === "svg" ? this.asSvg() : await this.asPng(), name };
   }
 
   asSvg() {
@@ -77,7 +76,7 @@ function figureElement(part) {
     fill: part.fill,
     "font-size": part.size,
     "xml:space": "preserve",
-    ...(part.bold ? { "font-weight": "bold" } : {}),
+    ...(part.bold ? { "font-weight": 600 } : {}),
     ...(part.end ? { "text-anchor": "end" } : {}),
     ...(part.width && part.text.trim() ? { textLength: part.width.toFixed(1), lengthAdjust: "spacingAndGlyphs" } : {}),
   });
@@ -122,7 +121,7 @@ export function figureDraw(context, part) {
     context.globalAlpha = 1;
   } else {
     context.fillStyle = part.fill;
-    context.font = `${part.bold ? "bold " : ""}${part.size}px ${FIGURE_FONT}`;
+    context.font = `${part.bold ? "600 " : ""}${part.size}px ${FIGURE_FONT}`;
     context.textAlign = part.end ? "right" : "left";
     context.fillText(part.text, part.x, part.y);
   }

@@ -1,10 +1,8 @@
 // Keeps what the page knows of its records up to date: of one that is still being written, and after the server was away.
 
-import { Refusal } from "./client.js";
-
 /**
  * @typedef {import("./app.js").Page} Page
- * @typedef {"up" | "lost" | "elsewhere"} Serving elsewhere: somebody answers, but not at this address
+ * @typedef {import("./client.js").Serving} Serving
  */
 
 const followingEvery = 2000; // milliseconds
@@ -32,8 +30,8 @@ export function followInfo(page, tell) {
       if (text !== known) takeInfo(page, info);
       if (text !== known || was !== "up") tell.changed();
       known = text;
-    } catch (error) {
-      becomes(error instanceof Refusal && error.status === 403 ? "elsewhere" : "lost");
+    } catch {
+      becomes(page.client.serving === "elsewhere" ? "elsewhere" : "lost");
     }
     plan();
   };
@@ -41,11 +39,11 @@ export function followInfo(page, tell) {
     if (timer || !(serving !== "up" || page.info.records.some((record) => record.following))) return;
     timer = window.setTimeout(ask, wait);
   };
-  const listener = (/** @type {boolean} */ up) => {
-    if (!up) becomes("lost");
+  const listener = (/** @type {Serving} */ now) => {
+    if (now !== "up") becomes(now);
     clearTimeout(timer);
     timer = 0;
-    plan(up ? 0 : followingEvery);
+    plan(now === "up" ? 0 : followingEvery);
   };
   page.client.listeners.add(listener);
   plan();

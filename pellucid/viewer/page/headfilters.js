@@ -102,7 +102,7 @@ function filtersChips(page, name, order, counts, chosen) {
   const chip = (/** @type {string} */ word) =>
     h(
       "button",
-      { type: "button", class: "pl-chip", "data-name": `${name} ${word}`, "aria-pressed": String(chosen?.has(word) ?? false), title: KIND_MEANS[word] ?? "", onclick: () => press(word) },
+      { type: "button", class: "pl-chip", "data-name": `${name} ${word}`, "aria-pressed": String(chosen?.has(word) ?? false), title: `${KIND_MEANS[word] ? `${KIND_MEANS[word]}; ` : ""}show only heads of the ${name} that are pressed, all where none is`, onclick: () => press(word) },
       name === "kinds" ? kindBadge(word) : null,
       `${word} ${counts.get(word) ?? 0}`,
     );

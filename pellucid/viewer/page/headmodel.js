@@ -117,6 +117,7 @@ export function kindOf(numbers, head, sink) {
 }
 
 /**
+ * Whether a head is of the roles and kinds that are chosen; as long as no kinds are known, it is.
  * @param {Head} head
  * @param {HeadsChoice} choice
  * @param {Numbers | null} numbers
@@ -124,7 +125,7 @@ export function kindOf(numbers, head, sink) {
  */
 export function isWanted(head, choice, numbers) {
   if (choice.roles && !choice.roles.has(head.layer.role)) return false;
-  return !choice.kinds || choice.kinds.has(kindOf(numbers, head, choice.sink).kind);
+  return !choice.kinds || !numbers || choice.kinds.has(kindOf(numbers, head, choice.sink).kind);
 }
 
 /**
@@ -153,6 +154,16 @@ export function countsOf(heads, word) {
   const counts = new Map();
   for (const head of heads) counts.set(word(head), (counts.get(word(head)) ?? 0) + 1);
   return counts;
+}
+
+/**
+ * Round numbers in a row, in as many digits as they have, which tells them apart.
+ * @param {number[]} values
+ * @returns {string[]}
+ */
+export function shownApart(values) {
+  const few = values.map(shownNumber);
+  return few.every((text, number) => Number(text) === values[number]) ? few : values.map(String);
 }
 
 /**

@@ -245,9 +245,10 @@ class HeadsView {
     return headsPicture(this, kind);
   }
 
-  python() {
-    const { sort, ascending, sink } = this.choice();
-    const name = sort && sink === "without" && this.numbers?.paired.includes(sort) ? `${sort}_without_sink` : sort;
+  async python() {
+    const numbers = await this.page.numbers(this.record()?.id ?? "").catch(() => null); // which names there are to sort by
+    const { sort, ascending, sink } = headsChoice(this.page.state.state, numbers);
+    const name = sort && sink === "without" && numbers?.paired.includes(sort) ? `${sort}_without_sink` : sort;
     if (name) return `record.summary().sorted("${name}"${ascending ? ", descending=False" : ""})`;
     return sink === "without" ? "record.summary().without_sink()" : "record.summary()";
   }

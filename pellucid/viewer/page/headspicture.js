@@ -3,9 +3,11 @@
 import { Building } from "./client.js";
 import { COLOUR_MAPS, colourTable } from "./colour.js";
 import { svg } from "./dom.js";
-import { plainName, shortModel } from "./choices.js";
+import { modelNote, plainName } from "./choices.js";
 import { countsOf, isWanted, kindOf, numberOf, numberTitle, shownNumber, sortedHeads } from "./headmodel.js";
 import { kindLook, KINDS } from "./kinds.js";
+import { textLines, textWidth } from "./marks.js";
+import { pictureName } from "./picturename.js";
 import { plotOf, scatterNote } from "./scatter.js";
 import { plotPoints } from "./scatterplot.js";
 import { drawThumb } from "./thumbs.js";
@@ -31,7 +33,7 @@ const pictureLabel = 190;
  */
 export async function headsPicture(view, kind) {
   const drawing = await wallDrawing(view);
-  const name = `${plainName(view.record()?.title ?? "record", 40).replace(/[^\w.-]+/g, "-")}-heads.${kind}`;
+  const name = pictureName(view.record(), [], "heads", kind);
   const text = new XMLSerializer().serializeToString(drawing.element);
   const blob = new Blob([text], { type: "image/svg+xml" });
   return { name, blob: kind === "svg" ? blob : await pngOf(blob, drawing.width, drawing.height) };
@@ -72,11 +74,13 @@ async function wallDrawing(view) {
   const step = pictureCell + pictureFoot + pictureGap;
   const columns = Math.max(1, ...lines.map((line) => line.length));
   const width = Math.max(left + columns * (pictureCell + pictureGap) + 12, 620);
-  const plot = view.numbers ? pictureScatter(view, choice, view.numbers, Math.min(width, 620)) : null;
-  const wallTop = 48;
+  const plot = view.numbers && shown.length ? pictureScatter(view, choice, view.numbers, Math.min(width, 620)) : null;
+  const titles = pictureTitles(view, choice, width);
+  const wallTop = titles.bottom;
   const notesTop = wallTop + lines.length * step + 8;
+  const kinds = pictureKinds(shown, view.numbers, choice, width);
   const notes = pictureNotes(view, [...maps.values()], width);
-  const plotTop = notesTop + 60 + notes.length * 15;
+  const plotTop = notesTop + kinds.height + 36 + notes.length * 15;
   const height = plotTop + (plot?.height ?? 0);
   const look = view.plotLook();
   const cells = lines.flatMap((line, row) => /** @type {(SVGElement | null)[]} */ ([
@@ -87,7 +91,7 @@ async function wallDrawing(view) {
     "svg",
     { xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`, "font-family": "system-ui, sans-serif", "font-size": 11, fill: look.text },
     svg("rect", { width, height, fill: look.back }),
-    [...pictureTitles(view, choice, look), ...cells, ...pictureLegend(view, choice, notesTop, notes, look)],
+    [...titles.draw(look), ...cells, ...kinds.draw(notesTop, look), ...pictureColours(view, notesTop + kinds.height, notes, look)],
     plot ? svg("g", { transform: `translate(0 ${plotTop})` }, plot.element) : null,
   );
   return { element, width, height };
@@ -167,48 +171,78 @@ function thumbAddress(maps, place, look) {
 }
 
 /**
+ * Which record, in which order, and which heads of it.
  * @param {HeadsPictured} view
  * @param {HeadsChoice} choice
- * @param {import("./scatterplot.js").PlotLook} look
+ * @param {number} width
  */
-function pictureTitles(view, choice, look) {
-  const record = view.record();
+function pictureTitles(view, choice, width) {
   const order = choice.sort && view.numbers ? `sorted by ${numberTitle(view.numbers, choice.sort, choice.sink)}, ${choice.ascending ? "least" : "most"} first` : "layer by layer";
-  return [
-    svg("text", { x: 12, y: 20, "font-size": 14, "font-weight": "bold" }, `${shortModel(record?.model ?? "")}, heads`),
-    svg("text", { x: 12, y: 37, fill: look.faint }, `${order}; kinds ${choice.sink === "with" ? "of all the weight" : "beyond the sink"}`),
-  ];
+  const only = [choice.kinds, choice.roles].flatMap((words) => (words ? `only ${[...words].join(", ")}` : []));
+  const said = [order, `kinds ${choice.sink === "with" ? "of all the weight" : "beyond the sink"}`, ...only].join("; ");
+  const title = textLines(`${plainName(view.record()?.title ?? "record")}, heads`, width - 24, 14, true);
+  const lines = textLines(said, width - 24, 11);
+  const below = 20 + title.length * 18;
+  return {
+    bottom: below + lines.length * 15 - 4,
+    draw: (/** @type {import("./scatterplot.js").PlotLook} */ look) => [
+      ...title.map((line, number) => svg("text", { x: 12, y: 20 + number * 18, "font-size": 14, "font-weight": "bold" }, line)),
+      ...lines.map((line, number) => svg("text", { x: 12, y: below - 2 + number * 15, fill: look.faint }, line)),
+    ],
+  };
 }
 
 /**
- * @param {HeadsPictured} view
+ * The kinds of the heads that are drawn, in as many lines as they take.
+ * @param {Head[]} heads
+ * @param {Numbers | null} numbers
  * @param {HeadsChoice} choice
+ * @param {number} width
+ */
+function pictureKinds(heads, numbers, choice, width) {
+  const counts = countsOf(numbers ? heads : [], (head) => kindOf(numbers, head, choice.sink).kind);
+  let [x, line] = [12, 0];
+  const placed = KINDS.filter((kind) => counts.has(kind)).map((kind) => {
+    const words = `${kind} ${counts.get(kind)}`;
+    const long = 17 + textWidth(words, 11);
+    if (x + long > width - 12) [x, line] = [12, line + 1];
+    const at = { kind, words, x, y: line * 19 };
+    x += long + 16;
+    return at;
+  });
+  const draw = (/** @type {number} */ top, /** @type {import("./scatterplot.js").PlotLook} */ look) =>
+    placed.flatMap((one) => {
+      const { letter, colour, text } = kindLook(one.kind);
+      return [
+        svg("rect", { x: one.x, y: top + one.y + 5, width: 13, height: 13, rx: 2, fill: colour, stroke: look.line, "stroke-width": 0.5 }),
+        svg("text", { x: one.x + 6.5, y: top + one.y + 15.5, "text-anchor": "middle", "font-size": 10, fill: text }, letter),
+        svg("text", { x: one.x + 17, y: top + one.y + 16 }, one.words),
+      ];
+    });
+  return { height: placed.length ? (line + 1) * 19 + 5 : heads.length ? 0 : 20, draw: heads.length ? draw : pictureNone };
+}
+
+/** @param {number} top @param {import("./scatterplot.js").PlotLook} look */
+function pictureNone(top, look) {
+  return [svg("text", { x: 12, y: top + 12, fill: look.faint }, "No head is of the kinds and roles that are chosen.")];
+}
+
+/**
+ * The bar of the maps' colours, and what is said of them.
+ * @param {HeadsPictured} view
  * @param {number} top
  * @param {string[]} notes
  * @param {import("./scatterplot.js").PlotLook} look
  */
-function pictureLegend(view, choice, top, notes, look) {
-  const counts = countsOf(view.heads, (head) => kindOf(view.numbers, head, choice.sink).kind);
-  let across = 12;
-  const kinds = KINDS.filter((kind) => view.numbers && counts.has(kind)).flatMap((kind) => {
-    const [{ letter, colour, text }, words] = [kindLook(kind), `${kind} ${counts.get(kind)}`];
-    const x = across;
-    across += 30 + words.length * 6;
-    return [
-      svg("rect", { x, y: top + 5, width: 13, height: 13, rx: 2, fill: colour, stroke: look.line, "stroke-width": 0.5 }),
-      svg("text", { x: x + 6.5, y: top + 15.5, "text-anchor": "middle", "font-size": 10, fill: text }, letter),
-      svg("text", { x: x + 17, y: top + 16 }, words),
-    ];
-  });
+function pictureColours(view, top, notes, look) {
   const name = view.page.state.get("colours", "viridis");
   const table = colourTable(COLOUR_MAPS.includes(name) ? name : COLOUR_MAPS[0]);
-  const steps = Array.from({ length: 32 }, (_, i) => svg("rect", { x: 50 + i * 4, y: top + 30, width: 4.3, height: 9, fill: `rgb(${[0, 1, 2].map((c) => table[Math.floor((i * 255) / 31) * 4 + c]).join(",")})` }));
+  const steps = Array.from({ length: 32 }, (_, i) => svg("rect", { x: 50 + i * 4, y: top + 6, width: 4.3, height: 9, fill: `rgb(${[0, 1, 2].map((c) => table[Math.floor((i * 255) / 31) * 4 + c]).join(",")})` }));
   return [
-    ...kinds,
-    svg("text", { x: 12, y: top + 38, fill: look.faint }, "least"),
+    svg("text", { x: 12, y: top + 14, fill: look.faint }, "least"),
     ...steps,
-    svg("text", { x: 184, y: top + 38, fill: look.faint }, "largest of each map"),
-    ...notes.map((line, number) => svg("text", { x: 12, y: top + 58 + number * 15, fill: look.faint }, line)),
+    svg("text", { x: 184, y: top + 14, fill: look.faint }, "largest of each map"),
+    ...notes.map((line, number) => svg("text", { x: 12, y: top + 34 + number * 15, fill: look.faint }, line)),
   ];
 }
 
@@ -220,29 +254,14 @@ function pictureLegend(view, choice, top, notes, look) {
  * @returns {string[]}
  */
 function pictureNotes(view, maps, width) {
-  if (!maps.length) return [];
+  const record = view.record();
+  const model = record ? modelNote(record) : "";
+  if (!maps.length) return textLines(model, width - 24, 11);
   const { pool } = view.asked();
   const [rows, columns] = [1, 2].map((axis) => Math.max(...maps.map((one) => one.shape[axis])));
   const pooled = `pooled exactly into at most ${rows} × ${columns} bins, ${pool === "max" ? "the largest weight" : "the mean weight"} of each bin`;
   const exact = maps.every((one) => one.exact) ? "exact, a pixel a query and a key" : maps.some((one) => one.exact) ? `exact where a map is small, else ${pooled}` : pooled;
-  return pictureLines(`Each map is ${exact}; ${view.wall.look?.kind ?? "log"} scale, of each map its own.`, width);
-}
-
-/**
- * @param {string} text
- * @param {number} width in pixels
- * @returns {string[]}
- */
-function pictureLines(text, width) {
-  const most = Math.floor((width - 24) / 6);
-  /** @type {string[]} */
-  const lines = [""];
-  for (const word of text.split(" ")) {
-    const last = lines[lines.length - 1];
-    if (last && last.length + word.length >= most) lines.push(word);
-    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
-  }
-  return lines;
+  return textLines(`Each map is ${exact}; ${view.wall.look?.kind ?? "log"} scale, of each map its own. ${model}`.trim(), width - 24, 11);
 }
 
 /**
@@ -256,7 +275,7 @@ function pictureScatter(view, choice, numbers, width) {
   const plot = plotOf(view.heads, choice, numbers);
   const look = view.plotLook();
   const height = Math.round(width * 0.65);
-  const lines = pictureLines(scatterNote(plot, view.heads.length), width);
+  const lines = textLines(scatterNote(plot, view.heads.length), width - 24, 11);
   const notes = lines.map((line, number) => svg("text", { x: 12, y: height + 14 + number * 15, fill: look.faint }, line));
   return { element: svg("g", {}, plotPoints(plot, { width, height }, look).element, ...notes), height: height + 12 + lines.length * 15 };
 }

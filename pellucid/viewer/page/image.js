@@ -8,9 +8,10 @@ import { Figure } from "./figure.js";
 import { imagesOf } from "./frames.js";
 import { inkLegend, inkOn, inkPlace } from "./ink.js";
 import { Patches } from "./patches.js";
+import { pictureName } from "./picturename.js";
 import { Reader } from "./reader.js";
 import { strongestList } from "./strongest.js";
-import { figureColours, figureFrame, figurePane, figureTitle } from "./textfigure.js";
+import { FIGURE_EDGE, figureBar, figureColours, figureFoot, figureHead, figurePane, paneHeight } from "./textfigure.js";
 import { TextPane } from "./textpane.js";
 import { placeName } from "./axistexts.js";
 
@@ -337,16 +338,19 @@ class ImageView {
     const { back, text, mark } = figureColours(this.page.root);
     const canvas = this.patches.canvas;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    const boxes = this.sides.map((side) => side.pane.element.getBoundingClientRect());
-    const heights = this.sides.map((side, i) => Math.min(boxes[i].height, side.pane.total + 24));
-    const figure = new Figure(Math.max(width + 48 + Math.max(0, ...boxes.map((box) => box.width)), 420), Math.max(height, heights.reduce((sum, one) => sum + one, 0)) + 110, back);
-    figure.add({ kind: "image", x: 16, y: 60, width, height, canvas });
-    let y = 60;
-    this.sides.forEach((side, i) => {
-      figurePane(figure, side.pane, width + 32, y, text, mark);
-      y += heights[i];
-    });
-    figureFrame(figure, this.page, this.reader, this.reader.shown ? this.patchInk : null);
-    return figure.picture(kind, this.reader.chosen ? figureTitle(this.reader.chosen) : "image");
+    const widths = this.sides.map((side) => side.pane.element.getBoundingClientRect().width);
+    const figure = new Figure(Math.max(width + 48 + Math.max(0, ...widths), 420), 0, back);
+    const top = figureHead(figure, this.page, this.reader, this.patchSum()) + 8;
+    figure.add({ kind: "image", x: FIGURE_EDGE, y: top, width, height, canvas });
+    let y = top;
+    for (const { pane } of this.sides) {
+      figure.add({ kind: "text", x: width + 44, y: y + 10, text: pane.label, fill: text, size: 12, bold: true });
+      figurePane(figure, pane, width + 32, y + 14, text, mark);
+      y += paneHeight(pane) + 18;
+    }
+    const patches = this.reader.shown && this.patchInk ? [figureBar(this.reader, this.patchInk, text, "patches")] : [];
+    figureFoot(figure, this.page, this.reader, this.reader.shown && this.sides.length ? this.reader.ink : null, Math.max(top + height, y), patches, "words");
+    const { chosen } = this.reader;
+    return figure.picture(kind, pictureName(chosen?.record, chosen ? [chosen] : [], "image", kind));
   }
 }

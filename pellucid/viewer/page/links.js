@@ -1,6 +1,7 @@
 // The weights between the tokens in sight of two texts, and those of them that are drawn as lines.
 
 import { Refusal } from "./client.js";
+import { placeOn } from "./colour.js";
 
 /**
  * @typedef {import("./app.js").Chosen} Chosen
@@ -139,4 +140,15 @@ export function linksOf(window, queries, keys, least, most) {
   const count = links.length;
   links.sort((a, b) => b.log - a.log);
   return { links: links.slice(0, most).reverse(), count };
+}
+
+/**
+ * How thick and how strong the line of a weight is.
+ * @param {number} log
+ * @param {import("./colour.js").Scale} scale
+ * @returns {{width: number, opacity: number}}
+ */
+export function lineStrength(log, scale) {
+  const at = placeOn(log, scale);
+  return { width: 0.6 + 4 * at, opacity: 0.2 + 0.7 * at };
 }

@@ -19,7 +19,8 @@ export function mapView(page) {
     },
     destroy: () => scene.destroy(),
     picture: (kind) => pictureOfScene(scene, kind),
-    python() {
+    async python() {
+      await scene.arranged();
       const { visible, lengths } = scene.camera;
       const chosen = page.chosen(page.state.state);
       return chosen ? pythonOf(chosen, wholeTokens(visible.q0, visible.q1, lengths.q), wholeTokens(visible.k0, visible.k1, lengths.k)) : "";

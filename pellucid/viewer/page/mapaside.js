@@ -1,23 +1,24 @@
-// Beside a map that leaves room: what is under the crosshair, and what its query reads most.
+// Beside a map that leaves room: what is under the crosshair, and what its query reads most, or who reads its key.
 
 import { strongest } from "./attending.js";
 import { fill, h } from "./dom.js";
 import { strongestList } from "./strongest.js";
-import { isPair } from "./words.js";
+import { lineTitle } from "./words.js";
 import { labelAt } from "./tokens.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
- * @typedef {import("./source.js").Cell} Cell
+ * @typedef {import("./rows.js").Line} Line
  */
 
 const asideRoom = { least: 270, most: 380, gap: 16 }; // pixels
 const asideKeys = 12;
 
-/** @param {(key: number) => void} go */
+/** @param {(axis: Line["axis"], place: number) => void} go to another key, or query, of the crosshair */
 export function mapAside(go) {
   const lines = h("div", { class: "pl-map-aside-lines" });
   const list = strongestList();
+  list.show("", []); // no heading that is empty
   const element = h("aside", { class: "pl-map-aside", "aria-label": "under the crosshair", hidden: true }, lines, list.element);
   let shown = "";
   let listed = "";
@@ -40,27 +41,33 @@ export function mapAside(go) {
       if (text !== shown) fill(lines, said.map((line) => h("div", {}, h("bdi", {}, line))));
       shown = text;
     },
-    /** @param {MapPanel} panel @param {Cell | null} cell */
-    list(panel, cell) {
-      const row = cell && asideRow(panel, cell);
-      const name = row && cell ? `${panel.source?.owner} ${panel.axesOf} ${cell.q0} ${panel.keys.text.texts?.length}` : "";
-      if (name === listed || (cell && asideMayList(panel, cell) && !row)) return; // the list before stays until the next is here
+    /** @param {MapPanel} panel @param {Line | null} line the row of a query, or the column of a key */
+    list(panel, line) {
+      const logs = line && lineOf(panel, line);
+      const name = logs && line ? `${panel.source?.owner} ${panel.axesOf} ${line.axis} ${line.index} ${panel.keys.text.texts?.length}` : "";
+      if (name === listed || (line && asideMayList(panel, line) && !logs)) return; // the list before stays until the next is here
       listed = name;
-      if (!row || !cell) return list.show("", []);
-      const { keys, queries } = panel;
-      const items = strongest(row, asideKeys).map((key) => ({ text: labelAt(keys.text, key, 40), position: key, log: row[key], go: () => go(key) }));
-      list.show(`${labelAt(queries.text, cell.q0, 30)} (${queries.text.offset + cell.q0}) reads most`, items);
+      if (!logs || !line) return list.show("", []);
+      const [own, others] = line.axis === "queries" ? [panel.queries.text, panel.keys.text] : [panel.keys.text, panel.queries.text];
+      const axis = line.axis === "queries" ? "keys" : "queries";
+      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
+      list.show(lineTitle(line, own), items, items.length ? "" : "no weight");
     },
   };
 }
 
-/** @param {MapPanel} panel @param {Cell} cell */
-function asideMayList(panel, cell) {
-  return cell.q1 - cell.q0 <= 1 && isPair(cell) && Boolean(panel.chosen?.layer.exact) && !panel.rows.isRefused(panel.source?.owner ?? "", cell.q0);
+/** @param {MapPanel} panel @param {Line} line */
+function asideMayList(panel, line) {
+  return Boolean(panel.chosen?.layer.exact) && !panel.rows.isRefused(panel.source?.owner ?? "", line);
 }
 
-/** @param {MapPanel} panel @param {Cell} cell @returns {Float32Array | null} */
-function asideRow(panel, cell) {
+/**
+ * The weights of a row or a column, once they are here.
+ * @param {MapPanel} panel
+ * @param {Line} line
+ * @returns {Float32Array | null}
+ */
+export function lineOf(panel, line) {
   const { chosen, source } = panel;
-  return chosen && source && asideMayList(panel, cell) ? panel.rows.row(source.owner, chosen.place, cell.q0) : null;
+  return chosen && source && asideMayList(panel, line) ? panel.rows.line(source.owner, chosen.place, line) : null;
 }

@@ -2,16 +2,18 @@
 
 import { h } from "./dom.js";
 import { barMarks } from "./bar.js";
-import { marksAsSvg, paintMarks, textWithin } from "./marks.js";
+import { MARK_SIZE, marksAsSvg, paintMarks, textLines, textWidth } from "./marks.js";
 
 /**
  * @typedef {import("./marks.js").Mark} Mark
  * @typedef {{title: string, width: number, height: number, marks: Mark[], bar: {table: Uint8Array, ticks: import("./bar.js").BarTick[], title: string}}} Panel
  * @typedef {{title: string, panels: Panel[], notes: string[], palette: import("./axes.js").Palette, name: string}} Figure
+ *   name: of the file
  */
 
 const figureMargin = 14;
 const figureScale = 2; // pixels of a PNG to a pixel of the screen
+const figureLines = { title: 20, panel: 17, note: 17 }; // pixels from a line to the next
 
 /**
  * @param {Figure} figure
@@ -20,24 +22,29 @@ const figureScale = 2; // pixels of a PNG to a pixel of the screen
 export function figureMarks({ title, panels, notes, palette }) {
   const inner = panels.reduce((sum, panel) => sum + panel.width, 0) + figureMargin * (panels.length - 1);
   const width = inner + figureMargin * 2;
-  const top = figureMargin + 24 + (panels.length > 1 ? 20 : 0);
+  const titles = textLines(title, inner, 15, true);
+  const headings = panels.map((panel) => (panels.length > 1 ? textLines(panel.title, panel.width, MARK_SIZE, true) : []));
+  const headed = figureMargin + titles.length * figureLines.title + 4;
+  const top = headed + Math.max(...headings.map((lines) => lines.length)) * figureLines.panel;
   const bottom = top + Math.max(...panels.map((panel) => panel.height));
-  const height = bottom + 46 + notes.length * 17 + figureMargin;
+  const noted = notes.flatMap((note) => textLines(note, inner));
+  const height = bottom + 46 + noted.length * figureLines.note + figureMargin;
   /** @type {Mark[]} */
   const marks = [{ x: 0, y: 0, width, height, fill: palette.back }];
-  marks.push({ text: textWithin(title, inner, 15), x: figureMargin, y: figureMargin + 8, size: 15, bold: true, colour: palette.text });
+  const write = (/** @type {string[]} */ lines, /** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ each, /** @type {{size?: number, bold?: boolean, colour: string}} */ look) =>
+    marks.push(...lines.map((text, number) => ({ text, x, y: y + number * each, ...look })));
+  write(titles, figureMargin, figureMargin + 8, figureLines.title, { size: 15, bold: true, colour: palette.text });
   let x = figureMargin;
-  for (const panel of panels) {
-    if (panels.length > 1) marks.push({ text: textWithin(panel.title, panel.width), x, y: top - 10, bold: true, colour: palette.text });
+  panels.forEach((panel, number) => {
+    write(headings[number], x, headed + 7, figureLines.panel, { bold: true, colour: palette.text });
     marks.push(...panel.marks.map((mark) => figureShifted(mark, x, top)));
-    const bar = { x, y: bottom + 10, width: Math.min(220, panel.width - 10) };
+    const said = textWidth(panel.bar.title);
+    const bar = { x, y: bottom + 10, width: Math.min(220, panel.width - said - 18) };
     marks.push(...barMarks(panel.bar.table, panel.bar.ticks, bar, palette));
-    marks.push({ text: textWithin(panel.bar.title, panel.width - bar.width - 10), x: x + bar.width + 8, y: bottom + 16, colour: palette.faint });
+    marks.push({ text: panel.bar.title, x: x + bar.width + 8, y: bottom + 16, colour: palette.faint });
     x += panel.width + figureMargin;
-  }
-  notes.forEach((note, number) => {
-    marks.push({ text: textWithin(note, inner), x: figureMargin, y: bottom + 50 + number * 17, colour: palette.faint });
   });
+  write(noted, figureMargin, bottom + 50, figureLines.note, { colour: palette.faint });
   return { marks, width, height };
 }
 
@@ -59,7 +66,7 @@ function figureShifted(mark, x, y) {
  */
 export async function pictureOf(figure, kind) {
   const { marks, width, height } = figureMarks(figure);
-  const name = `${figure.name.replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 120) || "map"}.${kind}`;
+  const { name } = figure;
   if (kind === "svg") return { blob: new Blob([marksAsSvg(marks, width, height)], { type: "image/svg+xml" }), name };
   const canvas = h("canvas", { width: Math.round(width * figureScale), height: Math.round(height * figureScale) });
   const context = canvas.getContext("2d");

@@ -22,15 +22,16 @@ const marksWidths = new Map();
 /**
  * @param {string} text
  * @param {number} [size]
+ * @param {boolean} [bold]
  * @returns {number} pixels
  */
-export function textWidth(text, size = MARK_SIZE) {
+export function textWidth(text, size = MARK_SIZE, bold = false) {
   marksMeasuring ??= document.createElement("canvas").getContext("2d");
   if (!marksMeasuring) return text.length * size * 0.6;
-  const name = `${size} ${text}`;
+  const name = `${bold ? "b" : ""}${size} ${text}`;
   let width = marksWidths.get(name);
   if (width === undefined) {
-    marksMeasuring.font = `${size}px ${marksFont}`;
+    marksMeasuring.font = `${bold ? "600 " : ""}${size}px ${marksFont}`;
     width = marksMeasuring.measureText(text).width;
     if (marksWidths.size > 20000) marksWidths.clear();
     marksWidths.set(name, width);
@@ -55,6 +56,49 @@ export function textWithin(text, width, size = MARK_SIZE) {
     else over = middle;
   }
   return fits ? `${characters.slice(0, fits).join("")}…` : "";
+}
+
+/**
+ * A text in as many lines as it takes, nothing of it left out: a number stays with the word before it, and what is wider
+ * than a line goes on in the next.
+ * @param {string} text
+ * @param {number} width
+ * @param {number} [size]
+ * @param {boolean} [bold]
+ * @returns {string[]}
+ */
+export function textLines(text, width, size = MARK_SIZE, bold = false) {
+  const fits = (/** @type {string} */ line) => textWidth(line, size, bold) <= width;
+  /** @type {string[]} */
+  const lines = [];
+  let line = "";
+  for (const word of text.split(/ (?!\d)/)) {
+    if (line && fits(`${line} ${word}`)) line += ` ${word}`;
+    else {
+      if (line) lines.push(line);
+      line = word;
+    }
+    while (!fits(line) && line.length > 1) {
+      const characters = Array.from(line);
+      let taken = characters.length - 1;
+      while (taken > 1 && !fits(characters.slice(0, taken).join(""))) taken--;
+      lines.push(characters.slice(0, taken).join(""));
+      line = characters.slice(taken).join("");
+    }
+  }
+  return line ? [...lines, line] : lines;
+}
+
+/**
+ * The room that a text takes.
+ * @param {TextMark} mark
+ * @returns {{x: number, y: number, width: number, height: number}}
+ */
+export function textBox({ text, x, y, anchor = "start", angle = 0, size = MARK_SIZE, bold }) {
+  const long = textWidth(text, size, bold);
+  const before = anchor === "start" ? 0 : anchor === "end" ? long : long / 2;
+  if (!angle) return { x: x - before, y: y - size / 2, width: long, height: size };
+  return { x: x - size / 2, y: y - long + before, width: size, height: long };
 }
 
 /**

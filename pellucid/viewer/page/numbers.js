@@ -2,7 +2,8 @@
 
 import { inDigits, placeOn } from "./colour.js";
 import { inkOn } from "./ink.js";
-import { pixelOf } from "./axes.js";
+import { visiblePart } from "./axes.js";
+import { textWidth } from "./marks.js";
 
 /**
  * @typedef {import("./marks.js").Mark} Mark
@@ -10,8 +11,10 @@ import { pixelOf } from "./axes.js";
  */
 
 const numbersLeast = { width: 46, height: 16 };
+const numbersSize = 11;
 
 /**
+ * The numbers of cells, each in the middle of what is visible of its cell, where that holds it.
  * @param {import("./viewport.js").Visible} visible
  * @param {import("./viewport.js").Pair} lengths
  * @param {import("./pane.js").PaneLayout} layout
@@ -26,10 +29,14 @@ export function cellNumbers(visible, lengths, layout, textOf) {
   if (wide < numbersLeast.width || high < numbersLeast.height) return [];
   /** @type {Mark[]} */
   const marks = [];
-  for (let q = Math.max(0, Math.ceil(visible.q0 - 0.5)); q < Math.min(lengths.q, visible.q1 - 0.5); q++) {
-    for (let k = Math.max(0, Math.ceil(visible.k0 - 0.5)); k < Math.min(lengths.k, visible.k1 - 0.5); k++) {
-      const found = textOf(q, k);
-      if (found) marks.push({ ...found, x: pixelOf(along, k + 0.5), y: pixelOf(down, q + 0.5), anchor: "middle", size: 11 });
+  for (let q = Math.max(0, Math.floor(visible.q0)); q < Math.min(lengths.q, visible.q1); q++) {
+    const [top, bottom] = visiblePart(down, q);
+    if (bottom - top < numbersLeast.height) continue;
+    for (let k = Math.max(0, Math.floor(visible.k0)); k < Math.min(lengths.k, visible.k1); k++) {
+      const [left, right] = visiblePart(along, k);
+      const found = right - left > 12 ? textOf(q, k) : null;
+      if (!found || textWidth(found.text, numbersSize) > right - left - 2) continue;
+      marks.push({ ...found, x: (left + right) / 2, y: (top + bottom) / 2, anchor: "middle", size: numbersSize });
     }
   }
   return marks;

@@ -1,11 +1,11 @@
 // One map on screen: the raster, what stands along its axes, the crosshair. It is told what to draw and says what is pointed at.
 
 import { h } from "./dom.js";
-import { axisLabel, axisMarks, gutterFor, pixelOf, SEGMENT_BAND, segmentMarks } from "./axes.js";
+import { axisMarks, framedLabel, gutterFor, pixelOf, SEGMENT_BAND, segmentMarks } from "./axes.js";
 import { hearPointers } from "./gestures.js";
-import { paintMarks, textWidth } from "./marks.js";
+import { paintMarks, textBox, textWidth } from "./marks.js";
 import { Raster } from "./raster.js";
-import { STRIP_THICK, stripMarks } from "./strips.js";
+import { STRIP_THICK, stripMarks, stripRoom } from "./strips.js";
 
 /**
  * @typedef {import("./viewport.js").Visible} Visible
@@ -15,7 +15,7 @@ import { STRIP_THICK, stripMarks } from "./strips.js";
  * @typedef {import("./axes.js").Segment} Segment
  * @typedef {import("./axes.js").Palette} Palette
  * @typedef {import("./strips.js").Strip} Strip
- * @typedef {{text: AxisText, strips: Strip[], segments: Segment[]}} Side what is drawn along one axis
+ * @typedef {{title: string, text: AxisText, strips: Strip[], segments: Segment[]}} Side what is drawn along one axis
  * @typedef {{q: number, k: number, strong: boolean}} Cross a row and a key, NaN for none; strong: one that is fixed
  * @typedef {{lengths: Pair, visible: Visible, queries: Side, keys: Side, scene: import("./raster.js").RasterScene,
  *   crosses: Cross[], numbers: (area: PaneLayout) => Mark[], palette: Palette}} Drawing
@@ -25,6 +25,7 @@ import { STRIP_THICK, stripMarks } from "./strips.js";
  */
 
 const paneLeast = 40; // pixels of a map, however much its labels would take
+const paneTitle = 15; // pixels of an axis's title
 
 export class MapPane {
   /**
@@ -51,7 +52,7 @@ export class MapPane {
     this.beside = { queries: 0, keys: 0 };
     this.stop = hearPointers(this.area, meaning, page.wheels);
     this.observer = new ResizeObserver(() => {
-      this.size = { width: this.element.clientWidth, height: this.element.clientHeight };
+      this.measure();
       page.resized();
     });
     this.observer.observe(this.element);
@@ -60,6 +61,10 @@ export class MapPane {
   /** Whether there is room to draw in. */
   get isShown() {
     return this.size.width > 0 && this.size.height > 0;
+  }
+
+  measure() {
+    this.size = { width: this.element.clientWidth, height: this.element.clientHeight };
   }
 
   /** The map's height and width in pixels. @returns {Pair} */
@@ -79,8 +84,13 @@ export class MapPane {
     const most = [Math.min(150, this.size.width * 0.24), Math.min(120, this.size.height * 0.24)];
     const name = `${owner} ${most}`;
     if (this.gutters?.[0] !== name) this.gutters = [name, [gutterFor(queries.text, lengths.q, most[0]), gutterFor(keys.text, lengths.k, most[1])]];
-    const stripped = queries.strips.length || keys.strips.length;
-    const [forQueries, forKeys] = this.gutters[1].map((gutter, number) => (stripped ? Math.max(gutter, Math.min(84, most[number])) : gutter));
+    // A strip's name and range stand where the labels of the other axis do.
+    const strips = [keys.strips, queries.strips].map((list) => list.map((strip) => stripRoom(strip.info)));
+    const room = this.gutters[1].map((gutter, number) => {
+      const [wanted, least] = [0, 1].map((which) => Math.max(0, ...strips[number].map((one) => one[which])));
+      return Math.max(gutter, Math.min(wanted, most[number]), Math.min(least, most[number] * 2)) + paneTitle;
+    });
+    const [forQueries, forKeys] = room;
     const beside = (/** @type {Side} */ side) => side.strips.length * STRIP_THICK + (side.segments.length ? SEGMENT_BAND : 0);
     this.beside = { queries: beside(queries), keys: beside(keys) };
     return { queriesGutter: forQueries, keysGutter: forKeys, besideQueries: this.beside.queries, besideKeys: this.beside.keys };
@@ -127,14 +137,17 @@ export class MapPane {
     const down = { from: visible.q0, to: visible.q1, pixels: height, length: lengths.q, start: top, down: true };
     const along = { from: visible.k0, to: visible.k1, pixels: width, length: lengths.k, start: left, down: false };
     /** @type {Mark[]} */
-    const marks = [
-      ...axisMarks(down, queries.text, { edge: queriesGutter, gutter: queriesGutter }, palette),
-      ...axisMarks(along, keys.text, { edge: keysGutter, gutter: keysGutter }, palette),
-    ];
+    const marks = [];
+    const framed = drawing.crosses.flatMap((cross) => this.crossLabels(cross, drawing, down, along));
+    for (const [span, side, edge] of /** @type {const} */ ([[down, queries, queriesGutter], [along, keys, keysGutter]])) {
+      const labels = axisMarks(span, side.text, { edge, gutter: edge - paneTitle }, palette);
+      marks.push(...labels.filter((mark) => !("text" in mark) || !framed.some(({ box }) => paneOverlap(box, textBox(mark)))));
+      marks.push(...paneAxisTitle(paneShown(span), side.title, palette));
+    }
     for (const [span, side, gutter, other] of /** @type {const} */ ([[down, queries, queriesGutter, keysGutter], [along, keys, keysGutter, queriesGutter]])) {
       const shown = paneShown(span);
       side.strips.forEach((strip, number) => {
-        const room = { across: gutter + 3 + number * STRIP_THICK, named: other, gutter: other };
+        const room = { across: gutter + 3 + number * STRIP_THICK, named: other, gutter: other - paneTitle };
         marks.push(...stripMarks(shown, strip, room, palette));
       });
       if (side.segments.length) marks.push(...segmentMarks(shown, side.segments, gutter + side.strips.length * STRIP_THICK + 1, palette));
@@ -143,7 +156,7 @@ export class MapPane {
     marks.push({ x: left - 1, y: top - 1, width: right - left + 2, height: bottom - top + 2, stroke: palette.line });
     marks.push(...drawing.numbers(this.layout));
     for (const cross of drawing.crosses) marks.push(...this.crossMarks(cross, drawing, down, along));
-    return marks;
+    return [...marks, ...framed.flatMap((label) => label.marks)];
   }
 
   /**
@@ -154,23 +167,34 @@ export class MapPane {
    * @returns {Mark[]}
    */
   crossMarks(cross, drawing, down, along) {
-    const { palette, queries, keys } = drawing;
-    const colour = palette.mark;
+    const colour = drawing.palette.mark;
     const opacity = cross.strong ? 1 : 0.7;
     /** @type {Mark[]} */
     const marks = [];
-    for (const [span, place, side, gutter] of /** @type {const} */ ([[down, cross.q, queries, this.layout.queriesGutter], [along, cross.k, keys, this.layout.keysGutter]])) {
-      if (Number.isNaN(place)) continue;
+    for (const [span, place] of /** @type {const} */ ([[down, cross.q], [along, cross.k]])) {
       const [from, to] = [pixelOf(span, place), pixelOf(span, place + 1)];
       const [first, last] = [span.start, span.start + span.pixels];
-      if (to < first || from > last) continue;
+      if (!paneShows(span, place)) continue;
       const other = paneShown(span.down ? along : down);
       const ends = [other.start, other.start + other.pixels];
       const edges = to - from < 4 ? [(from + to) / 2] : [from, to].filter((at) => at >= first && at <= last);
       for (const at of edges) marks.push({ points: span.down ? [ends[0], at, ends[1], at] : [at, ends[0], at, ends[1]], colour, opacity });
-      marks.push(...paneCrossLabel(span, (from + to) / 2, axisLabel(side.text, place, 28), gutter, palette, colour));
     }
     return marks;
+  }
+
+  /**
+   * The framed labels of a crosshair on both axes.
+   * @param {Cross} cross
+   * @param {Drawing} drawing
+   * @param {import("./axes.js").AxisSpan} down
+   * @param {import("./axes.js").AxisSpan} along
+   */
+  crossLabels(cross, { palette, queries, keys }, down, along) {
+    const { queriesGutter, keysGutter } = this.layout;
+    return /** @type {const} */ ([[down, cross.q, queries, queriesGutter], [along, cross.k, keys, keysGutter]]).flatMap(([span, place, side, edge]) =>
+      paneShows(span, place) ? [framedLabel(span, side.text, place, { edge, gutter: edge - paneTitle }, palette)] : [],
+    );
   }
 
   destroy() {
@@ -190,23 +214,28 @@ function paneShown(span) {
   return { ...span, to, pixels: Math.max(0, ((to - span.from) / (span.to - span.from)) * span.pixels) };
 }
 
+/** @param {import("./axes.js").AxisSpan} span @param {number} place NaN: none */
+function paneShows(span, place) {
+  return pixelOf(span, place + 1) > span.start && pixelOf(span, place) < span.start + span.pixels;
+}
+
+/** @typedef {{x: number, y: number, width: number, height: number}} PaneBox */
+
+/** @param {PaneBox} a @param {PaneBox} b */
+function paneOverlap(a, b) {
+  return a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
+}
+
 /**
- * The label of a crosshair on an axis, over whatever stands there.
+ * What an axis is, along its middle, where that is as long as the word.
  * @param {import("./axes.js").AxisSpan} span
- * @param {number} middle
- * @param {string} text
- * @param {number} gutter
+ * @param {string} title
  * @param {Palette} palette
- * @param {string} colour
  * @returns {Mark[]}
  */
-function paneCrossLabel(span, middle, text, gutter, palette, colour) {
-  const at = Math.max(span.start, Math.min(span.start + span.pixels, middle));
-  const long = Math.min(textWidth(text) + 8, gutter + 30);
-  const box = span.down ? { x: gutter - long, y: at - 9, width: long, height: 18 } : { x: at - 9, y: gutter - long, width: 18, height: long };
-  const [x, y] = span.down ? [gutter - 4, at] : [at, gutter - 4];
-  return [
-    { ...box, fill: palette.back, stroke: colour },
-    { text, x, y, anchor: span.down ? "end" : "start", angle: span.down ? 0 : -90, colour: palette.text },
-  ];
+function paneAxisTitle(span, title, palette) {
+  if (textWidth(title, 11) > span.pixels) return [];
+  const middle = span.start + span.pixels / 2;
+  const at = span.down ? { x: 8, y: middle, angle: -90 } : { x: middle, y: 8 };
+  return [{ text: title, ...at, anchor: "middle", size: 11, colour: palette.faint }];
 }

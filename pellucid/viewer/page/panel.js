@@ -19,9 +19,9 @@ import { placeTitle } from "./words.js";
 
 const panelStrips = 32; // that are kept
 
-/** @returns {Side} */
-function emptySide() {
-  return { text: { texts: null, offset: 0, special: new Set(), place: () => null }, strips: [], segments: [] };
+/** @param {string} title @returns {Side} */
+function emptySide(title) {
+  return { title, text: { texts: null, offset: 0, special: new Set(), place: () => null }, strips: [], segments: [] };
 }
 
 export class MapPanel {
@@ -48,8 +48,10 @@ export class MapPanel {
     /** @type {TileSource | null} */
     this.source = null;
     this.axesOf = "";
-    this.queries = emptySide();
-    this.keys = emptySide();
+    /** @type {Promise<void>} once the axes' texts are here, or refused */
+    this.named = Promise.resolve();
+    this.queries = emptySide("queries");
+    this.keys = emptySide("keys");
     /** @type {Map<string, Strip>} */
     this.kept = new Map();
   }
@@ -84,7 +86,7 @@ export class MapPanel {
       side.text = { texts: null, offset: axis === "queries" ? layer.query_offset : 0, special: new Set(), place };
       side.segments = segmentsOf(chosen, axis);
     }
-    this.page.tokens(record.id, sequence).then(
+    this.named = this.page.tokens(record.id, sequence).then(
       (tokens) => {
         if (this.axesOf !== axesOf) return;
         for (const axis of /** @type {AxisName[]} */ (["queries", "keys"])) {

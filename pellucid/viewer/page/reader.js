@@ -6,6 +6,7 @@ import { Attending, rankOf, strongest } from "./attending.js";
 import { axisTexts, placeName, placeText } from "./axistexts.js";
 import { inDigits, placeOn, scaleOf } from "./colour.js";
 import { FIXED_COLOURS, inkOf, inkPlace } from "./ink.js";
+import { ordinal, wordsNext } from "./words.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -43,6 +44,8 @@ export class Reader {
     this.problem = "";
     this.scale = scaleOf({}, () => []);
     this.asked = "";
+    /** @type {Promise<void>} */
+    this.tokensHere = Promise.resolve();
   }
 
   destroy() {
@@ -57,7 +60,7 @@ export class Reader {
     const asked = this.chosen ? `${this.chosen.record.id} ${this.chosen.layer.number} ${this.chosen.layer.q_len} ${this.chosen.sequence}` : "";
     if (asked !== this.asked) {
       this.asked = asked;
-      this.fetchTokens(asked);
+      this.tokensHere = this.fetchTokens(asked);
     }
   }
 
@@ -158,8 +161,10 @@ export class Reader {
     const some = shown.places.slice(0, 3).map((place) => placeName(axis, place)).join(", ");
     const more = shown.places.length > 3 ? ` and ${shown.places.length - 3} more` : "";
     const mean = shown.places.length > 1 && !this.isEach ? ", on average" : "";
+    const layer = this.chosen?.layer;
+    const next = layer && shown.direction === "reads" && shown.places.length === 1 ? wordsNext(layer, axis.tokens, axis.offset + shown.places[0]) : "";
     const names = `${some}${more}`;
-    const words = shown.direction === "read" ? `Who reads ${names}` : `What ${names} ${shown.places.length > 1 ? "read" : "reads"}`;
+    const words = shown.direction === "read" ? `Who reads ${names}` : `What ${names} ${shown.places.length > 1 ? "read" : "reads"}${next && `, before ‘${next}’`}`;
     const limited = shown.known === null ? "" : ` Only the ${shown.known} strongest keys of each query are known.`;
     return `${words}${mean}.${limited} ${this.attending.message}`.trim();
   }
@@ -171,8 +176,12 @@ export class Reader {
     if (this.isEach) return `weights ${shown.each.slice(0, READER_EACH).map((logs) => inDigits(Math.exp(logs[index]))).join(", ")}`;
     const log = shown.joined[index];
     if (Number.isNaN(log)) return shown.known === null ? "no weight: padding" : "weight not known";
-    if (log === -Infinity) return "weight 0";
-    return `weight ${inDigits(Math.exp(log))}, rank ${rankOf(shown.joined, index)} of ${shown.joined.length}`;
+    const isRead = shown.direction === "reads";
+    const several = shown.places.length > 1;
+    if (log === -Infinity) return "weight 0, not read";
+    const { rank, of } = rankOf(shown.joined, index);
+    const counted = isRead ? `keys that ${several ? "they read" : "it reads"}` : `queries that read ${several ? "them" : "it"}`;
+    return `weight ${inDigits(Math.exp(log))}, ${ordinal(rank)} of the ${of} ${counted}${shown.known === null ? "" : ", of those that are known"}`;
   }
 
   /**
@@ -188,16 +197,17 @@ export class Reader {
     return strongest(logs, 12).map((index) => ({ text: placeText(axis, index), position: axis.offset + index, log: logs[index], go: () => go(index) }));
   }
 
-  /** The line of Python that gives what is shown. */
-  python() {
+  /** The line of Python that gives what is shown, or will be as soon as it is here. */
+  async python() {
+    await this.tokensHere;
     const chosen = this.chosen;
     if (!chosen) return "";
-    const shown = this.shown;
+    const shown = this.attending.wanted();
     const places = shown ? `[${shown.places.join(", ")}]` : "";
     const axes = shown ? (shown.direction === "reads" ? `queries=${places}, ` : `keys=${places}, `) : "";
     const heads = chosen.heads.length === chosen.layer.heads ? "" : `heads=[${chosen.heads.join(", ")}]`;
     const over = chosen.heads.length === 1 ? "" : chosen.place.over === "max" ? ".amax(0)" : ".mean(0)";
     const inside = `${axes}${heads}`.replace(/, $/, "");
-    return `${chosen.record.python}[${JSON.stringify(chosen.layer.name)}].weights(${inside})[${chosen.sequence}]${over}`;
+    return `record[${JSON.stringify(chosen.layer.name)}].weights(${inside})[${chosen.sequence}]${over}`;
   }
 }

@@ -1,4 +1,6 @@
-// Whole rows of weights, asked for where somebody stays: a weight's rank among all that its query reads.
+// Whole rows and columns of weights, asked for where somebody stays: what a query reads, who reads a key.
+
+/** @typedef {{axis: "queries" | "keys", index: number}} Line the row of a query, the column of a key */
 
 const rowsKept = 12;
 
@@ -26,27 +28,39 @@ export class RowStore {
    * @returns {Float32Array | null}
    */
   row(owner, place, query) {
-    const key = `${owner} ${query}`;
+    return this.line(owner, place, { axis: "queries", index: query });
+  }
+
+  /**
+   * The row of a query, or the column of a key.
+   * @param {string} owner
+   * @param {import("./client.js").Place} place
+   * @param {Line} line
+   * @returns {Float32Array | null}
+   */
+  line(owner, place, line) {
+    const key = rowsKey(owner, line);
     const kept = this.rows.get(key);
     if (kept !== undefined || this.wanted === key) return kept ?? null;
     this.wanted = key;
     clearTimeout(this.timer);
     this.asking?.abort();
-    this.timer = window.setTimeout(() => this.ask(key, place, query), 120);
+    this.timer = window.setTimeout(() => this.ask(key, place, line), 120);
     return null;
   }
 
   /**
    * @param {string} key
    * @param {import("./client.js").Place} place
-   * @param {number} query
+   * @param {Line} line
    */
-  async ask(key, place, query) {
+  async ask(key, place, { axis, index }) {
     const asking = new AbortController();
     this.asking = asking;
     let row = null;
     try {
-      row = (await this.client.row(place, query, asking.signal)).values;
+      const { client } = this;
+      row = (await (axis === "queries" ? client.row(place, index, asking.signal) : client.column(place, index, asking.signal))).values;
     } catch {} // the weight is shown without its rank
     if (asking.signal.aborted) return;
     this.wanted = "";
@@ -55,13 +69,18 @@ export class RowStore {
     this.changed();
   }
 
-  /** Whether a row was asked for in vain. @param {string} owner @param {number} query */
-  isRefused(owner, query) {
-    return this.rows.get(`${owner} ${query}`) === null;
+  /** Whether a row or a column was asked for in vain. @param {string} owner @param {Line} line */
+  isRefused(owner, line) {
+    return this.rows.get(rowsKey(owner, line)) === null;
   }
 
   destroy() {
     clearTimeout(this.timer);
     this.asking?.abort();
   }
+}
+
+/** @param {string} owner @param {Line} line */
+function rowsKey(owner, { axis, index }) {
+  return `${owner} ${axis} ${index}`;
 }

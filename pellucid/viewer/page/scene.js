@@ -181,6 +181,13 @@ export class MapScene {
     this.telling.showCard(lead);
   }
 
+  /** What is visible is final once this is done: the axes' texts are here, and every panel has its room. */
+  async arranged() {
+    await Promise.all(this.panels.map((panel) => panel.named));
+    for (const panel of this.shownPanels) panel.pane.measure();
+    this.frame();
+  }
+
   /** @param {number} wait milliseconds; nothing is asked for while the map still moves */
   wantSoon(wait) {
     clearTimeout(this.movementTimer);
@@ -272,11 +279,11 @@ export class MapScene {
     this.schedule();
   }
 
-  /** The crosshair to another key of its query. @param {number} key */
-  fixKey(key) {
+  /** The crosshair to another key of its query, or another query of its key. @param {"queries" | "keys"} axis @param {number} place */
+  fixOther(axis, place) {
     const { fixed } = this;
     if (!fixed) return;
-    this.reach({ q: fixed.q, k: key }, 0);
+    this.reach(axis === "keys" ? { q: fixed.q, k: place } : { q: place, k: fixed.k }, 0);
   }
 
   /** @param {MapPanel} panel @param {number} x @param {number} y */

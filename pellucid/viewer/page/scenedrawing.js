@@ -94,8 +94,7 @@ export class SceneDrawing {
       shownStrips: (this.scene.state.strips ?? "entropy,received").split(",").filter((name) => name),
       square: this.scene.camera.square,
       scale: this.scale,
-      table: this.table,
-      ticks: barTicks(this.scale),
+      bars: this.bars(),
       palette: this.palette,
       refused: this.scene.store.refused.size > 0 && !this.scene.panels.some((panel) => panel.source?.probes),
     });
@@ -182,6 +181,16 @@ export class SceneDrawing {
       strong,
     });
     return [...(fixed ? [own(fixed, true)] : []), ...(looked ? [own(looked.place, false)] : [])];
+  }
+
+  /** The bars of all colours that are on screen. */
+  bars() {
+    const { panels, difference } = this.scene;
+    const shown = [...panels.filter((panel) => panel.pane.isShown).slice(0, 1), ...(difference ? [difference] : [])];
+    return shown.map((panel) => {
+      const name = panel === difference ? "differences of weights" : "weights";
+      return { ...this.bar(panel), name, title: !difference ? "" : panel === difference ? "A − B" : "A, B" };
+    });
   }
 
   /** The bar of a panel's colours, for a picture. @param {MapPanel} panel */

@@ -1,7 +1,8 @@
 // A picture to keep of what a scene shows.
 
+import { modelNote, plainName } from "./choices.js";
 import { pictureOf } from "./mapfigure.js";
-import { textOfToken } from "./tokens.js";
+import { pictureName } from "./picturename.js";
 import { placeTitle } from "./words.js";
 
 /**
@@ -9,11 +10,11 @@ import { placeTitle } from "./words.js";
  * @param {"png" | "svg"} kind
  * @returns {Promise<import("./app.js").Picture>}
  */
-export function pictureOfScene(scene, kind) {
-  const [first] = scene.panels;
-  const { chosen } = first;
-  if (!chosen) return Promise.reject(new Error("there is no map on screen"));
-  scene.frame();
+export async function pictureOfScene(scene, kind) {
+  await scene.arranged();
+  const places = scene.panels.flatMap((panel) => panel.chosen ?? []);
+  const [chosen] = places;
+  if (!chosen) throw new Error("there is no map on screen");
   const shown = scene.shownPanels.filter((panel) => panel.pane.isShown && panel.source);
   const panels = shown.map((panel) => {
     const drawing = scene.drawing.of(panel);
@@ -23,12 +24,13 @@ export function pictureOfScene(scene, kind) {
     const marks = [{ picture, x, y, width, height }, ...panel.pane.marks(drawing)];
     return { title: scenefigureTitle(scene, panel), ...scenefigureSize(panel, drawing), marks, bar: scene.drawing.bar(panel) };
   });
-  const model = scenefigureModel(chosen.record.model || chosen.record.title);
-  const places = scene.panels.map((panel) => scenefigureTitle(scene, panel));
-  const title = scene.difference ? `${model}: ${shown.length > 1 ? "two maps compared" : "A − B"}` : `${model}: ${places[0]}`;
-  const ways = scene.difference ? [places.join("; ")] : [];
-  const notes = [scene.telling.words, ...ways, "Weights computed by Pellucid from what was observed. Attention is not explanation."];
-  const name = `${chosen.record.title} ${scene.panels.map((panel) => panel.chosen && placeTitle(panel.chosen)).join(" and ")}`;
+  const records = [...new Set(places.map((place) => place.record))];
+  const of = records.map((record) => plainName(record.title)).join(" and ");
+  const title = `${of}: ${scene.difference ? (shown.length > 1 ? "two maps compared" : "A − B") : placeTitle(chosen)}`;
+  const ways = scene.difference ? [scene.panels.map((panel) => scenefigureTitle(scene, panel)).join("; ")] : [];
+  const models = [...new Set(records.map(modelNote).filter(Boolean))];
+  const notes = [scene.telling.words, ...ways, ...models, "Weights computed by Pellucid from what was observed. Attention is not explanation."];
+  const name = pictureName(chosen.record, places, scene.difference ? "compare" : "map", kind);
   return pictureOf({ title, panels, notes, palette: scene.drawing.palette, name }, kind);
 }
 
@@ -46,18 +48,9 @@ function scenefigureSize({ pane }, { visible, lengths }) {
   };
 }
 
-/**
- * A model's name without the folders that it lies in, and with nothing in it that hides or turns text.
- * @param {string} model
- * @returns {string}
- */
-function scenefigureModel(model) {
-  const words = textOfToken(model).split(/\s+/).map((word) => (word.split("/").length > 2 ? word.split("/").slice(-2).join("/") : word));
-  return words.join(" ").slice(0, 80);
-}
-
 /** @param {import("./scene.js").MapScene} scene @param {import("./panel.js").MapPanel} panel */
 function scenefigureTitle(scene, panel) {
   if (panel === scene.difference || !panel.chosen) return panel.label;
-  return `${scene.difference ? `${panel.label}: ` : ""}${placeTitle(panel.chosen)}`;
+  const apart = new Set(scene.panels.map((one) => one.chosen?.record)).size > 1 ? `${plainName(panel.chosen.record.title)}, ` : "";
+  return `${scene.difference ? `${panel.label}: ` : ""}${apart}${placeTitle(panel.chosen)}`;
 }

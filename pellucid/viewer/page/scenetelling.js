@@ -1,9 +1,9 @@
 // Says what a scene shows: how exact it is, how far it has come, and what lies under the crosshair.
 
-import { cardLines, hoverCard } from "./card.js";
+import { cardLines, hoverCard, lineLines } from "./card.js";
 import { placeInProportion } from "./difference.js";
 import { mapAside } from "./mapaside.js";
-import { exactnessInWords } from "./words.js";
+import { exactnessInWords, isPair, rowsInWords } from "./words.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
@@ -16,7 +16,7 @@ export class SceneTelling {
   constructor(scene) {
     this.scene = scene;
     this.card = hoverCard();
-    this.aside = mapAside((key) => scene.fixKey(key));
+    this.aside = mapAside((axis, place) => scene.fixOther(axis, place));
     this.words = "";
     /** @type {Record<string, string>} where each mark of the browser's clock was last set */
     this.marked = {};
@@ -40,7 +40,8 @@ export class SceneTelling {
     const unlike = scene.drawing.unlike ? "; lengths differ, so positions of B are taken in proportion" : "";
     const { visible, lengths } = camera;
     const range = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ length) => `${Math.max(0, Math.floor(from))} – ${Math.max(0, Math.min(length, Math.ceil(to)) - 1)} of ${length}`;
-    const where = `queries ${range(visible.q0, visible.q1, lengths.q)}, keys ${range(visible.k0, visible.k1, lengths.k)}`;
+    const named = rowsInWords(scene.panels[0].chosen?.layer);
+    const where = `queries ${range(visible.q0, visible.q1, lengths.q)}${named && `, ${named}`}, keys ${range(visible.k0, visible.k1, lengths.k)}`;
     this.words = text + unlike;
     const full = `${this.words} · ${where}`;
     if (scene.status.textContent !== full) scene.status.textContent = full;
@@ -90,13 +91,16 @@ export class SceneTelling {
       const [q, k] = [placeInProportion(place.q, camera.lengths.q, source.lengths.q), placeInProportion(place.k, camera.lengths.k, source.lengths.k)];
       return { panel: one, cell: source.at(q, k, scene.drawing.visibleOf(one), lead.pane.pixels) };
     });
-    const lines = cardLines(parts);
+    const alone = tellingAlone(place);
+    const lines = alone ? lineLines(scene.panels[0], alone, !beside) : cardLines(parts);
     const { layout } = panel.pane;
     const corner = this.cornerOf(panel);
-    const at = looked ?? { x: (place.k + 1 - camera.visible.k0) / camera.each.k, y: (place.q + 1 - camera.visible.q0) / camera.each.q };
+    const [q, k] = [Number.isNaN(place.q) ? camera.middle.q : place.q, Number.isNaN(place.k) ? camera.middle.k : place.k];
+    const at = looked ?? { x: (k + 1 - camera.visible.k0) / camera.each.k, y: (q + 1 - camera.visible.q0) / camera.each.q };
     if (beside) {
+      const { cell } = parts[0];
       this.aside.say(lines);
-      this.aside.list(lead, parts[0].cell);
+      this.aside.list(lead, alone ?? (cell && isPair(cell) ? { axis: "queries", index: cell.q0 } : null));
     }
     this.card.show(beside ? [] : lines, { x: corner.x + layout.left + at.x, y: corner.y + layout.top + at.y }, size);
     if (scene.speaks && lines.length) {
@@ -119,6 +123,16 @@ export class SceneTelling {
     const [inner, outer] = [panel.pane.element, body].map((element) => element.getBoundingClientRect());
     return { x: inner.left - outer.left + body.scrollLeft, y: inner.top - outer.top + body.scrollTop };
   }
+}
+
+/**
+ * The query of a crosshair that has no key, or its key where it has no query.
+ * @param {import("./viewport.js").Pair} place
+ * @returns {import("./rows.js").Line | null}
+ */
+function tellingAlone({ q, k }) {
+  if (Number.isNaN(k)) return { axis: "queries", index: q };
+  return Number.isNaN(q) ? { axis: "keys", index: k } : null;
 }
 
 /** @param {string} name */

@@ -157,12 +157,13 @@ export class TileSource {
     const refused = wishes.map((wish) => store.refused.get(wish.key)).find((message) => message !== undefined) ?? "";
     const coarse = store.tiles.get(this.coarseKey) ?? null;
     const [first] = tiles;
+    const whole = coarse || (tiles.length && ready === tiles.length) ? "" : (store.refused.get(this.coarseKey) ?? ""); // needed only until the tiles are here
     return {
       bins: first?.tile ? { q: 2 ** first.tile.zq, k: 2 ** first.tile.zk } : this.bins(visible, pixels),
       ready,
       total: wishes.length,
       building: fractions.length ? Math.min(...fractions) : NaN,
-      refused: refused || (coarse ? "" : (store.refused.get(this.coarseKey) ?? "")),
+      refused: refused || whole,
       lost: waits.some((wait) => Number.isNaN(wait.fraction)),
       coarse: tiles.length ? null : coarse,
     };

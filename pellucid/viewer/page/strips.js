@@ -1,6 +1,6 @@
 // Readings along the axes of a map, such as entropy of queries and what keys receive: they share the map's zoom.
 
-import { textWithin } from "./marks.js";
+import { textLines, textWidth, textWithin } from "./marks.js";
 
 /**
  * @typedef {import("./marks.js").Mark} Mark
@@ -117,15 +117,48 @@ function stripFrame(span, across, thick, palette) {
  * @returns {Mark[]}
  */
 function stripName(strip, room, thick, down, palette) {
-  const range = strip.refused ?? (strip.values ? `${stripNumber(strip.low)} – ${stripNumber(strip.high)} ${strip.info.unit}`.trim() : "asking …");
-  const lines = [strip.info.name.replaceAll("_", " "), range];
-  return lines.map((line, number) => {
-    const text = textWithin(line, room.gutter - 4, 11);
-    const colour = number ? palette.faint : palette.text;
-    const off = room.across + thick / 2 + (number ? 7 : -7);
-    if (down) return { text, x: off, y: room.named - 2, anchor: "start", angle: -90, size: 11, colour };
-    return { text, x: room.named - 4, y: off, anchor: "end", size: 11, colour };
+  const range = strip.refused ?? (strip.values ? `${stripNumber(strip.low)} – ${stripNumber(strip.high)}` : "asking …");
+  const { lines, size } = stripLines(strip.info.name.replaceAll("_", " "), range, strip.values ? strip.info.unit : "", room.gutter - 6);
+  return lines.map(({ text, faint }, number) => {
+    const colour = faint ? palette.faint : palette.text;
+    const off = room.across + thick / 2 + (number - (lines.length - 1) / 2) * (size + (lines.length > 2 ? 1 : 3));
+    if (down) return { text, x: off, y: room.named - 2, anchor: "start", angle: -90, size, colour };
+    return { text, x: room.named - 4, y: off, anchor: "end", size, colour };
   });
+}
+
+/**
+ * A strip's name and range in two lines, or in three smaller ones; they are cut only where no letters are small enough.
+ * @param {string} name
+ * @param {string} range
+ * @param {string} unit
+ * @param {number} width
+ * @returns {{lines: {text: string, faint: boolean}[], size: number}}
+ */
+export function stripLines(name, range, unit, width) {
+  const whole = `${range} ${unit}`.trim();
+  for (const size of [11, 10, 9, 8]) {
+    const names = [[name], textLines(name, width, size)];
+    for (const named of names) {
+      for (const ranged of [[whole], [range, unit]]) {
+        const lines = [...named.map((text) => ({ text, faint: false })), ...ranged.map((text) => ({ text, faint: true }))].filter(({ text }) => text);
+        const few = lines.length <= 2 || (lines.length === 3 && size <= 10);
+        if (few && lines.every(({ text }) => textWidth(text, size) <= width)) return { lines, size };
+      }
+    }
+  }
+  return { lines: [{ text: textWithin(name, width, 9), faint: false }, { text: textWithin(whole, width, 9), faint: true }], size: 9 };
+}
+
+/**
+ * The room that the name and range of a strip want, and what they can be brought into, whatever its values are.
+ * @param {import("./client.js").StripInfo} info
+ * @returns {[number, number]}
+ */
+export function stripRoom({ name, unit }) {
+  const [words, range] = [name.replaceAll("_", " "), "0 – 88.8"];
+  const widest = (/** @type {number} */ size, /** @type {string[]} */ texts) => Math.ceil(Math.max(...texts.map((text) => textWidth(text, size)))) + 8;
+  return [widest(11, [words, `${range} ${unit}`]), widest(9, [range, unit, words.length > 14 ? words.slice(0, Math.ceil(words.length * 0.7)) : words])];
 }
 
 /**

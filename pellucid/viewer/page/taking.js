@@ -47,36 +47,50 @@ export function download(blob, name) {
  * @returns {HTMLElement}
  */
 export function copyPanel(page, view) {
-  const line = view?.python?.();
-  const python = line ? takingField(page, "Python that gives what is on screen", pythonWhole(page, line)) : h("p", {}, "This view has no line of Python.");
-  const address = page.state.write ? takingField(page, location.protocol === "file:" ? "Address of this view in this file" : "Address of this view, while the program that serves it runs", location.href) : null;
+  const whole = async () => {
+    const line = await view?.python?.();
+    return line ? pythonWhole(page, line) : "";
+  };
+  const python = view?.python ? takingField(page, "Python that gives what is on screen", whole()) : h("p", {}, "This view has no line of Python.");
+  const address = page.state.write ? takingField(page, location.protocol === "file:" ? "Address of this view in this file" : "Address of this view, while the program that serves it runs", Promise.resolve(location.href)) : null;
   return h("div", {}, python, address);
 }
 
 /**
- * A line with what opens its record before it, so that it runs where it is pasted.
+ * A line with what opens its record before it, so that it runs where it is pasted, or says which object is meant.
  * @param {Page} page
  * @param {string} line
  * @returns {string}
  */
 export function pythonWhole(page, line) {
-  const opens = page.record(page.state.state)?.python ?? "record";
-  if (opens === "record" || line.startsWith("import ")) return line;
-  return `import pellucid\nrecord = ${opens}\n${line.replaceAll(opens, "record")}`;
+  const { state } = page.state;
+  const opens = (page.record(state)?.opens ?? "").split("\n");
+  const other = /\bother\[/.test(line) ? (page.chosen(state, "b.")?.record.opens ?? "").split("\n") : [];
+  const lines = [...opens, ...other.map((one) => one.replace(/^(# )?record\b/, "$1other"))].filter((one) => one);
+  return [...new Set(lines), line].join("\n");
 }
 
 /**
  * A text that can be selected, and a button that copies it; where that is not allowed, the text is selected.
  * @param {Page} page
  * @param {string} title
- * @param {string} text
+ * @param {Promise<string>} coming
  * @returns {HTMLElement}
  */
-function takingField(page, title, text) {
-  const field = h("textarea", { readOnly: true, rows: Math.min(text.split("\n").length + 1, 6), "aria-label": title, spellcheck: false });
-  field.value = text;
+function takingField(page, title, coming) {
+  const field = h("textarea", { readOnly: true, rows: 2, "aria-label": title, "aria-busy": "true", spellcheck: false });
   const said = h("span", { role: "status" });
+  coming.then(
+    (text) => {
+      field.value = text;
+      field.rows = Math.min(text.split("\n").length + 1, 6);
+      field.setSelectionRange(0, 0); // else a browser shows its end
+      field.setAttribute("aria-busy", "false");
+    },
+    (error) => (said.textContent = `no text: ${error instanceof Error ? error.message : error}`),
+  );
   const copy = async () => {
+    const text = await coming;
     field.select();
     try {
       await navigator.clipboard.writeText(text);

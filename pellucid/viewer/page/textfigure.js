@@ -2,15 +2,22 @@
 
 import { inDigits } from "./colour.js";
 import { placeName } from "./axistexts.js";
+import { modelNote, plainName } from "./choices.js";
 import { Figure } from "./figure.js";
 import { FIXED_COLOURS } from "./ink.js";
+import { textLines, textWidth } from "./marks.js";
+import { pictureName } from "./picturename.js";
 import { READER_EACH } from "./reader.js";
+import { placeTitle } from "./words.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
  * @typedef {import("./reader.js").Reader} Reader
  * @typedef {import("./textpane.js").TextPane} TextPane
+ * @typedef {{width: number, draw: (figure: Figure, x: number, y: number) => void}} FootPart something of a row; y: its base line
  */
+
+export const FIGURE_EDGE = 16; // pixels around a picture
 
 /**
  * The colours of the page that a picture needs.
@@ -23,50 +30,98 @@ export function figureColours(root) {
 }
 
 /**
- * What a picture is of, in a line.
+ * What a picture is of.
  * @param {import("./app.js").Chosen} chosen
  */
 export function figureTitle(chosen) {
-  const numbers = chosen.heads.map((head) => chosen.layer.head_numbers[head] ?? head);
-  const heads = numbers.length === 1 ? `head ${numbers[0]}` : `${chosen.place.over === "max" ? "largest" : "mean"} of ${numbers.length} heads`;
-  return `${chosen.record.title}, ${chosen.layer.name}, ${heads}`;
+  return `${plainName(chosen.record.title)}: ${placeTitle(chosen)}`;
 }
 
 /**
- * A title above and a colour bar below of what stands between.
+ * The title and what is shown, above all else.
+ * @param {Figure} figure
+ * @param {Page} page
+ * @param {Reader} reader
+ * @param {string} [besides] what else is to be said
+ * @returns {number} where what stands below them begins
+ */
+export function figureHead(figure, page, reader, besides = "") {
+  const { text, faint } = figureColours(page.root);
+  const chosen = /** @type {import("./app.js").Chosen} */ (reader.chosen);
+  const room = figure.width - 2 * FIGURE_EDGE;
+  let y = 26;
+  for (const line of textLines(figureTitle(chosen), room, 15, true)) {
+    figure.add({ kind: "text", x: FIGURE_EDGE, y, text: line, fill: text, size: 15, bold: true });
+    y += 20;
+  }
+  for (const line of textLines(`${reader.headline()} ${besides.trim()}`.trim(), room, 12)) {
+    figure.add({ kind: "text", x: FIGURE_EDGE, y, text: line, fill: faint, size: 12 });
+    y += 17;
+  }
+  return y - 4;
+}
+
+/**
+ * What explains a picture, below all else, in as many rows as that takes; the picture ends there.
  * @param {Figure} figure
  * @param {Page} page
  * @param {Reader} reader
  * @param {import("./ink.js").Ink | null | undefined} ink of the bar; none where nothing is coloured
+ * @param {number} bottom of what stands above
+ * @param {FootPart[]} [first] what else is explained
+ * @param {string} [of] whose colours the bar has, where there are others
  */
-export function figureFrame(figure, page, reader, ink) {
+export function figureFoot(figure, page, reader, ink, bottom, first = [], of = "") {
   const { text, faint } = figureColours(page.root);
   const chosen = /** @type {import("./app.js").Chosen} */ (reader.chosen);
-  figure.add({ kind: "text", x: 16, y: 26, text: figureTitle(chosen), fill: text, size: 15, bold: true });
-  figure.add({ kind: "text", x: 16, y: 46, text: reader.headline(), fill: faint, size: 12 });
-  if (reader.isEach) figureKey(figure, reader, text);
-  const y = figure.height - 18;
-  const note = reader.shown?.known ? `exact weights of the ${reader.shown.known} strongest keys of each query` : "exact weights";
-  figure.add({ kind: "text", x: figure.width - 16, y, text: note, fill: faint, size: 11, end: true });
-  if (!ink || reader.isEach) return;
-  for (let i = 0; i < 64; i++) figure.add({ kind: "box", x: 80 + i * 2, y: y - 9, width: 2, height: 10, fill: ink.back[i * 4 + 3] });
-  figure.add({ kind: "text", x: 74, y, text: inDigits(reader.scale.low), fill: text, size: 11, end: true });
-  figure.add({ kind: "text", x: 214, y, text: `${inDigits(reader.scale.high)}  weight, ${reader.scale.kind === "sqrt" ? "square root" : reader.scale.kind} scale`, fill: text, size: 11 });
+  const exact = reader.shown?.known ? `Exact weights of the ${reader.shown.known} strongest keys of each query.` : "Exact weights.";
+  const said = textLines(`${exact} ${modelNote(chosen.record)} Attention is not explanation.`, figure.width - 2 * FIGURE_EDGE, 11);
+  const shown = [...first, ...(reader.isEach ? figureKey(reader, text) : ink ? [figureBar(reader, ink, text, of)] : [])];
+  let [x, y] = [FIGURE_EDGE, bottom + 26];
+  for (const part of shown) {
+    if (x > FIGURE_EDGE && x + part.width > figure.width - FIGURE_EDGE) [x, y] = [FIGURE_EDGE, y + 20];
+    part.draw(figure, x, y);
+    x += part.width + 24;
+  }
+  if (shown.length) y += 20;
+  for (const line of said) {
+    figure.add({ kind: "text", x: FIGURE_EDGE, y, text: line, fill: faint, size: 11 });
+    y += 16;
+  }
+  figure.height = y;
 }
 
 /**
- * Which underline is whose.
- * @param {Figure} figure
+ * The bar of colours.
  * @param {Reader} reader
- * @param {string} text
+ * @param {import("./ink.js").Ink} ink
+ * @param {string} fill of its words
+ * @param {string} [of] whose colours they are, where there are others
+ * @returns {FootPart}
  */
-function figureKey(figure, reader, text) {
+export function figureBar(reader, ink, fill, of = "") {
+  const [low, high] = [`${of} ${inDigits(reader.scale.low)}`.trim(), inDigits(reader.scale.high)];
+  const words = `${high}  weight, ${reader.scale.kind === "sqrt" ? "square root" : reader.scale.kind} scale`;
+  const from = textWidth(low, 11) + 6;
+  const draw = (/** @type {Figure} */ figure, /** @type {number} */ x, /** @type {number} */ y) => {
+    figure.add({ kind: "text", x, y, text: low, fill, size: 11 });
+    for (let i = 0; i < 64; i++) figure.add({ kind: "box", x: x + from + i * 2, y: y - 9, width: 2, height: 10, fill: ink.back[i * 4 + 3] });
+    figure.add({ kind: "text", x: x + from + 134, y, text: words, fill, size: 11 });
+  };
+  return { width: from + 134 + textWidth(words, 11), draw };
+}
+
+/** Which underline is whose. @param {Reader} reader @param {string} fill @returns {FootPart[]} */
+function figureKey(reader, fill) {
   const shown = /** @type {import("./attending.js").Shown} */ (reader.shown);
   const axis = reader.axisOf(shown.direction);
-  const y = figure.height - 18;
-  shown.places.slice(0, READER_EACH).forEach((place, i) => {
-    figure.add({ kind: "box", x: 16 + i * 150, y: y - 9, width: 10, height: 10, fill: `rgb(${FIXED_COLOURS[i].join(",")})` });
-    figure.add({ kind: "text", x: 31 + i * 150, y, text: axis ? placeName(axis, place) : String(place), fill: text, size: 11 });
+  return shown.places.slice(0, READER_EACH).map((place, i) => {
+    const text = axis ? placeName(axis, place) : String(place);
+    const draw = (/** @type {Figure} */ figure, /** @type {number} */ x, /** @type {number} */ y) => {
+      figure.add({ kind: "box", x, y: y - 9, width: 10, height: 10, fill: `rgb(${FIXED_COLOURS[i].join(",")})` });
+      figure.add({ kind: "text", x: x + 15, y, text, fill, size: 11 });
+    };
+    return { width: 15 + textWidth(text, 11), draw };
   });
 }
 
@@ -115,9 +170,23 @@ export function textFigure(kind, page, reader, panes, barless) {
   const boxes = panes.map((pane) => pane.element.getBoundingClientRect());
   const left = Math.min(...boxes.map((box) => box.left));
   const top = Math.min(...boxes.map((box) => box.top));
-  const bottom = Math.max(...panes.map((pane, i) => Math.min(boxes[i].bottom, boxes[i].top + pane.total + 24)));
-  const figure = new Figure(Math.max(...boxes.map((box) => box.right)) - left + 32, bottom - top + 110, back);
-  panes.forEach((pane, i) => figurePane(figure, pane, 16 + boxes[i].left - left, 60 + boxes[i].top - top, text, mark));
-  figureFrame(figure, page, reader, barless ? null : reader.ink);
-  return figure.picture(kind, reader.chosen ? figureTitle(reader.chosen) : "text");
+  const bottom = Math.max(...panes.map((pane, i) => boxes[i].top + paneHeight(pane)));
+  const figure = new Figure(Math.max(...boxes.map((box) => box.right)) - left + 2 * FIGURE_EDGE, 0, back);
+  const head = figureHead(figure, page, reader) + (panes.length > 1 ? 18 : 0);
+  panes.forEach((pane, i) => {
+    const [x, y] = [FIGURE_EDGE + boxes[i].left - left, head + boxes[i].top - top];
+    if (panes.length > 1) figure.add({ kind: "text", x: x + 12, y: y - 2, text: pane.label, fill: text, size: 12, bold: true });
+    figurePane(figure, pane, x, y, text, mark);
+  });
+  figureFoot(figure, page, reader, barless ? null : reader.ink, head + bottom - top);
+  return figure.picture(kind, pictureName(reader.chosen?.record, reader.chosen ? [reader.chosen] : [], "text", kind));
+}
+
+/**
+ * How much of a pane's height its tokens take.
+ * @param {TextPane} pane
+ * @returns {number}
+ */
+export function paneHeight(pane) {
+  return Math.min(pane.element.getBoundingClientRect().height, Math.max(0, pane.total - pane.offset) + 16);
 }

@@ -27,6 +27,7 @@ export class TextPane {
     this.apart = false;
     this.cursor = 0;
     this.width = 0;
+    this.label = options.label;
     this.lineHeight = 30;
     this.total = 0;
     this.font = "";
@@ -191,6 +192,7 @@ export class TextPane {
       const span = h("span", first ? { role: "option", id: `${this.id}-${token}`, "aria-selected": "false" } : { role: "presentation" });
       const isIndent = piece === this.flow.lines[line] && text.length > 1 && text.startsWith(" "); // a line begins with its word
       span.textContent = (isIndent ? text.slice(1) : text).replaceAll("\n", "⏎");
+      if (first && !span.textContent.trim()) span.ariaLabel = "space"; // else a screen reader is told nothing
       span.dataset.token = String(token);
       this.dress(span, this.look(token));
       element.append(span);

@@ -11,8 +11,8 @@ import { paintMarks } from "./marks.js";
  *   is meant where the state says nothing
  * @typedef {{zoom: (factor: number) => void, whole: () => void, strongest: () => void, again: () => void}} ToolActions
  * @typedef {{state: State, heads: number, strips: import("./client.js").StripInfo[], shownStrips: string[], square: boolean,
- *   scale: import("./colour.js").Scale, table: Uint8Array, ticks: import("./bar.js").BarTick[], palette: import("./axes.js").Palette,
- *   refused: boolean}} ToolsShown
+ *   bars: {title: string, name: string, table: Uint8Array, ticks: import("./bar.js").BarTick[]}[], scale: import("./colour.js").Scale,
+ *   palette: import("./axes.js").Palette, refused: boolean}} ToolsShown title: what stands before a bar of several; name: what its colours are of
  */
 
 /** @type {Choice[]} */
@@ -31,7 +31,7 @@ const toolsBar = { width: 190, height: 30 };
  */
 export function mapTools(page, actions, others) {
   const selects = toolsChoices.map((choice) => toolsSelect(page, choice));
-  const bar = h("canvas", { class: "pl-map-bar", role: "img" });
+  const bars = h("div", { class: "pl-map-tool-group" });
   const range = toolsRange(page);
   const strips = h("div", { class: "pl-map-menu-list" });
   const menu = h("details", { class: "pl-map-menu", onfocusout: (/** @type {FocusEvent} */ event) => leave(event), onkeydown: (/** @type {KeyboardEvent} */ event) => shut(event) }, h("summary", {}, "Strips"), strips);
@@ -57,7 +57,7 @@ export function mapTools(page, actions, others) {
   );
   const look = h("div", { class: "pl-map-tool-look" }, others, selects.map((one) => one.element), range.element, h("label", { class: "pl-map-tool" }, square, " square cells"), menu);
   const more = h("details", { class: "pl-map-tool-more" }, h("summary", {}, "Look"), look);
-  const element = h("div", { class: "pl-map-tools", role: "group", "aria-label": "how the map is shown" }, zooms, bar, more);
+  const element = h("div", { class: "pl-map-tools", role: "group", "aria-label": "how the map is shown" }, zooms, bars, more);
   const narrow = new ResizeObserver(() => {
     const isNarrow = element.clientWidth < 900;
     if (element.dataset.narrow !== String(isNarrow)) more.open = !isNarrow;
@@ -76,7 +76,7 @@ export function mapTools(page, actions, others) {
       const picked = JSON.stringify([shown.strips.map((strip) => strip.name), shown.shownStrips]);
       if (strips.dataset.picked !== picked) fill(strips, shown.strips.map((strip) => toolsStrip(page, strip, shown)));
       strips.dataset.picked = picked;
-      toolsPaintBar(bar, shown);
+      toolsPaintBars(bars, shown);
     },
     destroy() {
       narrow.disconnect();
@@ -150,10 +150,20 @@ function toolsStrip(page, strip, shown) {
   return h("label", { title: strip.title }, box, ` ${strip.name.replaceAll("_", " ")} `, h("span", { class: "pl-faint" }, `of ${strip.axis}`));
 }
 
-/** @param {HTMLCanvasElement} canvas @param {ToolsShown} shown */
-function toolsPaintBar(canvas, { table, ticks, palette }) {
+/** @param {HTMLElement} element @param {ToolsShown} shown */
+function toolsPaintBars(element, { bars, palette }) {
+  const titles = bars.map((bar) => bar.title).join();
+  if (element.dataset.titles !== titles) {
+    fill(element, bars.map((bar) => h("span", { class: "pl-map-bar-titled" }, bar.title, h("canvas", { class: "pl-map-bar", role: "img" }))));
+  }
+  element.dataset.titles = titles;
+  element.querySelectorAll("canvas").forEach((canvas, number) => toolsPaintBar(canvas, bars[number], palette));
+}
+
+/** @param {HTMLCanvasElement} canvas @param {ToolsShown["bars"][number]} bar @param {import("./axes.js").Palette} palette */
+function toolsPaintBar(canvas, { name, table, ticks }, palette) {
   const ratio = Math.min(window.devicePixelRatio || 1, 3);
-  const look = JSON.stringify([ticks, palette, ratio, table[4], table[512]]);
+  const look = JSON.stringify([name, ticks, palette, ratio, table[4], table[512]]);
   if (canvas.dataset.look === look) return;
   canvas.dataset.look = look;
   const { width, height } = toolsBar;
@@ -163,5 +173,5 @@ function toolsPaintBar(canvas, { table, ticks, palette }) {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
   paintMarks(context, barMarks(table, ticks, { x: 4, y: 1, width: width - 8 }, palette));
-  canvas.setAttribute("aria-label", `colours of weights from ${ticks[0].text} to ${ticks[1].text}`);
+  canvas.setAttribute("aria-label", `colours of ${name} from ${ticks[0].text} to ${ticks[1].text}`);
 }

@@ -84,10 +84,11 @@ export class Wall {
     this.sight.disconnect();
     this.looked = false;
     for (const map of [this.cells, this.byElement, this.inSight, this.says]) map.clear();
-    const shown = choice.sort ? sortedHeads(heads, choice, numbers).filter((head) => isWanted(head, choice, numbers)) : heads;
+    const shown = sortedHeads(heads, choice, numbers).filter((head) => isWanted(head, choice, numbers));
     for (const head of shown) this.make(head, choice, numbers);
-    fill(this.element, choice.sort ? this.sorted(shown) : this.layered(shown));
-    if (!this.cells.has(this.current) || this.isFaint(this.current)) this.current = [...this.cells.keys()].find((id) => !this.isFaint(id)) ?? "";
+    const none = h("p", { class: "pl-faint", role: "presentation" }, "No head is of the kinds and roles that are chosen.");
+    fill(this.element, !shown.length && heads.length ? none : choice.sort ? this.sorted(shown) : this.layered(shown));
+    if (!this.cells.has(this.current)) this.current = this.cells.keys().next().value ?? "";
     this.cells.get(this.current)?.element.setAttribute("tabindex", "0");
     if (focused) this.cells.get(this.current)?.element.focus({ preventScroll: true });
     for (const cell of this.cells.values()) this.sight.observe(cell.element);
@@ -96,15 +97,12 @@ export class Wall {
 
   /** @param {Head[]} shown */
   sorted(shown) {
-    if (!shown.length) return h("p", { class: "pl-faint", role: "presentation" }, "No head is of the kinds and roles that are chosen.");
     return h("div", { class: "pl-wall-heads", role: "presentation" }, shown.map((head) => this.cells.get(head.id)?.element));
   }
 
   /** @param {Head[]} shown */
   layered(shown) {
-    const layers = [...new Set(shown.map((head) => head.layer))].filter((layer) => shown.some((head) => head.layer === layer && !this.isHidden(head)));
-    if (!layers.length) return h("p", { class: "pl-faint", role: "presentation" }, "No head is of the roles that are chosen.");
-    return layers.map((layer) => {
+    return [...new Set(shown.map((head) => head.layer))].map((layer) => {
       const says = h("p", { class: "pl-faint pl-wall-says", role: "presentation", hidden: true });
       this.says.set(layer.number, says);
       const label = h(
@@ -127,33 +125,20 @@ export class Wall {
   make(head, choice, numbers) {
     const { kind, because } = kindOf(numbers, head, choice.sink);
     const value = choice.sort ? shownNumber(numberOf(numbers, head, choice.sort, choice.sink)) : "";
-    const wanted = isWanted(head, choice, numbers);
     const told = [`layer ${head.layer.number}, head ${head.number}`, numbers ? kind : "", because, value && `${choice.sort} ${value}`, head.layer.map ? "" : "no map"];
     const name = choice.sort ? `${head.layer.number}·${head.number}` : String(head.number);
     const element = h(
       "div",
-      { class: wanted ? "pl-head" : "pl-head pl-unwanted", role: "option", "aria-label": told.filter(Boolean).join(", "), "aria-selected": "false" },
+      { class: "pl-head", role: "option", "aria-label": told.filter(Boolean).join(", "), "aria-selected": "false" },
       h("span", { class: head.layer.map ? "pl-head-map" : "pl-head-map pl-hatched" }),
       h("span", { class: "pl-head-foot", "aria-hidden": "true", "data-name": name }, numbers ? kindBadge(kind) : null),
       value ? h("span", { class: "pl-head-value", "aria-hidden": "true", "data-value": value }) : null,
     );
     element.tabIndex = -1;
-    if (!wanted) element.setAttribute("aria-hidden", "true");
-    if (choice.roles && !choice.roles.has(head.layer.role)) element.hidden = true;
     element.style.setProperty("--pl-kind", numbers ? kindLook(kind).colour : "transparent");
     const cell = { head, element, canvas: null, drawn: null };
     this.cells.set(head.id, cell);
     this.byElement.set(element, cell);
-  }
-
-  /** @param {Head} head */
-  isHidden(head) {
-    return this.cells.get(head.id)?.element.hidden ?? true;
-  }
-
-  /** @param {string} id */
-  isFaint(id) {
-    return this.cells.get(id)?.element.classList.contains("pl-unwanted") ?? true;
   }
 
   /** @param {Set<string>} ids of the heads that the other views look at */
@@ -256,7 +241,7 @@ export class Wall {
    * @param {string} key
    */
   beside(cell, key) {
-    const list = [...this.cells.values()].filter((one) => !one.element.hidden && !one.element.classList.contains("pl-unwanted"));
+    const list = [...this.cells.values()];
     const at = list.indexOf(cell);
     if (key === "Home" || key === "End") return list.at(key === "Home" ? 0 : -1) ?? null;
     if (key === "ArrowRight" || key === "ArrowLeft") return list[at + (key === "ArrowRight" ? 1 : -1)] ?? null;

@@ -1,6 +1,8 @@
 // What is on a map in words: how exact it is, and what lies under the crosshair.
 
+import { rankOf } from "./attending.js";
 import { placeInWords } from "./axes.js";
+import { labelAt, shownToken } from "./tokens.js";
 
 /**
  * @typedef {import("./source.js").Cell} Cell
@@ -68,15 +70,51 @@ function wordsPairs(queries, keys, pool) {
 }
 
 /**
- * The places of a cell: "query 12 cat", "queries 8 – 15".
- * @param {Cell} cell
+ * The places of a cell: "query 12 cat", "queries 8 – 15"; of an axis that a crosshair has no place on, none.
+ * @param {Pick<Cell, "q0" | "q1" | "k0" | "k1">} cell
  * @param {{queries: AxisText, keys: AxisText}} axes
- * @returns {[string, string]}
+ * @param {import("./client.js").LayerInfo} layer
+ * @returns {string[]}
  */
-export function cellPlaces(cell, axes) {
+export function cellPlaces(cell, axes, layer) {
   const one = (/** @type {string} */ name, /** @type {string} */ many, /** @type {number} */ from, /** @type {number} */ to, /** @type {AxisText} */ axis) =>
     to - from <= 1 ? `${name} ${placeInWords(axis, from)}` : `${many} ${placeInWords(axis, from)} … ${placeInWords(axis, to - 1)}`;
-  return [one("query", "queries", cell.q0, cell.q1, axes.queries), one("key", "keys", cell.k0, cell.k1, axes.keys)];
+  const next = cell.q1 - cell.q0 <= 1 ? wordsNext(layer, axes.queries.texts, axes.queries.offset + cell.q0) : "";
+  const query = Number.isNaN(cell.q0) ? [] : [`${one("query", "queries", cell.q0, cell.q1, axes.queries)}${next && `, before ${next}`}`];
+  return [...query, ...(Number.isNaN(cell.k0) ? [] : [one("key", "keys", cell.k0, cell.k1, axes.keys)])];
+}
+
+/**
+ * Which of two tokens a row is named by, where that is a question: a decoder has read one and writes the next.
+ * @param {import("./client.js").LayerInfo | undefined} layer
+ * @returns {string}
+ */
+export function rowsInWords(layer) {
+  if (!layer || layer.role === "self" || layer.tokens.queries === null) return "";
+  return "each named by the token just read (the next is what is written)";
+}
+
+/**
+ * What a decoder writes where it has read a token: the token after it, where that is known.
+ * @param {import("./client.js").LayerInfo} layer
+ * @param {string[] | null} texts
+ * @param {number} position of the token that it has read
+ * @returns {string}
+ */
+export function wordsNext(layer, texts, position) {
+  const next = layer.role === "self" ? undefined : texts?.[position + 1];
+  return next === undefined ? "" : shownToken(next, 30);
+}
+
+/**
+ * What is listed of a row or a column.
+ * @param {import("./rows.js").Line} line
+ * @param {AxisText} text
+ * @returns {string}
+ */
+export function lineTitle({ axis, index }, text) {
+  const name = `${labelAt(text, index, 30)} (${text.offset + index})`;
+  return axis === "queries" ? `${name} reads most` : `who reads ${name} most`;
 }
 
 /** @param {Cell} cell @returns {boolean} */
@@ -96,12 +134,8 @@ export function cellWeight(cell, pool, row) {
   const weight = weightInFull(Math.exp(cell.log));
   if (!isPair(cell)) return `${weight}, the ${pool === "max" ? "largest" : "mean"} of ${cell.q1 - cell.q0} × ${cell.k1 - cell.k0} pairs`;
   if (!row) return `weight ${weight}`;
-  let [above, read] = [0, 0];
-  for (const log of row) {
-    if (log > row[cell.k0]) above++;
-    if (log > -Infinity) read++;
-  }
-  return `weight ${weight}, ${read && cell.log > -Infinity ? `${ordinal(above + 1)} of the ${read} keys that it reads` : "not read"}`;
+  const { rank, of } = rankOf(row, cell.k0);
+  return `weight ${weight}, ${of && cell.log > -Infinity ? `${ordinal(rank)} of the ${of} keys that it reads` : "not read"}`;
 }
 
 /**
@@ -126,12 +160,12 @@ export function ordinal(number) {
  * @param {Chosen} chosen
  * @param {[number, number]} queries
  * @param {[number, number]} keys
+ * @param {string} [name] of the record in Python
  * @returns {string}
  */
-export function pythonOf(chosen, queries, keys) {
-  const { record, layer, heads, sequence, place } = chosen;
-  const name = JSON.stringify(layer.name);
+export function pythonOf(chosen, queries, keys, name = "record") {
+  const { layer, heads, sequence, place } = chosen;
   const slices = `queries=slice(${queries.join(", ")}), keys=slice(${keys.join(", ")}), heads=[${heads.join(", ")}]`;
   const one = heads.length === 1 ? `[${sequence}, 0]` : `[${sequence}].${place.over === "max" ? "amax" : "mean"}(0)`;
-  return `${record.python}[${name}].weights(${slices})${one}`;
+  return `${name}[${JSON.stringify(layer.name)}].weights(${slices})${one}`;
 }

@@ -19,6 +19,7 @@ from pellucid.viewer.labels import cut_middle, shorten
 from pellucid.viewer.pictures.fonts import Lettering
 from pellucid.viewer.pictures.sheet import PLAIN, Panel, Side, keeps_text, save_figure
 from pellucid.viewer.record_map import UNLIKE, Axis, Look, Progress, axes_tokens, for_a_map, maps
+from pellucid.viewer.titles import LONGEST_TITLE, model_note, record_title
 
 MOST_CELLS = 512  # of a map, either way
 MOST_LABELS = 150  # tokens that are written on an axis
@@ -29,7 +30,6 @@ _LETTER = 0.09  # inches of the title's letters
 _SMALL = 0.065
 _LEAST = 1e-4  # of the largest weight, where the scale of a large map begins
 _LONGEST_NAME = 40
-_LONGEST_TITLE = 60
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def of_record(
         found.weights[0],
         side_of(found.queries, own, layer.start),
         side_of(found.keys, source, 0),
-        _title(record, number, look, summary) if title is None else shorten(one_line(title), _LONGEST_TITLE),
-        f"{cut_middle(layer.name, _LONGEST_NAME)}, {role}",
+        _title(record, number, look, summary) if title is None else shorten(one_line(title), LONGEST_TITLE),
+        f"{cut_middle(layer.name, _LONGEST_NAME)}, {role}" + model_note(record),
         _scale(found.is_exact, look.pool),
     )
 
@@ -173,16 +173,9 @@ def side_of(axis: Axis, tokens: Sequence[str] | None, start: int, most: int = MO
     return Side.of_tokens([token.strip() or token for token in tokens[first:stop]], first)
 
 
-def short_model(model: str) -> str:
-    """A record's model in few letters: its checkpoint without the folders before it, if it names one by a path."""
-    name = one_line(model)
-    parts = name.partition(" ")[2].replace("\\", "/").rstrip("/").split("/")
-    return shorten(parts[-1] if len(parts) > 1 else name, _LONGEST_TITLE)
-
-
 def _title(record: Record, number: int, look: Look, summary: Summary | None) -> str:
     layer = record[number]
-    begin = f"{short_model(record.model)}, layer {number}, "
+    begin = f"{record_title(record)}, layer {number}, "
     if look.head is None:
         return f"{begin}{'mean' if look.pool == 'mean' else 'largest'} of {layer.heads} heads"
     head = layer.head_numbers[look.head] if layer.head_numbers else look.head

@@ -18,9 +18,10 @@ from pellucid.record.record import Record
 from pellucid.record.studies.summary import HeadSummary, Summary
 from pellucid.viewer.labels import cut_middle
 from pellucid.viewer.pictures.fonts import Lettering
-from pellucid.viewer.pictures.head_picture import short_model, side_of
+from pellucid.viewer.pictures.head_picture import side_of
 from pellucid.viewer.pictures.sheet import PLAIN, Panel, Side, check_path, keeps_text, save_figure
 from pellucid.viewer.record_map import UNLIKE, Look, Maps, Progress, axes_tokens, for_a_map, maps
+from pellucid.viewer.titles import model_note, record_title
 
 __all__ = ["check_path", "draw", "save"]
 
@@ -115,16 +116,18 @@ class _Wall:
         size = (max(heads * (panel + 0.06) + 3.0, 6.0), len(lines) * (panel + 0.2) + 1.4)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(lines), heads, squeeze=False)
-        title, names = short_model(self.record.model), {name: cut_middle(name, _LONGEST_NAME) for name in lines}
+        title, model = record_title(self.record), model_note(self.record)
+        names = {name: cut_middle(name, _LONGEST_NAME) for name in lines}
         labels = [label for name in lines for side in self._sides(name) for label in side.labels or ()]
-        lettering = Lettering([title, *names.values(), *labels], as_text=as_text)
+        lettering = Lettering([title, model, *names.values(), *labels], as_text=as_text)
         lettering.warn()
         image: AxesImage | None = None
         for line, name in zip(panels, lines, strict=True):
             label = f"{lettering.spell(names[name])}\n{self.record[name].role}"
             image = self._line(line, name, lettering)
             line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7, fontfamily=lettering.families)
-        figure.suptitle(f"{lettering.spell(title)}: {self._extent()}", fontfamily=lettering.families, fontsize=11)
+        above = f"{lettering.spell(title)}: {self._extent()}{lettering.spell(model)}"
+        figure.suptitle(above, fontfamily=lettering.families, fontsize=11)
         figure.supxlabel("keys, to the right; queries, downwards", fontsize=9)
         assert image is not None
         bar = figure.colorbar(image, ax=panels, shrink=0.6, aspect=30, extend="min")

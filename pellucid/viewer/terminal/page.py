@@ -28,6 +28,9 @@ def page(reading: Reading, selection: Selection) -> RenderableType:
         Text.assemble("answer   ", (reading.answer, "bold")),
         Text(),
         Text(selection.title, style="bold"),
+        Text(
+            f"module   {selection.module[1]}, layer {selection.module[0]} in a record and in pellucid view", style="dim"
+        ),
         Text(f"rows     {rows}", style="dim"),
         Text(f"columns  {columns}", style="dim"),
         Text(),

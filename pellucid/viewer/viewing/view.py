@@ -12,6 +12,7 @@ from pellucid.record.observed import record_of
 from pellucid.record.record import Record
 from pellucid.record.stored import open_record
 from pellucid.record.texts import Texts
+from pellucid.viewer.browser.describe import IN_MEMORY
 from pellucid.viewer.viewing.viewer import Viewer
 
 
@@ -56,8 +57,15 @@ def view(
         >>> page = pellucid.view(weights, ["a", "b", "c"], open_browser=False)  # doctest: +SKIP
 
     """
-    records = {name: _as_record(one, tokens, source_tokens, role) for name, one in _several(shown).items()}
-    return Viewer(records, state=state, height=height, open_browser=open_browser).shown()
+    several = _several(shown)
+    records = {name: _as_record(one, tokens, source_tokens, role) for name, one in several.items()}
+    given = {"tokens": tokens, "source_tokens": source_tokens}
+    named = [name for name, value in given.items() if value is not None]
+    opens = {
+        name: _opens(one, named, role, number if len(several) > 1 else None)
+        for number, (name, one) in enumerate(several.items())
+    }
+    return Viewer(records, opens=opens, state=state, height=height, open_browser=open_browser).shown()
 
 
 def _several(shown: Any) -> dict[str, Any]:
@@ -65,6 +73,24 @@ def _several(shown: Any) -> dict[str, Any]:
     kinds = (Record, Observation, str, PathLike)
     is_list = isinstance(shown, list | tuple) and bool(shown) and all(isinstance(one, kinds) for one in shown)
     return {f"r{number}": one for number, one in enumerate(shown if is_list else [shown])}
+
+
+def _opens(shown: Any, named: list[str], role: str | None, number: int | None) -> str:
+    """The lines of Python that make `record` of what is shown, beginning with what its user has it in."""
+    if isinstance(shown, Record | str | PathLike):
+        return IN_MEMORY if number is None else f"# record: item {number} of the list that pellucid.view was given"
+    of_call = isinstance(shown, Observation)
+    name, module, made = ("seen", "observed", "record_of") if of_call else ("weights", "given", "record_of_weights")
+    whose = "what .view() was called on, or" if of_call else "what"
+    which = (
+        f"{whose} pellucid.view was given"
+        if number is None
+        else f"item {number} of the list that pellucid.view was given"
+    )
+    options = [f"{one}={one}" for one in named] + ([f"role={role!r}"] if role is not None else [])
+    arguments = ", ".join([name, *options])
+    objects = ", ".join([name, *named])
+    return f"# {objects}: {which}\nfrom pellucid.record.{module} import {made}\nrecord = {made}({arguments})"
 
 
 def _as_record(shown: Any, tokens: Texts, source_tokens: Texts, role: str | None) -> Record:

@@ -26,6 +26,7 @@ class Viewer:
     Args:
         records: by the id that addresses have for them.
         lesson: what the page leads through, as `api/info` has it.
+        opens: by record, the lines of Python that make it in the program of whoever looks.
         state: where the page begins, the words of its address.
         height: of a notebook's cell, in pixels.
         open_browser: whether `shown` opens the browser from a script.
@@ -41,6 +42,7 @@ class Viewer:
         records: Mapping[str, Record],
         *,
         lesson: dict[str, Any] | None = None,
+        opens: Mapping[str, str] | None = None,
         state: Mapping[str, str] | None = None,
         height: int = 640,
         open_browser: bool = True,
@@ -49,7 +51,7 @@ class Viewer:
             raise ValueError(f"height: a whole number of pixels is needed, got {height!r}")
         if state is not None and not isinstance(state, Mapping):
             raise TypeError(f"state: a dict of the address's words is needed, got {type(state).__name__}")
-        self.answers = Answers(records, lesson)
+        self.answers = Answers(records, lesson, opens)
         self.height = height
         self.state = {str(name): str(value) for name, value in (state or {}).items()}
         self._open_browser = open_browser

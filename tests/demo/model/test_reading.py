@@ -3,6 +3,7 @@ import datetime
 import pytest
 import torch
 
+from pellucid.commands.view import of_date
 from pellucid.demo import load_reader
 from pellucid.demo.model.reading import LONGEST_TEXT
 from pellucid.readouts import Entropy, Received
@@ -125,3 +126,16 @@ def test_odd_characters_get_an_answer(reader, text):
 def test_an_unknown_kind_is_refused(reader):
     with pytest.raises(ValueError, match=r"kind: 'self' is none of encoder, decoder, cross"):
         reader.read("3 mars 1997").axes("self")
+
+
+def test_layers_are_counted_and_named_as_in_a_record(reader):
+    reading = reader.read("3 mars")
+    record = of_date("3 mars")
+    named = {
+        reading.module(kind, layer): seen
+        for kind, found in reading.attention.items()
+        for layer, seen in enumerate(found)
+    }
+    assert sorted(named) == list(enumerate(record.layers))
+    for (number, _), seen in named.items():
+        torch.testing.assert_close(record[number].weights()[:, :, :4, :4], seen.weights()[:, :, :4, :4])

@@ -55,6 +55,10 @@ def test_a_record_and_its_layers(ask, tmp_path):
     assert (strips["entropy"], strips["received"]) == ("queries", "keys")
     memory = info_of(ask(record))
     assert (memory["path"], memory["python"], memory["title"]) == (None, "record", "a model made by hand")
+    assert memory["opens"].startswith("# record: what .view() was called on")
+    names = {}
+    exec(found["opens"], names)
+    assert names["record"].layers == ["a", "b", "c"]
 
 
 def test_titles_of_several_records_differ(ask, tmp_path):

@@ -1,5 +1,8 @@
 """Pyramids as files: found again, rebuilt when damaged, bounded, built by two at once, given up without a trace."""
 
+import errno
+import hashlib
+import io
 import os
 import threading
 import time
@@ -159,7 +162,69 @@ def test_a_full_disk_is_told(path, monkeypatch, tmp_path):
     answers = Answers({"one": open_record(path)})
     answer, _ = soon(answers, "api/tile", QUERY)
     assert answer.status == 507
-    assert json_of(answer) == {"error": "this cannot be answered: 0 MiB for a pooled map do not fit on the disk"}
+    words = f"pooled maps cannot be written to {path / '.maps'}: 0 MiB for a pooled map do not fit on the disk"
+    assert json_of(answer) == {"error": f"this cannot be answered: {words}"}
+    answers.close()
+
+
+class Full(io.BytesIO):
+    """What is buffered and has no room fails again when the file is closed."""
+
+    def close(self):
+        super().close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fill(monkeypatch, *folders):
+    """Have the disks of some folders run full while a map is written."""
+    usual = file.Writing.write
+
+    def write(self, *what):
+        if self.final.parent in folders:
+            self._file.close()
+            self._file = Full()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        usual(self, *what)
+
+    monkeypatch.setattr(file.Writing, "write", write)
+
+
+def test_a_disk_that_is_full_midway_is_told_and_nothing_is_left_on_it(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    own, cache = path / ".maps", tmp_path / "cache" / "maps"
+    fill(monkeypatch, own, cache / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32])
+    answers = Answers({"one": open_record(path)})
+    answer, _ = soon(answers, "api/tile", QUERY)
+    assert answer.status == 507
+    words = f"pooled maps cannot be written to {own}: No space left on device"
+    assert json_of(answer) == {"error": f"this cannot be answered: {words}"}
+    assert [one for folder in (own, cache) for one in folder.rglob("*") if one.is_file()] == []
+    assert answers.get("api/window", {"layer": "0", "heads": "1", "queries": "0:5", "keys": "0:5"}).status == 200
+    assert answers.background._thread.is_alive()
+    answers.close()
+
+
+def test_where_one_disk_is_full_midway_another_is_taken(path, monkeypatch, tmp_path, expected):
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    fill(monkeypatch, path / ".maps")
+    answer, _, files = built(path)
+    assert_close(value_of(answer), expected)
+    assert files == []
+    assert len(list((tmp_path / "cache" / "maps").rglob("*.maps"))) == 1
+
+
+def test_a_file_that_may_not_be_so_long_is_not_left_behind(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+
+    def limited(*_, **__):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(file, "PyramidFile", limited)
+    answers = Answers({"one": open_record(path)})
+    answer, _ = soon(answers, "api/tile", QUERY)
+    assert answer.status == 507
+    assert json_of(answer)["error"].endswith(".maps: File too large")
+    assert not list((path / ".maps").iterdir())
     answers.close()
 
 

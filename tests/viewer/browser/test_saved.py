@@ -113,6 +113,29 @@ def test_a_small_record_is_inside_whole(small: Answers, tmp_path: Path) -> None:
 
 
 @NEEDS_NODE
+@pytest.mark.parametrize("name", [0, 1])
+def test_windows_rows_and_columns_are_the_records_weights(small: Answers, tmp_path: Path, name: int) -> None:
+    page = saved.save(small, tmp_path / "page.html")
+    draw = random.Random(11)
+    found, expected = [], []
+    layer = small.records["r0"][name]
+    for _ in range(40):
+        sequence, head = draw.randrange(layer.batch), draw.randrange(layer.heads)
+        rows, keys = sorted(draw.sample(range(layer.q_len + 1), 2)), sorted(draw.sample(range(layer.k_len + 1), 2))
+        place = {"record": "r0", "layer": str(name), "heads": str(head), "sequence": str(sequence)}
+        whole = layer.weights(heads=head)[sequence, 0]
+        found += [
+            ("api/window", place | {"queries": "{}:{}".format(*rows), "keys": "{}:{}".format(*keys)}),
+            ("api/row", place | {"query": str(rows[0])}),
+            ("api/column", place | {"key": str(keys[0])}),
+        ]
+        expected += [whole[slice(*rows), slice(*keys)], whole[rows[0]], whole[:, keys[0]]]
+    for own, weights, question in zip(ask(page, found, tmp_path), expected, found, strict=True):
+        mine = np.exp(numbers(base64.b64decode(own["body"]), "f32"))
+        np.testing.assert_allclose(mine, weights.flatten().numpy(), rtol=2e-6, atol=1e-9, err_msg=str(question))
+
+
+@NEEDS_NODE
 def test_info_says_what_is_inside(large: Answers, tmp_path: Path) -> None:
     page = saved.save(large, tmp_path / "page.html", max_bytes=1_500_000)
     assert page.stat().st_size < 1_500_000
@@ -185,6 +208,10 @@ def test_where_the_record_lies_is_not_told(tmp_path: Path) -> None:
         (found,) = json.loads(base64.b64decode(own["body"]))["records"]
         assert found["path"] is None
         assert found["python"] == "pellucid.open_record('run.attn')"
+        assert (
+            found["opens"]
+            == "# run.attn: the record's folder\nimport pellucid\nrecord = pellucid.open_record('run.attn')"
+        )
 
 
 @pytest.mark.parametrize(

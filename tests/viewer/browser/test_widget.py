@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pellucid
 from pellucid.record.observed import record_of
-from pellucid.viewer.browser.answers import Answers
+from pellucid.viewer.browser.answers import _ROUTES, Answers
 from pellucid.viewer.browser.widget import Widget
 from pellucid.viewer.viewing import surroundings
 
@@ -31,6 +33,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[byt
     return found
 
 
+WORDS = ["id", "path", "query", "record", "layer", "heads", "sequence", "zq", "i", "key", "queries", "name"]
 QUERY = {"record": "r0", "layer": "0", "heads": "1", "queries": "0:3", "keys": "1:5"}
 
 
@@ -79,6 +82,41 @@ def test_a_question_may_be_taken_back(answers: Answers, sent: list[Any]) -> None
     widget.ask({"id": "a-3", "path": "api/info", "query": {}})
     widget.ask({"id": "a-4", "path": "api/info", "query": {}})
     assert [content["id"] for content, _ in sent] == ["a-4"]
+
+
+def test_what_was_taken_back_too_late_is_forgotten(answers: Answers, sent: list[Any]) -> None:
+    widget = Widget(answers)
+    for number in range(3000):
+        widget.ask({"id": str(number), "cancel": True})
+    assert len(widget._cancelled) <= 1000
+    widget.ask({"id": "2999", "path": "api/info", "query": {}})
+    assert not sent
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([*_ROUTES, "\ud800"]),
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(WORDS), one, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["id", "path", "query", "text", "cancel"]), JSON) | JSON)
+@settings(max_examples=300)
+def test_whatever_a_message_holds_it_is_answered_or_left_alone(question: Any) -> None:
+    x = torch.ones(1, 3, 2)
+    sent: list[dict[str, Any]] = []
+    widget = Widget(Answers({"r0": record_of(pellucid.observe(x, x, x)[1])}))
+    widget.send = lambda content, buffers=None: sent.append(content)
+    widget.ask(question)
+    assert len(sent) <= 1
+    for content in sent:
+        assert content["status"] in (200, 400, 404)
+        json.dumps(content)
 
 
 def test_in_a_kernel_answers_come_from_a_thread(

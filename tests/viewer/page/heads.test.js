@@ -5,7 +5,8 @@ import { countsOf, headsChoice, headsOf, isWanted, kindOf, numberNames, numberOf
 import { tableText } from "../../../pellucid/viewer/page/headtable.js";
 import { strongestPairs } from "../../../pellucid/viewer/page/headcard.js";
 import { plotOf } from "../../../pellucid/viewer/page/scatter.js";
-import { axisEnds, roundTicks } from "../../../pellucid/viewer/page/scatterplot.js";
+import { axisEnds, plotTicks, roundTicks } from "../../../pellucid/viewer/page/scatterplot.js";
+import { pictureName } from "../../../pellucid/viewer/page/picturename.js";
 
 const layer = (number, role, heads) => ({ number, name: `layer\t${number}`, role, heads, head_numbers: [...Array(heads).keys()].map((place) => place * 2), q_len: 5, k_len: 5, map: true });
 const record = { id: "r", layers: [layer(0, "self", 2), layer(1, "cross", 2)] };
@@ -76,6 +77,32 @@ test("ticks are round and within the ends, and the ends hold every value", () =>
     assert.ok(values.every((value) => value > low && value < high), `${values}: ${low} ${high}`);
   }
   assert.deepEqual(axisEnds([]), [0, 1]);
+});
+
+test("ticks have as many digits as tell them apart", () => {
+  for (const [low, high] of [[0.0255, 0.0275], [10.2, 10.6], [99.9, 101.2], [0, 1], [1e-9, 3e-9], [-0.5, 12345], [1234567, 1234570]]) {
+    for (const about of [2, 5, 9]) {
+      const { ticks, texts } = plotTicks([low, high], about, () => true);
+      assert.equal(new Set(texts).size, ticks.length, `${texts}`);
+      assert.deepEqual(texts.map(Number), ticks);
+    }
+  }
+});
+
+test("there are as many ticks as fit, and one where two do not", () => {
+  assert.ok(plotTicks([0, 10], 8, (texts) => texts.length < 4).ticks.length < 4);
+  assert.ok(plotTicks([0, 10], 8, () => false).ticks.length <= 2);
+});
+
+test("a saved picture is named by record, place and view, in one way", () => {
+  const record = { title: "run 1/_b.attn" };
+  const layer = { name: "model.layers.0.self_attn", heads: 4, head_numbers: [0, 1, 2, 3], batch: 2 };
+  const place = { record, layer, heads: [3], sequence: 1, place: {} };
+  assert.equal(pictureName(record, [place], "map", "png"), "run-1-_b.attn-model.layers.0.self_attn-head-3-sequence-1-map.png");
+  assert.equal(pictureName(undefined, [], "heads", "svg"), "record-heads.svg");
+  const long = { ...place, layer: { ...layer, name: "x".repeat(500) } };
+  const name = pictureName(record, [long, long], "compare", "svg");
+  assert.ok(name.length < 200 && name.includes("head-3") && name.endsWith("-compare.svg") && /^[\w.-]+$/.test(name), name);
 });
 
 test("the strongest pairs of all are found among those of each query", () => {

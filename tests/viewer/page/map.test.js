@@ -145,6 +145,27 @@ test("tiles: eight at once, the coarse first, what is out of sight is aborted, b
   store.destroy();
 });
 
+test("a whole map that is refused is no matter where all that is visible has come", async () => {
+  /** @type {any[]} */
+  const asked = [];
+  const client = /** @type {any} */ ({
+    overview: () => Promise.reject(new Refusal("no room", 507)),
+    tile: (query, signal) => new Promise((resolve, reject) => asked.push({ query, resolve, reject, signal })),
+  });
+  const store = new TileStore(client, () => {});
+  const source = new TileSource(store, layerOf(4000, 4000));
+  const [visible, pixels] = [{ q0: 0, q1: 200, k0: 0, k1: 200 }, { q: 1000, k: 1000 }];
+  store.want(source.wishes(visible, pixels));
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(source.known(visible, pixels).refused, "no room");
+  for (const one of asked) one.resolve(answerOf(one.query, source.lengths));
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const known = source.known(visible, pixels);
+  assert.equal(known.ready, known.total);
+  assert.equal(known.refused, "");
+  store.destroy();
+});
+
 test("the store drops the least recently used, never more than its budget", async () => {
   globalThis.window = globalThis;
   const client = { tile: async (query) => answerOf(query, { q: 3000, k: 3000 }) };

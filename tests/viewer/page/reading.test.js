@@ -26,7 +26,8 @@ test("the strongest are those of a full sort, without zeros and what is not know
     const found = strongest(row, 12);
     const sorted = weights.filter((weight) => weight > 0).sort((a, b) => b - a).slice(0, 12);
     assert.deepEqual(found.map((place) => weights[place]), sorted);
-    for (const place of found) assert.equal(rankOf(row, place), 1 + weights.filter((weight) => Math.fround(Math.log(weight)) > row[place]).length);
+    for (const place of found) assert.equal(rankOf(row, place).of, [...row].filter((log) => log > -Infinity).length);
+    for (const place of found) assert.equal(rankOf(row, place).rank, 1 + weights.filter((weight) => Math.fround(Math.log(weight)) > row[place]).length);
   }
 });
 

@@ -7,8 +7,9 @@ from matplotlib.colors import LogNorm
 
 from pellucid.record.pooling import pooled
 from pellucid.viewer.pictures import head_picture
-from pellucid.viewer.pictures.head_picture import of_record, short_model
+from pellucid.viewer.pictures.head_picture import of_record
 from pellucid.viewer.record_map import Look
+from pellucid.viewer.titles import short_model
 from tests.watch.observed import observed_layer, observed_record
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "of", "9", ",", "11", ",", "8")
@@ -103,6 +104,7 @@ def test_nothing_to_draw():
         ("BertModel /home/somebody/models/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
         ("LlamaForCausalLM meta-llama/Llama-3.2-1B", "Llama-3.2-1B"),
         ("LlamaForCausalLM C:\\models\\Llama\\", "Llama"),
+        ("BertModel /home/somebody/all-MiniLM-L6-v2/model", "all-MiniLM-L6-v2/model"),
         ("TransformerEncoder", "TransformerEncoder"),
         ("GPT2LMHeadModel gpt2", "GPT2LMHeadModel gpt2"),
         ("the embedded date reader, which answers 1997-03-03", "the embedded date reader, which answers 1997-03-03"),

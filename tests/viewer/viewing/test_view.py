@@ -16,6 +16,7 @@ import torch
 from nbclient import NotebookClient
 
 import pellucid
+from pellucid.record.observed import record_of
 from pellucid.viewer.viewing import viewer as module
 
 ROOT = Path(__file__).parents[3]
@@ -172,3 +173,28 @@ def test_the_wheel_holds_the_page(tmp_path: Path) -> None:
     wanted = sorted(path.name for path in page.iterdir() if path.suffix in (".js", ".css", ".html"))
     assert sorted(path.name for path in (built / "pellucid" / "viewer" / "page").iterdir()) == wanted
     assert not [path for path in built.rglob("*") if path.name == "axe.min.js" or path.suffix in (".ts", ".map")]
+
+
+@pytest.mark.parametrize("options", [{}, {"tokens": list("abcde")}, {"role": "self"}])
+def test_a_page_says_how_its_record_is_made_from_what_it_was_given(
+    seen: pellucid.Observation, options: dict[str, Any]
+) -> None:
+    weights = seen.weights()
+    tokens = {name: value for name, value in options.items() if name != "role"}
+    for name, given in (("seen", seen), ("weights", weights)):
+        (found,) = shown(given, open_browser=False, **options)
+        assert found["opens"].startswith(f"# {', '.join([name, *tokens])}: what ")
+        names: dict[str, Any] = {name: given, **tokens}
+        exec(found["opens"], names)
+        record = names["record"]
+        assert record.layers == [layer["name"] for layer in found["layers"]]
+        assert [layer.role for layer in record.values()] == [layer["role"] for layer in found["layers"]]
+        torch.testing.assert_close(record[0].weights()[0], weights)
+
+
+def test_records_of_a_list_are_told_apart(seen: pellucid.Observation) -> None:
+    found = shown([record_of(seen), seen], open_browser=False)
+    assert [one["opens"].splitlines()[0] for one in found] == [
+        "# record: item 0 of the list that pellucid.view was given",
+        "# seen: item 1 of the list that pellucid.view was given",
+    ]

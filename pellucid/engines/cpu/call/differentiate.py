@@ -24,8 +24,7 @@ def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -
 
     """
     if is_rounded(result.lse).any():  # of whose weights one computation must make all
-        readings = {name: given[0] for name, given in upstream.readings.items() if given[0] is not None}
-        return portable.gradients(problem, upstream.output, upstream.lse, readings)
+        return portable.gradients(problem, upstream)
     of_output = upstream.output
     if of_output is None:
         of_output = result.output.new_zeros(()).expand_as(result.output)
@@ -41,8 +40,7 @@ def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -
 
 def _of_lse(problem: Problem, rows: Rows, upstream: Upstream) -> Tensor:
     """The gradients of each row's lse, as every reading of it has them."""
-    own = [r.name for r in problem.readouts if r.is_lse]
-    given = [upstream.lse, *(upstream.readings[name][0] for name in own)]
+    given = [upstream.lse, *(upstream.readings.get(r.name) for r in problem.readouts if r.is_lse)]
     total = torch.zeros_like(rows.keys.total)
     for gradient in given:
         if gradient is not None:

@@ -34,7 +34,8 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
     spec, program = for_gradients(problem)
     pairs, group = math.prod(problem.rows[:-1]), _shared(problem)
     number = problem.dtype
-    d_query = torch.zeros(*problem.rows, spec.head_width, dtype=number)
+    rows_kept = -(-problem.q_len // spec.query_step) * spec.query_step
+    d_query = torch.zeros(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number)
     kept = number if spec.summed else problem.query.dtype
     shares = (*problem.batch, problem.heads // group, problem.k_len)
     d_key, d_value = (torch.empty(*shares, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
@@ -59,7 +60,7 @@ def gradients(problem: Problem, output: Tensor, rows: Softmax, of_output: Tensor
         "chunks": 1,
     }
     call(replace(problem, readouts=(), sinks=None), Backward, program, spec, (), own, {}, made, {"gradient": of_output})
-    d_query = d_query[..., : spec.head_dim]
+    d_query = d_query[..., : problem.q_len, : spec.head_dim]
     wanted = zip((d_query, d_key, d_value), (problem.query, problem.key, problem.value), strict=True)
     return tuple(summed_to(made, own.shape).to(own.dtype) for made, own in wanted)
 

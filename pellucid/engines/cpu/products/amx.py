@@ -77,21 +77,40 @@ class Matrix(Dots):
 
     def weigh(self, rows: Value, output: Value, values: Value, count: Value) -> None:
         """output = output * correction + weights @ value, for a block of rows."""
+        self.code.loop(0, rows, lambda row: self._rescale(row, output))
+        self.accumulate(rows, output, values, count)
+
+    def accumulate(self, rows: Value, output: Value, values: Value, count: Value) -> None:
+        """output = output + weights @ value, for a block of rows: see `weigh`; whole tiles of rows are added to."""
         code, spec = self.code, self.spec
-        code.loop(0, rows, lambda row: self._rescale(row, output))
 
         def block(row: Value) -> None:
             left, stride = self.weights(row)
             for column in range(0, spec.value_width, 2 * SIDE):
                 width = min(2, (spec.value_width - column) // SIDE)
                 target = code.at(output, row * spec.value_width + column, spec.number)
-                self._load_sums(target, spec.value_width, width)
-                columns = code.at(values, column, spec.number)
-                operands = Operand(left, stride, "weights"), Operand(columns, spec.value_width, "values")
-                self._multiply(self.weight_words(count), *operands, width)
-                self._store(target, spec.value_width, width)
+                right = Operand(code.at(values, column, spec.number), spec.value_width, "values")
+                self.add_to(
+                    target, spec.value_width, self.weight_words(count), Operand(left, stride, "weights"), right, width
+                )
 
         code.loop(0, rows, block, step=2 * SIDE)
+
+    def add_to(self, target: Value, stride: int, words: Value, left: Operand, right: Operand, width: int = 2) -> None:
+        """Add left @ right to 32 rows of memory.
+
+        Args:
+            target: where the first row begins.
+            stride: numbers from one row to the next.
+            words: of a row of the left operand, a multiple of `SIDE`.
+            left: the left operand.
+            right: the right one.
+            width: how many times 16 columns, 1 or 2.
+
+        """
+        self._load_sums(target, stride, width)
+        self._multiply(words, left, right, width)
+        self._store(target, stride, width)
 
     def _rescale(self, row: Value, output: Value) -> None:
         """Multiply a row by its correction, which is 1 unless its maximum has grown."""

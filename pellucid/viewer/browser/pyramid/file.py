@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import zlib
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -109,8 +110,12 @@ class Writing:
         self.final = path
         self.path = path.with_name(f".{path.name}.{os.getpid()}.{next(_numbers)}{UNFINISHED}")
         self._file: BinaryIO = open(self.path, "w+b")  # noqa: SIM115
-        self._file.truncate(layout.numbers * _NUMBER.itemsize)
-        self.pyramid = PyramidFile(self.path, self._file, layout)
+        try:
+            self._file.truncate(layout.numbers * _NUMBER.itemsize)
+            self.pyramid = PyramidFile(self.path, self._file, layout)
+        except BaseException:
+            self.abandon()
+            raise
 
     def write(self, level: Level, pool: str, first: int, values: Tensor) -> None:
         """Put rows into a level; zeros at the end of a row are there already, and take no room on the disk.
@@ -151,7 +156,8 @@ class Writing:
 
     def abandon(self) -> None:
         """Take away what there is."""
-        self._file.close()
+        with suppress(OSError):  # what is buffered yet may have no room either
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
 

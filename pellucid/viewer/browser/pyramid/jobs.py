@@ -95,12 +95,16 @@ class Job(ABC):
             return None
 
     def try_step(self) -> None:
-        """Compute one stripe; what goes wrong is kept for those who ask."""
+        """Compute one stripe; what goes wrong is kept for those who ask, once no other folder has room."""
         try:
             self.step()
         except Exception as error:
+            begun = self._writing
             self.close()
-            self.failure = error
+            if begun is not None and isinstance(error, OSError):
+                self._store.failed(begun.final.parent, error)
+            else:
+                self.failure = error
 
     def step(self) -> None:
         """Compute one stripe. Raises OSError where there is no room."""

@@ -14,8 +14,8 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pellucid.viewer.browser.pyramid.levels import Layout
 
 LARGEST = 1 << 32  # bytes of a folder
 SPARED = 1 << 29  # bytes that stay free on the disk
+FORGOTTEN = 20.0  # seconds after which a folder that had no room is tried again
 ABANDONED = 3600.0  # seconds since anything was written to an unfinished file of a process that is no more
 
 
@@ -37,6 +38,7 @@ class Store:
 
     def __init__(self, folders: list[Callable[[], Path]]) -> None:
         self._folders = folders
+        self._failed: dict[Path, tuple[float, OSError]] = {}
 
     def found(self, told: dict[str, Any], layout: Layout) -> PyramidFile | None:
         """The file that says this of itself, if there is a sound one."""
@@ -55,28 +57,39 @@ class Store:
         """A file to be written. Raises OSError where none of the folders has room."""
         failures: list[OSError] = []
         for folder in self._folders:
-            with _into(failures):
-                place = folder()
-                _make(place)
-                _make_room(place, layout.numbers * 4)
-                return Writing(place / name_of(told), layout)
+            begun = self._begun(folder, told, layout)
+            if isinstance(begun, Writing):
+                return begun
+            failures.append(begun)
         raise failures[0]
+
+    def _begun(self, folder: Callable[[], Path], told: dict[str, Any], layout: Layout) -> Writing | OSError:
+        """A file in a folder, or why there can be none."""
+        place: Path | str = "the user's cache folder"
+        try:
+            place = folder()
+            self._check(place)
+            _make(place)
+            _make_room(place, layout.numbers * 4)
+            return Writing(place / name_of(told), layout)
+        except kernels.UnusableError as error:
+            return OSError(errno.EACCES, str(error))
+        except OSError as error:
+            return OSError(error.errno, f"pooled maps cannot be written to {place}: {error.strerror or error}")
+
+    def failed(self, folder: Path, error: OSError) -> None:
+        """Remember for a while that what was begun in a folder could not be written on."""
+        self._failed[folder] = time.monotonic(), error
+
+    def _check(self, folder: Path) -> None:
+        when, error = self._failed.get(folder, (0.0, None))
+        if error is not None and time.monotonic() - when < FORGOTTEN:
+            raise error
 
     def forget(self, file: PyramidFile) -> None:
         """Take away a file that is damaged."""
         with suppress(OSError):
             file.path.unlink()
-
-
-@contextmanager
-def _into(failures: list[OSError]) -> Iterator[None]:
-    """Put into a list what is wrong with a folder."""
-    try:
-        yield
-    except kernels.UnusableError as error:
-        failures.append(OSError(errno.EACCES, str(error)))
-    except OSError as error:
-        failures.append(error)
 
 
 class _Temporary:

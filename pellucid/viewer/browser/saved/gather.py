@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from pellucid import legible
+from pellucid.viewer.browser import describe
 from pellucid.viewer.browser.answers import Answers, as_json
 from pellucid.viewer.browser.saved.pack import Pack, packed_of, size_of
 from pellucid.viewer.browser.tiles import SIDE
@@ -189,7 +190,12 @@ class Gathering:
         """Take out where the record lies: whoever is given the page need not know."""
         if record["path"] is not None:
             name = record["path"].replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-            record |= {"path": None, "python": f"pellucid.open_record({name!r})"}
+            opened = describe.opened(name)
+            record |= {
+                "path": None,
+                "python": opened,
+                "opens": f"# {name}: the record's folder\nimport pellucid\nrecord = {opened}",
+            }
         record["following"] = False
 
 

@@ -17,6 +17,7 @@ from pellucid.record.disk.atomic import write_atomically
 from pellucid.viewer.browser.answers import Answers
 from pellucid.viewer.browser.bundle import BundleError, page_text, saved_script
 from pellucid.viewer.browser.saved.gather import Gathering, Told, Window
+from pellucid.viewer.titles import record_title
 
 MAX_BYTES = 20_000_000
 _PAGE = """<!doctype html>
@@ -105,7 +106,7 @@ def page_of(answers: Answers, max_bytes: int, windows: Sequence[Window], state: 
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob: data:; "
             "base-uri 'none'; form-action 'none'"
         ),
-        title=html.escape(", ".join(["Pellucid", *(record.model for record in answers.records.values())])),
+        title=html.escape(", ".join(["Pellucid", *(record_title(record) for record in answers.records.values())])),
         style=style,
         answers=_json({"answers": held, "state": dict(state)}),
         script=script,

@@ -87,3 +87,12 @@ class PairsKept(Kept):
     def slopes_across(self, row: Value) -> Value:
         """Where the slopes of a row begin."""
         return self.kernel.mirrored.weights(row)[0]
+
+
+class ScaledKept(PairsKept):
+    """With slopes times the scale of scores: matrix tiles add up in memory, and nothing comes between."""
+
+    def store(self, row: Value, j: Value, rows: Sequence[Row]) -> None:
+        """Two rows, whose elements are partners."""
+        scale = self.code.spread(self.kernel.natural_scale(), self.lanes)
+        super().store(row, j, [[(weight, slope * scale) for weight, slope in found] for found in rows])

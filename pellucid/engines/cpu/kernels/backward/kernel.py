@@ -9,19 +9,17 @@ transposed, its numbers are read down the columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.expression.values import Values
-from pellucid.engines.cpu.kernels.backward.kept import Kept, PairsKept
-from pellucid.engines.cpu.kernels.backward.layout import SPARE, BackwardSpec
+from pellucid.engines.cpu.kernels.backward.kept import Kept, PairsKept, ScaledKept
+from pellucid.engines.cpu.kernels.backward.layout import BackwardSpec
+from pellucid.engines.cpu.kernels.backward.sums import Sums, TileSums
 from pellucid.engines.cpu.kernels.backward.sweep import KeysOuter
 from pellucid.engines.cpu.kernels.block import Block, Strip, Task
 from pellucid.engines.cpu.kernels.kernel import Kernel
-from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import F64, Code, Value
 from pellucid.engines.cpu.products import tiles
-from pellucid.engines.cpu.products.tiles import Products
 from pellucid.language import Expression
 
 
@@ -38,7 +36,13 @@ class Backward(Kernel):
         one = code.constant(self.number, 1.0)
         # Values take the keys' place, and upstream gradients the queries'.
         self.mirrored = self.products_type()(code, spec.mirrored, places, one)
-        self.kept: Kept = PairsKept(self) if spec.dots else Kept(self)
+        self.kept = self._kept_type()(self)
+        self.sums = (TileSums if spec.matrix else Sums)(self)
+
+    def _kept_type(self) -> type[Kept]:
+        if self.spec.matrix:
+            return ScaledKept
+        return PairsKept if self.spec.dots else Kept
 
     def sweep_of(self) -> KeysOuter:
         """A tile of keys at a time."""
@@ -54,7 +58,7 @@ class Backward(Kernel):
             self.sweep.through_queries(self.task(first + number, code.i64(0)), share, self.tile)
 
         code.loop(0, group, head)
-        self.finish(pair, share)
+        self.sums.write(pair, share)
 
     def pack_tile(self, task: Task, tile: Value) -> None:
         """Pack the keys both ways, and the values; no gradient yet."""
@@ -67,8 +71,7 @@ class Backward(Kernel):
         self.mirrored.pack_values(source, stride, count, self.scratch["key_rows"])
         stride = self.argument("value_row")
         self.mirrored.pack_keys(code.at(task.value, key * stride, spec.storage), stride, count, self.scratch["values"])
-        for name, width in (("d_keys", spec.head_width), ("d_values", spec.value_width)):
-            code.clear(self.scratch[name], code.i64((KEYS + SPARE) * width), self.number)
+        self.sums.begin()
 
     def pack_block(self, block: Strip) -> None:
         """Pack a block of queries and their upstream gradients, each both ways; and what their rows have in common."""
@@ -84,6 +87,7 @@ class Backward(Kernel):
         stride = self.argument("output_row")
         outputs = code.at(task.output, block.row * stride, spec.storage)
         code.loop(0, block.rows, lambda row: self._keep_delta(block, row, gradients, outputs))
+        self.sums.block(block)
 
     def gradient_of(self, task: Task) -> Value:
         """Where the upstream gradient of a head begins."""
@@ -105,13 +109,13 @@ class Backward(Kernel):
             )
             total = code.fma(one, other, total)
         offset = self.of_query("offset", block, row)
-        code.store(self.scratch["delta"], code.reduce("add", total) - offset, self._packed_row(block, row))
+        code.store(self.scratch["delta"], code.reduce("add", total) - offset, self.packed_row(block, row))
 
     def of_query(self, name: str, block: Strip, row: Value) -> Value:
         """A number that is known of each query."""
         return self.code.load(self.pointer(name), self.number, block.task.pair * self.q_len + block.row + row)
 
-    def _packed_row(self, block: Strip, row: Value) -> Value:
+    def packed_row(self, block: Strip, row: Value) -> Value:
         """A row's place in the packed block."""
         return block.row - self.sweep.first_row + row
 
@@ -122,11 +126,9 @@ class Backward(Kernel):
         place = block.key - self.sweep.keys_of(self.sweep.tile)[0]  # in the tile, where the keys begin
         words = self.spec.mirrored.key_words
         values = self.code.at(self.scratch["values"], place * words, self.number)
-        self.mirrored.score_tile(block.rows, values, block.count, first=self._packed_row(block, self.code.i64(0)))
+        self.mirrored.score_tile(block.rows, values, block.count, first=self.packed_row(block, self.code.i64(0)))
         self.masked_or_not(full, lambda masked: self.weights_and_slopes(block, masked))
-        self.to_keys(block, place, "d_values", "gradient_rows", self.products, self.kept.weights_down)
-        self.to_keys(block, place, "d_keys", "query_rows", self.mirrored, self.kept.slopes_down)
-        self.to_queries(block, place)
+        self.sums.add(block, place)
 
     def weights_and_slopes(self, block: Block, masked: bool) -> None:
         """Turn scores into weights, and the gradients of weights into those of scores."""
@@ -152,14 +154,14 @@ class Backward(Kernel):
             row = code.minimum(row, block.rows - 1)
         functions, scores = self.sweep.of_row(block, row), self.row_of_tile(row)
         upstream = code.at(self.scratch["slopes"], row * self.spec.tile_stride, self.number)
-        delta = code.load(self.scratch["delta"], self.number, self._packed_row(block, row))
+        delta = code.load(self.scratch["delta"], self.number, self.packed_row(block, row))
         known = (self.of_query("maximum", block, row), self.of_query("log_total", block, row), delta)
         maximum, log_total, delta = (code.spread(number, self.lanes) for number in known)
 
         def at(place: Value) -> tuple[Value, Value]:
             raw = code.load(scores, self.type, place)
             score = self.modified(functions, raw, block, place, masked)
-            weight = self.power(code.minimum((score - maximum) - log_total, 0.0))
+            weight = self.power(code.minimum(0.0, (score - maximum) - log_total))
             slope = weight * (code.load(upstream, self.type, place) - delta)
             if self.slope is not None:
                 slope = slope * self._derivative(functions, raw, block, place)
@@ -178,97 +180,10 @@ class Backward(Kernel):
         exists = self.sweep.exists(block, place)
         return self.code.select(exists, self.code.spread(functions.value(self.slope, exists), self.lanes), 0.0)
 
-    def to_keys(
-        self, block: Block, place: Value, name: str, right: str, products: Products, down: Callable[[Value], Value]
-    ) -> None:
-        """Add a product over the queries to the gradients of the tile's keys, or values.
-
-        Args:
-            block: the queries, and keys.
-            place: the first of these keys in the tile.
-            name: of the sums, by key, in the scratch memory.
-            right: of the right operand there, by query.
-            products: whose values are as wide as the right operand.
-            down: where the left operand's column for a key begins, counted from the first of these keys.
-
-        """
-        code, spec = self.code, self.spec
-        width = products.spec.value_width
-        sums = code.at(self.scratch[name], place * width, self.number)
-        first = self._packed_row(block, code.i64(0)) / spec.per_word
-        rows = code.at(self.scratch[right], first * width, self.number)
-        length = tiles.rounded(tiles.rounded(block.rows, spec.per_word) / spec.per_word, products.unroll)
-
-        def columns(column: Value, vectors: int) -> None:
-            height = spec.target.tile_rows(vectors)
-            operand = code.at(rows, column, self.number)
-
-            def keys(key: Value) -> None:
-                left = [down(key + r) for r in range(height)]
-                found = products.product(
-                    self._zeros(height, vectors), length, left, operand, width, left_stride=spec.tile_stride
-                )
-                for r, parts in enumerate(found):
-                    self._add(sums, (key + r) * width + column, parts)
-
-            code.loop(0, block.count, keys, step=height)
-
-        products.over_columns(columns)
-
-    def to_queries(self, block: Block, place: Value) -> None:
-        """Add slopes @ key * scale to the queries' gradients."""
-        code, spec, width = self.code, self.spec, self.spec.head_width
-        first = (block.task.pair * self.q_len + block.row) * width
-        target = code.at(self.pointer("d_query"), first, self.number)
-        keys = code.at(self.scratch["key_rows"], place / spec.per_word * width, self.number)
-        scale = code.spread(self.natural_scale(), self.lanes)
-        length = self.mirrored.weight_words(block.used)
-
-        def columns(column: Value, vectors: int) -> None:
-            height = spec.target.tile_rows(vectors)
-            operand = code.at(keys, column, self.number)
-
-            def rows(row: Value) -> None:
-                left = [self.kept.slopes_across(row + r) for r in range(height)]
-                found = self.mirrored.product(self._zeros(height, vectors), length, left, operand, width)
-                for r, parts in enumerate(found):
-                    with code.when(row + r < block.rows):
-                        self._add(target, (row + r) * width + column, [part * scale for part in parts])
-
-            code.loop(0, block.rows, rows, step=height)
-
-        self.mirrored.over_columns(columns)
-
     def natural_scale(self) -> Value:
         """What query @ key.T is multiplied by."""
         return self.argument("scale").bits(F64).to(self.number)
 
-    def _zeros(self, rows: int, vectors: int) -> list[list[Value]]:
-        return [[self.code.constant(self.type, 0.0)] * vectors] * rows
-
-    def _add(self, target: Value, place: Value, vectors: list[Value]) -> None:
-        """Add vectors to what lies one after another from a place on."""
-        for v, own in enumerate(vectors):
-            at = place + v * self.lanes
-            self.code.store(target, self.code.load(target, self.type, at) + own, at)
-
-    def finish(self, pair: Value, tile: Value) -> None:
-        """Write the tile's gradients of keys and values."""
-        key, end = self.sweep.keys_of(tile)
-        own, one = self.natural_scale(), self.code.constant(self.number, 1.0)
-        self._write("d_key", "d_keys", self.spec.head_dim, pair * self.k_len + key, end - key, own)
-        self._write("d_value", "d_values", self.spec.value_dim, pair * self.k_len + key, end - key, one)
-
-    def _write(self, name: str, sums: str, dim: int, first: Value, count: Value, scale: Value) -> None:
-        code, lanes = self.code, self.lanes
-        spec = replace(self.spec, partial=self.spec.summed)
-        width = -(-dim // lanes) * lanes
-        target, scales = code.at(self.pointer(name), first * dim, spec.output), code.spread(scale, lanes)
-
-        def key(i: Value) -> None:
-            for start, length in tiles.columns(dim, lanes):
-                numbers = code.load(self.scratch[sums], self.type, i * width + start) * scales
-                valid = tiles.first_lanes(code, lanes, length)
-                tiles.store_numbers(code, spec, target, numbers, i * dim + start, valid)
-
-        code.loop(0, count, key)
+    def value_scale(self) -> Value:
+        """What the sums of weight times upstream gradient are multiplied by."""
+        return self.code.constant(self.number, 1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from pellucid.engines.cpu.layout import KEYS, Spec
+from pellucid.engines.cpu.products.amx import SIDE
 
 # Tensors that kernels of the forward pass do not have, with strides as theirs.
 UPSTREAM = ("gradient", "gradient_batch", "gradient_inner", "gradient_head", "gradient_row")
@@ -15,6 +16,8 @@ ARGUMENTS = (
     "maximum", "log_total", "offset",  # [batch, heads, q_len]
     "group", "done",  # heads that share a key head; how many tiles of keys each block of queries has behind it
 )  # fmt: skip
+MATRIX_BLOCK = 128  # queries whose products are added up on matrix tiles before they go back to memory
+QUERY_WORDS = MATRIX_BLOCK // 2 + 16  # from one dimension of turned queries to the next, in words
 SPARE = 16  # columns of a tile beyond its keys, at least as many as a register tile has rows
 
 
@@ -28,11 +31,11 @@ class BackwardSpec(Spec):
 
     @classmethod
     def of(cls, spec: Spec, *, summed: bool) -> BackwardSpec:
-        """The same call's, by that of its forward kernel; without matrix tiles."""
-        dots = spec.dots and spec.target.dot_pays and spec.dtype == "bfloat16"
-        vectors = min(spec.target.tile_vectors, spec.vectors)
+        """The same call's, by that of its forward kernel; numbers are not split for matrix tiles."""
         own = {field.name: getattr(spec, field.name) for field in fields(Spec)}
-        return cls(**own | {"dots": dots, "matrix": False, "split": 1, "vectors": vectors, "summed": summed})
+        if spec.split > 1:
+            own |= {"dots": False, "matrix": False, "split": 1}
+        return cls(**own | {"summed": summed})
 
     @property
     def mirrored(self) -> Spec:
@@ -43,6 +46,26 @@ class BackwardSpec(Spec):
     def arguments(self) -> tuple[str, ...]:
         """The upstream gradient, the results, the rows' softmax."""
         return ARGUMENTS
+
+    @property
+    def block(self) -> int:
+        """Queries that go through a tile of keys together."""
+        return MATRIX_BLOCK if self.matrix else super().block
+
+    @property
+    def query_step(self) -> int:
+        """Gradients of a head's queries are filled up to a multiple of so many rows."""
+        return 2 * SIDE if self.matrix else 1
+
+    @property
+    def head_rows(self) -> int:
+        """Rows, or numbers of a row, of the keys' gradients in the scratch memory."""
+        return -(-self.head_dim // (2 * SIDE)) * 2 * SIDE if self.matrix else self.head_width
+
+    @property
+    def value_rows(self) -> int:
+        """The same of the values'."""
+        return -(-self.value_dim // (2 * SIDE)) * 2 * SIDE if self.matrix else self.value_width
 
     @property
     def head_width(self) -> int:
@@ -77,8 +100,10 @@ class BackwardSpec(Spec):
             "weight_pairs": tile // 2 if self.dots else 0,
             "slope_pairs": tile // 2 if self.dots else 0,
             "delta": block,
-            "d_keys": (KEYS + SPARE) * self.head_width,
-            "d_values": (KEYS + SPARE) * self.value_width,
+            "query_columns": self.head_rows * QUERY_WORDS if self.matrix else 0,
+            "gradient_columns": self.value_rows * QUERY_WORDS if self.matrix else 0,
+            "d_keys": (KEYS + SPARE) * self.head_rows,
+            "d_values": (KEYS + SPARE) * self.value_rows,
         }
         places, end = {}, 0
         for name, numbers in parts.items():

@@ -1,0 +1,26 @@
+"""Gradients of bfloat16 on matrix tiles, soft ones where the processor has none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+
+from tests.cases import examples
+from tests.engines.cpu.backward.calls import KINDS, assert_right, gradients, sizes, tensors
+from tests.engines.cpu.soft_tiles import needs_tiles
+
+pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
+
+
+@pytest.mark.parametrize("kind", ["plain", "causal", "window", "scale", "sinks"])
+def test_any_call(kind: str) -> None:
+    @examples(8, "cpu")
+    @given(shape=sizes())
+    def right(shape: tuple[int, ...]) -> None:
+        made = tensors(shape, torch.bfloat16)
+        call = KINDS[kind](shape[0], *shape[2:4])
+        exact = gradients("reference", [tensor.double() for tensor in made], call)
+        assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
+
+    right()
