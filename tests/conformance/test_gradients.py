@@ -389,7 +389,7 @@ def test_only_what_requires_a_gradient_gets_one(engine: str) -> None:
 
 
 @engines
-@pytest.mark.parametrize("readout", [readouts.TopK(2), readouts.Received(), readouts.Pooled(2, 2)])
+@pytest.mark.parametrize("readout", [readouts.PooledMax(2, 2)])
 def test_what_is_not_differentiable_does_not_pretend(readout: Any, engine: str) -> None:
     x = normal(5, 4).requires_grad_()
     with running(engine, (2, 2)):
