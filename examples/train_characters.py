@@ -1,6 +1,6 @@
 """A language model of characters, trained from nothing on attention that is ours or torch's: a small Transformer.
 
-python examples/train_characters.py                            # five minutes or so on 2 cores
+python examples/train_characters.py                            # some minutes on 2 cores
 python examples/train_characters.py --steps 100                # half a minute, to see it learn
 python examples/train_characters.py --attention torch          # the same model on torch's SDPA, for comparison
 python examples/train_characters.py --text book.txt --out book # on a text of your own
@@ -35,7 +35,7 @@ from pellucid.viewer.pictures.sheet import save_figure
 ATTENTION = {"pellucid": pellucid.attention, "torch": scaled_dot_product_attention}  # one for the other, nothing else
 CONTEXT, BATCH = 256, 16
 WIDTH, HEADS, LAYERS = 128, 4, 4
-STEPS, LEARNING_RATE, WARMUP = 1000, 2e-3, 50
+STEPS, LEARNING_RATE, WARMUP = 600, 2e-3, 50
 HELD_OUT = 0.1  # of the text, its end
 LOOK_EVERY = 25  # steps, at the held-out text
 STORIES = 4000
