@@ -105,7 +105,7 @@ def observe(
         key: see `attention`.
         value: see `attention`.
         attn_mask: see `attention`.
-        dropout_p: see `attention`; what is read is the weights before dropout.
+        dropout_p: see `attention`; what is read is the weights before dropout, `dropped` says which were.
         is_causal: see `attention`.
         scale: see `attention`.
         enable_gqa: see `attention`.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    from pellucid.readouts import Readout
     from pellucid.viewer.viewing.viewer import Viewer
 
 
@@ -34,9 +35,9 @@ class Observation:
         self._lse = result.lse
         self._over_heads = tuple(readout.name for readout in problem.readouts if not readout.per_head)
         lookup = {readout.name: readout for readout in problem.readouts}
+        self._over_rows = tuple(readout.name for readout in problem.readouts if readout.joins_rows)
         self._readings = {"lse": shaped(result.lse)} | {
-            name: lookup[name].map(reading, shaped) if lookup[name].per_head else reading
-            for name, reading in result.readings.items()
+            name: _shown(lookup[name], reading, shaped) for name, reading in result.readings.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,13 +120,47 @@ class Observation:
                 "weights: they are computed from query, key, masks and captured tensors, of which one was changed in "
                 "place since the call; ask before it is changed, or observe a clone"
             )
-        device = problem.query.device
-        rows = positions("queries", queries, self.q_len, device)
-        columns = positions("keys", keys, self.k_len, device)
-        head = positions("heads", heads, self.heads, device)
+        rows, columns, head = self._chosen(queries, keys, heads)
         with torch.no_grad(), problem.own_precision():
             lse = self._lse.detach()[..., head, :][..., rows]
             return self._shaped(engines.weights(problem, lse, rows, columns, head))
+
+    def dropped(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
+        """Which weights dropout took from the output, decided again from the call's seed: [..., heads, queries, keys].
+
+        The output is `torch.where(dropped(), 0, weights()) / (1 - dropout_p) @ value`.
+
+        Args:
+            queries: which queries, a slice, one index, or several; all if None. Dimensions are kept.
+            keys: which keys, the same way.
+            heads: which heads, the same way.
+
+        Returns:
+            Bool, False everywhere for a call without dropout. Dropout does not know of masks: what is dropped where no
+            key is allowed changes nothing.
+
+        Raises:
+            IndexError: an index beyond the queries, keys or heads.
+
+        Example:
+            >>> import torch, pellucid
+            >>> x = torch.rand(10, 4)
+            >>> output, seen = pellucid.observe(x, x, x, dropout_p=0.5)
+            >>> kept = seen.weights().masked_fill(seen.dropped(), 0.0) / 0.5
+            >>> torch.allclose(kept @ x, output)
+            True
+
+        """
+        return self._shaped(~self._problem.kept(self._problem.place(*self._chosen(queries, keys, heads))))
+
+    def _chosen(self, queries: Chosen, keys: Chosen, heads: Chosen) -> tuple[Tensor, Tensor, Tensor]:
+        """The indices that were asked for."""
+        device = self._problem.query.device
+        return (
+            positions("queries", queries, self.q_len, device),
+            positions("keys", keys, self.k_len, device),
+            positions("heads", heads, self.heads, device),
+        )
 
     def view(self, tokens: Any = None, source_tokens: Any = None, **options: Any) -> Viewer:
         """Show it in the notebook's cell, or in the browser: `pellucid.view`, which says what else it takes.
@@ -190,6 +225,13 @@ class Observation:
             self, path, tokens=tokens, source_tokens=source_tokens, head=head, pool=pool, queries=queries, keys=keys,
             sequence=sequence, title=title,
         )  # fmt: skip
+
+
+def _shown(readout: Readout, reading: Any, shaped: Callable[[Tensor], Tensor]) -> Any:
+    """A reading as a user gets it, without a dimension of heads where the call had none."""
+    if readout.joins_rows:
+        return readout.joined_rows(reading)
+    return readout.map(reading, shaped) if readout.per_head else reading
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -79,8 +79,9 @@ class Problem:
 
     @once
     def transformed(self) -> bool:
-        """Whether torch.func or forward-mode differentiation looks through any of `tensors`."""
-        return any(map(is_transformed, self.tensors))
+        """Whether torch.func or forward-mode differentiation looks through any of `tensors`, or dropout's seed."""
+        seed = (self.dropout_seed,) if isinstance(self.dropout_seed, Tensor) else ()
+        return any(map(is_transformed, (*self.tensors, *seed)))
 
     @once
     def captured(self) -> tuple[Tensor, ...]:
@@ -143,8 +144,11 @@ class Problem:
 
     def dropout(self, place: dict[str, Tensor]) -> Tensor:
         """What dropout multiplies the weights at `place` by: 0, or 1 / (1 - dropout_p)."""
-        kept = dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len)
-        return kept.to(self.dtype) / max(1.0 - self.dropout_p, 2.0**-53)  # for 1, where nothing is kept
+        return self.kept(place).to(self.dtype) * dropout.scale(self.dropout_p)
+
+    def kept(self, place: dict[str, Tensor]) -> Tensor:
+        """Whether dropout keeps the weights at `place`."""
+        return dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len)
 
     def scores(self, queries: Selection = ALL, keys: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """What softmax is taken of, for a part of the matrix: score_mod applied, -inf where the mask forbids."""

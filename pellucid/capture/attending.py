@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from pellucid.capture.calls import reading
+from pellucid.capture.calls import carried, reading
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.members import is_inside, members
 from pellucid.capture.contexts import Opened
@@ -58,9 +58,13 @@ def keeps_own(module: nn.Module) -> bool:
     return bool(sessions_of(module)) and not SWAPPED.here()
 
 
-def is_replayed() -> bool:
-    """Whether autograd may run this forward again, and compare what it saves, watched or not."""
-    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+def read_beside(module: nn.Module) -> AbstractContextManager[object]:
+    """What is entered where a module's call is read beside its own function: with a graph if readings carry gradients.
+
+    Not in backward, where a call that is made again is only counted.
+    """
+    trained = any(session.gradients for session in sessions_of(module))
+    return carried.kept_whole() if trained and not carried.in_backward() else torch.no_grad()
 
 
 def left_to_torch(module: nn.Module, drops: bool, *tensors: Tensor) -> bool:
@@ -69,7 +73,7 @@ def left_to_torch(module: nn.Module, drops: bool, *tensors: Tensor) -> bool:
     With dropout, and where a checkpoint may run it again: in backward nobody leads it to Pellucid, which would drop
     other weights and save other tensors. Of a module that is only watched, also inside of transforms.
     """
-    return drops or is_replayed() or (keeps_own(module) and any(map(is_transformed, tensors)))
+    return drops or carried.is_replayed() or (keeps_own(module) and any(map(is_transformed, tensors)))
 
 
 def running_module() -> nn.Module | None:
@@ -175,7 +179,7 @@ def beside(module: nn.Module, own: Callable[[], T], described: Callable[[], Call
     """What a module's own function gives, while those who watch it read the same call beside it.
 
     For what Pellucid's operator alone would change: the numbers that dropout draws, weights that the model goes on
-    with. The call is read without gradient, and draws nothing.
+    with. The call is read without gradient, unless that is asked for, and draws nothing.
 
     Args:
         module: what attends.
@@ -183,10 +187,10 @@ def beside(module: nn.Module, own: Callable[[], T], described: Callable[[], Call
         described: makes the call; what it raises as not understood is listed.
 
     """
-    output = unseen(own)
-    if sessions_of(module):
+    output, sessions = unseen(own), sessions_of(module)
+    if sessions and not all(session.has_seen(module) for session in sessions):
         try:
-            with torch.no_grad():
+            with read_beside(module):
                 call = replace(described(), dropout_p=0.0)
                 unseen(lambda: _read_members(module, call) if is_inside(call) else _seen(module, call, False))
         except (TypeError, ValueError, TraceError) as error:
@@ -239,6 +243,9 @@ def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
 
 def _read_members(module: nn.Module, call: Call) -> None:
     """Let all that watch read a call inside a transform of torch.func; of vmap's members, each is one of its own."""
+    if any(session.gradients for session in sessions_of(module)):
+        refuse(module, "gradients: it runs inside a transform of torch.func, out of which readings carry none")
+        return
     try:
         with temporarily_clear_interpreter_stack(), torch.no_grad():
             for member in members(replace(call, dropout_p=0.0)):

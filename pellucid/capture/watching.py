@@ -15,6 +15,7 @@ from pellucid import legible
 from pellucid.arguments import check_names
 from pellucid.capture.attending import apart, watching
 from pellucid.capture.called import led
+from pellucid.capture.calls import carried
 from pellucid.capture.capturing import Capture
 from pellucid.capture.contexts import Counted
 from pellucid.capture.media.media import Media
@@ -45,6 +46,7 @@ def watch(
     layers: Chosen = True,
     heads: Sequence[int] | None = None,
     keep: Chosen = False,
+    gradients: bool = False,
     more: Iterable[Readout] = (),
     tokens: list[list[str]] | None = None,
     source_tokens: list[list[str]] | None = None,
@@ -71,6 +73,8 @@ def watch(
         layers: which attention modules to observe: True for all; names, patterns with `*`, or numbers.
         heads: numbers of the heads to observe, all if None.
         keep: which layers also keep query and key, for exact weights later; chosen like `layers`.
+        gradients: whether readings carry gradients, to be part of a loss. The record then holds the model's last call.
+            Their graph takes `record.graph_bytes` until backward.
         more: what to read beside what the summary needs; where `readouts` is given, it says everything.
         tokens: the tokens of each sequence of the batch, to be shown.
         source_tokens: the same for what cross-attention looks at.
@@ -89,7 +93,9 @@ def watch(
 
     Raises:
         TypeError, ValueError, IndexError: a choice of layers or heads that the model does not have, before it runs.
-        ValueError: on leaving, if the model ran and no softmax attention was found in it.
+        ValueError: on leaving, if the model ran and no softmax attention was found in it. With gradients, for readouts
+            that have none, and for `out`.
+        RuntimeError: with gradients, when the model runs where torch computes none.
 
     Example:
         >>> import torch, pellucid
@@ -104,6 +110,7 @@ def watch(
         raise ValueError("resume: needs out, the record to go on with")
     session = _session(model, readouts, layers, heads, keep)
     session.more = _beside_the_summary(_checked(more) or ()) if session.readouts is None else ()
+    session.gradients = _with_gradients(gradients, out, (*(session.readouts or ()), *session.more))
     record = session.record
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
@@ -169,6 +176,17 @@ def _checked(readouts: Iterable[Readout] | None) -> tuple[Readout, ...] | None:
     chosen = tuple(readouts) if isinstance(readouts, Iterable) and not isinstance(readouts, str) else (readouts,)
     check_names(chosen, Layer)
     return chosen
+
+
+def _with_gradients(gradients: bool, out: object, readouts: tuple[Readout, ...]) -> bool:
+    """Whether readings carry gradients. Raises TypeError or ValueError where that cannot be."""
+    if not isinstance(gradients, bool):
+        raise TypeError(f"gradients: True or False is needed, got {gradients!r}")
+    if gradients and out is not None:
+        raise ValueError("gradients: a layer written to out leaves memory, and its graph with it; save it afterwards")
+    if gradients:
+        carried.check_readouts(readouts)
+    return gradients
 
 
 def _beside_the_summary(more: tuple[Readout, ...]) -> tuple[Readout, ...]:

@@ -149,8 +149,9 @@ def why(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any
         >>> x = torch.rand(2, 5, 4)
         >>> pellucid.engines.why(x, x, x).engine
         'cpu'
-        >>> print(pellucid.engines.why(x, x, x, dropout_p=0.5))
-        portable; not cpu: it draws no dropout; in evaluation dropout_p is 0
+        >>> wide = torch.rand(2, 5, 300)
+        >>> print(pellucid.engines.why(wide, wide, x))
+        portable; not cpu: head_dim is from 1 to 256, not 300
 
     """
     problem, _ = describe(asked(*arguments, readouts=readouts, **named))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -58,14 +59,15 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, steps: Steps, names: list[str], *tensors: Tensor) -> tuple[Tensor, ...]:
         result, ctx.kept = steps.forward(problem)
-        ctx.problem, ctx.steps = twice.kept(problem), steps
+        ctx.problem, ctx.steps = without_tensors(problem), steps
         names += result.readings
         ctx.names = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
         # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read it
         # has its own, for that may be changed.
-        ctx.save_for_backward(result.output, *tensors, *(load.value for load in problem.loads))
-        own = {readout.name: readout for readout in problem.readouts}
-        readings = {name: own[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
+        own = (problem.query, problem.key, problem.value, problem.sinks)
+        ctx.save_for_backward(result.output, *own, *(load.value for load in problem.loads))
+        by_name = {readout.name: readout for readout in problem.readouts}
+        readings = {name: by_name[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
         ctx.result = result._replace(output=result.output.new_empty(0), lse=result.lse.clone(), readings=readings)
         made = _flat(result)
         cut = {readout.name for readout in problem.readouts if not readout.differentiable}
@@ -76,8 +78,9 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        output, *tensors = ctx.saved_tensors
-        problem, result = twice.restored(ctx.problem, tensors), ctx.result._replace(output=output)
+        output, query, key, value, sinks, *_ = ctx.saved_tensors
+        problem: Problem = replace(ctx.problem, query=query, key=key, value=value, sinks=sinks)
+        result = ctx.result._replace(output=output)
 
         def made(*upstream: Tensor | None) -> tuple[Tensor, ...]:
             return ctx.steps.backward(problem, result, ctx.kept, _upstream(problem, result, upstream))
@@ -87,6 +90,12 @@ class _Node(torch.autograd.Function):
 
         with problem.own_precision():
             return None, None, None, *one_by_one(again, *gradients)
+
+
+def without_tensors(problem: Problem) -> Problem:
+    """A problem to be kept until backward: its tensors are saved with autograd, which may let go of them."""
+    nothing = problem.query.new_empty(0)
+    return replace(problem, query=nothing, key=nothing, value=nothing, sinks=None)
 
 
 def _upstream(problem: Problem, result: Result, gradients: tuple[Tensor | None, ...]) -> Upstream:

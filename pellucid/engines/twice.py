@@ -24,22 +24,6 @@ Made = Callable[..., tuple[Tensor, ...]]
 Optional = Sequence[Tensor | None]
 
 
-def kept(problem: Problem) -> Problem:
-    """The problem to be kept until the backward pass, without what autograd saves of it: see `restored`.
-
-    Held beside it, a checkpoint, or hooks that move what was saved, would free nothing.
-    """
-    nothing = problem.query.new_empty(0)
-    sinks = None if problem.sinks is None else nothing
-    return replace(problem, query=nothing, key=nothing, value=nothing, sinks=sinks)
-
-
-def restored(problem: Problem, tensors: Sequence[Tensor]) -> Problem:
-    """What was kept, with query, key, value and sinks, the first of `tensors`, as autograd gives them back."""
-    query, key, value, *others = tensors
-    return replace(problem, query=query, key=key, value=value, sinks=None if problem.sinks is None else others[0])
-
-
 def gradients(problem: Problem, made: Made, names: Sequence[str], upstream: Optional) -> tuple[Tensor, ...]:
     """What `made(*upstream)` gives, differentiable with respect to `problem.differentiable` and `upstream`.
 
@@ -86,14 +70,19 @@ class _Gradients(torch.autograd.Function):
 
 def _with(problem: Problem, inputs: Sequence[Tensor]) -> Problem:
     """The problem of other tensors, those that functions captured among them."""
-    count = len(inputs) - len(problem.captured)
-    others = {id(old): new for old, new in zip(problem.captured, inputs[count:], strict=True)}
+    query, key, value, *rest = inputs
+    sinks = None if problem.sinks is None else rest.pop(0)
+    others = {id(old): new for old, new in zip(problem.captured, rest, strict=True)}
 
     def change(expression: Any) -> Any:
         return with_tensors(expression, others)
 
     return replace(
-        restored(problem, inputs[:count]),
+        problem,
+        query=query,
+        key=key,
+        value=value,
+        sinks=sinks,
         score=change(problem.score),
         readouts=tuple(readout.renumbered(change) for readout in problem.readouts),
     )

@@ -81,7 +81,15 @@ def head_with_most(record: Record, number: str) -> Head:
 
 
 def twins(record: Record, found: Head, number: str, least: float = 0.5) -> str:
-    """A sentence on the other heads of the head's layer that have so much of a number of the summary, or nothing."""
+    """A sentence on the other heads of the head's layer that have so much of a number of the summary, or nothing.
+
+    Args:
+        record: of the model.
+        found: the head.
+        number: of the summary, by name.
+        least: how much counts.
+
+    """
     rows = [row for row in record.summary().rows if row.layer == record.layers[found.layer]]
     others = [str(row.head) for row in rows if row.head != found.head and getattr(row, number) >= least]
     if not others:

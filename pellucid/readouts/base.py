@@ -139,6 +139,7 @@ class Readout(ABC):
             several tensors they flow through the first; the others are whole numbers.
         is_lse: whether the result is the lse, which every call gives anyway.
         per_head: whether the result has a dimension of heads, after those of the batch.
+        joins_rows: whether what a user gets of it is `joined_rows` of what an engine gives, of all rows and sequences.
 
     """
 
@@ -146,6 +147,7 @@ class Readout(ABC):
     differentiable = False
     is_lse = False
     per_head = True
+    joins_rows = False
 
     def __repr__(self) -> str:
         return f"<readout {self.name}>"
@@ -192,6 +194,10 @@ class Readout(ABC):
     def result_of(self, tensors: Iterator[Tensor]) -> Any:
         """The result whose tensors come next; the inverse of `tensors_of`."""
         return next(tensors)
+
+    def joined_rows(self, result: Any) -> Any:
+        """What a user gets of an engine's result, or of that without padding: the result itself, as a rule."""
+        return result
 
     def map(self, result: Any, function: Callable[[Tensor], Tensor]) -> Any:
         """`function` of each tensor of `result`."""

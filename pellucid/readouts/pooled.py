@@ -155,7 +155,9 @@ class Pooled(ColumnReadout):
         own = _each(q_len, self.bins[0], padded.device)
         tokens = torch.zeros(len(padded), bins, device=padded.device).index_add_(1, own, (~padded).float())
         counts = torch.bincount(own, minlength=bins)
-        return result * (counts / tokens).masked_fill(tokens == 0, torch.nan)[:, None, :, None].to(result)
+        none = tokens == 0
+        share = (counts / tokens.masked_fill(none, 1.0)).to(result)[:, None, :, None]
+        return (result * share).masked_fill(none[:, None, :, None], torch.nan)  # whose gradient is 0, and not NaN
 
 
 def _joined(weights: Tensor, dim: int, bins: Bins, join: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -85,26 +85,26 @@ class Renyi(RowReadout):
 
     def finish(self, state: State, rows: Rows) -> Tensor:
         """The entropy of the sums."""
-        sums, softmax = self._outcomes(state, rows)
+        sums, softmax = self.outcomes(state, rows)
         return self._entropy(sums, softmax.total).clamp(min=0.0)
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D H / d score."""
-        sums, softmax = self._outcomes(state, rows)
+        sums, softmax = self.outcomes(state, rows)
         return gradient[..., None] * self._slope(_distance(tile.scores, softmax.shift), sums, softmax)
 
     def sink_gradient(self, gradient: Tensor, state: State, rows: Rows) -> Tensor | float:
         """The same for the sink, if it counts."""
         if not self.sink or rows.sink is None:
             return 0.0
-        sums, softmax = self._outcomes(state, rows)
+        sums, softmax = self.outcomes(state, rows)
         distance = _distance(rows.sink.expand_as(softmax.total)[..., None], softmax.shift)
         return gradient * self._slope(distance, sums, softmax)[..., 0]
 
     def _moved(self, sums: Tensor, own: Softmax, whole: Softmax) -> Tensor:
         return self._sums.moved(sums, own.total, _distance(own.maximum[..., None], whole.shift)[..., 0])
 
-    def _outcomes(self, state: State, rows: Rows) -> tuple[Tensor, Softmax]:
+    def outcomes(self, state: State, rows: Rows) -> tuple[Tensor, Softmax]:
         """The sums over all that counts, and its softmax."""
         if not self.sink or rows.merge is None:
             return state[0], rows.keys

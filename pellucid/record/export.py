@@ -103,7 +103,7 @@ def _rows_of_keys(record: Record, layer: Layer) -> Iterator[dict[str, Any]]:
             "rank": rank.numpy(),
             "key": key_at.numpy(),
             "key_token": _tokens_at(record, layer, sequence, key_at, of_keys=True),
-            "weight": weights[keys >= 0].float().numpy(),
+            "weight": weights[keys >= 0].detach().float().numpy(),
         }
 
 

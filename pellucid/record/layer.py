@@ -38,8 +38,10 @@ class Layer:
 
     A readout's result is an attribute by its name (`layer.entropy`) and an item of `readings`: [batch, heads, q_len]
     and as pellucid.Observation gives it. Rows of padding are NaN (keys of `topk`: -1) and count in no statistic; padded
-    keys are NaN in `received`. `lse` alone stays as it is, for exact weights come from it. Queries are counted from the
-    first that was seen: row i is the query at position `start + i` of its sequence. Keys are counted from position 0.
+    keys are NaN in `received`. `lse` alone stays as it is, for exact weights come from it. `head_max_scores` is
+    [heads], of all rows and sequences. Readings carry gradients where `watch` was asked for them. Queries are counted
+    from the first that was seen: row i is the query at position `start + i` of its sequence. Keys are counted from
+    position 0.
 
     Attributes:
         name: dotted name of the module that attends, "encoder.layer.3.attention.self"; "#2" after it marks a second
@@ -116,6 +118,21 @@ class Layer:
     def _missing(self, name: str) -> str:
         read = ", ".join(self.readings)
         return legible.message(f"{name!r} was not read; pass its readout to watch(readouts=[...]). Read were: {read}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles have: readings without their gradients."""
+        return self.detached().__dict__
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a reading carries a gradient."""
+        return any(map(_requires_grad, self.readings.values()))
+
+    def detached(self) -> Layer:
+        """The same with readings that carry no gradient."""
+        if not self.requires_grad:
+            return self
+        return replace(self, readings={name: _detached(reading) for name, reading in self.readings.items()})
 
     @property
     def has_weights(self) -> bool:
@@ -195,7 +212,7 @@ class Layer:
             positions("heads", heads, self.heads, "cpu"),
         )
         device = self.parts[0].query.device
-        lse = self.readings["lse"]
+        lse = self.readings["lse"].detach()
         found: list[Tensor] = []
         order: list[Tensor] = []
         for part in self.parts:
@@ -210,6 +227,14 @@ class Layer:
         if len(found) == 1:  # in the order asked for, and a copy costs as much as the weights
             return found[0]
         return torch.cat(found, -2)[..., torch.cat(order).argsort().to(device), :]
+
+
+def _requires_grad(reading: Any) -> bool:
+    return any(tensor.requires_grad for tensor in ((reading,) if isinstance(reading, Tensor) else reading))
+
+
+def _detached(reading: Any) -> Any:
+    return reading.detach() if isinstance(reading, Tensor) else type(reading)(*(part.detach() for part in reading))
 
 
 # Called with each layer once its observation is complete, while the model runs; what it returns, if anything, takes the

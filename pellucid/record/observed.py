@@ -126,7 +126,9 @@ def _readings(observation: Observation, layer: Layer) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in observation.readouts:
         reading, of_heads = observation[name], name not in observation._over_heads
-        if isinstance(reading, Tensor):
+        if name in observation._over_rows:
+            found[name] = reading.detach()
+        elif isinstance(reading, Tensor):
             found[name] = shaped(reading, of_heads)
         else:
             found[name] = type(reading)(*(shaped(tensor, of_heads) for tensor in reading))

@@ -6,6 +6,7 @@ How it is filled is capture's work. What it can be asked for stands in modules b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from pellucid.record.frames import Frames
 from pellucid.record.images import Image
 from pellucid.record.layer import Layer, Missed, Span
 from pellucid.record.studies import align as alignment
-from pellucid.record.studies import beams, segments
+from pellucid.record.studies import beams, packed, segments
 from pellucid.record.studies import summary as summaries
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Record(Mapping[str, Layer]):
         notes: what else is to be known of the run, in sentences.
         missed: the attention modules that ran and were not observed, each with the reason.
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
+        graph_bytes: the memory that the graph of readings with gradients will hold beside that, until backward.
         complete: whether the `with` was left without an exception.
 
     """
@@ -67,6 +69,7 @@ class Record(Mapping[str, Layer]):
         self.notes: list[str] = []
         self.missed: list[Missed] = []
         self.planned_bytes = 0
+        self.graph_bytes = 0
         self.complete = True
         self._layers: dict[str, Layer] = dict(layers or {})
         self._images: list[Image] = []
@@ -131,6 +134,28 @@ class Record(Mapping[str, Layer]):
     def add(self, layer: Layer) -> None:
         """Put a layer into the record, in the place of one of its name."""
         self._layers[layer.name] = layer
+
+    def remove(self, name: str) -> None:
+        """Take a layer out of the record, if it is there."""
+        self._layers.pop(name, None)
+
+    def max_scores(self) -> Tensor:
+        """The largest score of each head, [layers, heads], over all rows that are no padding: for one all-reduce.
+
+        Calls of one module are a layer here, in the order of their first calls; where a layer has fewer heads than
+        others, -inf follows. Read by `MaxScore(per_head=True)`, or from `MaxScore()`.
+
+        Raises:
+            ValueError: a layer has neither.
+
+        """
+        return packed.max_scores(self)
+
+    def detached(self) -> Record:
+        """The record with readings that carry no gradient, to be kept when what they were trained on is to go."""
+        made = copy(self)
+        made._layers = {name: layer.detached() for name, layer in self._layers.items()}
+        return made
 
     def __getitem__(self, name: str | int) -> Layer:
         """The layer called `name`, or with that number. Raises KeyError, naming what is there, or IndexError."""

@@ -143,7 +143,7 @@ def maps(layer: Layer, look: Look, most: int, progress: Progress | None = None) 
     is_whole = (len(rows), len(columns)) == (layer.q_len, layer.k_len)
     reading = READINGS[look.pool]
     if reading in layer.readings and not (layer.has_weights and (is_exact or not is_whole)):
-        read = layer.readings[reading][look.sequence, look.heads(layer)].cpu().float()
+        read = layer.readings[reading][look.sequence, look.heads(layer)].detach().cpu().float()
         return _read(layer, read, rows, columns, most, look.pool)
     return _computed(layer, look, rows, columns, most, progress) if layer.has_weights else None
 

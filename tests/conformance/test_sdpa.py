@@ -21,7 +21,6 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import pellucid
 from tests.cases import (
-    DIFFERENTIABLE,
     DTYPES,
     ENGINES,
     LENGTHS,
@@ -406,7 +405,7 @@ def test_half_precision_scores_beyond_its_range(engine: str) -> None:
 class TestDropout:
     """Torch's random numbers are its own, so what is compared is what dropout means."""
 
-    @pytest.mark.parametrize("engine", DIFFERENTIABLE)
+    @pytest.mark.parametrize("engine", ENGINES)
     def test_weights_are_dropped_or_scaled_up(self, engine: str) -> None:
         query, key = normal(3, 11, 4), normal(3, 13, 4, seed=1)
         weights = dense(Call(query, key, key)).weights
@@ -436,7 +435,7 @@ class TestDropout:
     def test_every_engine_drops_the_same_weights(self) -> None:
         query, key = normal(2, 11, 4), normal(2, 13, 4, seed=1)
         outputs = []
-        for engine in DIFFERENTIABLE:
+        for engine in ENGINES:
             torch.manual_seed(7)
             with running(engine):
                 outputs.append(pellucid.attention(query, key, key, dropout_p=0.5))
@@ -452,7 +451,7 @@ class TestDropout:
         assert torch.equal(first, again)
         assert not torch.equal(first, second)
 
-    @pytest.mark.parametrize("engine", DIFFERENTIABLE)
+    @pytest.mark.parametrize("engine", ENGINES)
     def test_its_mean_is_the_output_without(self, engine: str) -> None:
         query, key, value = normal(1, 3, 4), normal(1, 5, 4, seed=1), normal(1, 5, 2, seed=2)
         exact = dense(Call(query, key, value))
@@ -461,10 +460,11 @@ class TestDropout:
         deviation = (exact.weights.square() @ value.square()).sqrt()  # of one draw: p / (1 - p) = 1
         assert ((many.mean(0) - exact.output).abs() <= 5 * deviation / 20).all()
 
-    def test_readouts_come_before_it(self) -> None:
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_readouts_come_before_it(self, engine: str) -> None:
         query, key = normal(1, 11, 4), normal(1, 13, 4, seed=1)
         readouts = [pellucid.Entropy(), pellucid.Received(), pellucid.TopK(3)]
-        with running("portable"):  # for both: without dropout the compiled engine would run, and round otherwise
+        with running(engine):
             _, dropped = pellucid.observe(query, key, key, dropout_p=0.9, readouts=readouts)
             _, whole = pellucid.observe(query, key, key, readouts=readouts)
         assert torch.equal(dropped.entropy, whole.entropy)

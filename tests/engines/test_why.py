@@ -30,8 +30,6 @@ def named(readout: Readout, name: str) -> Readout:
 
 
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
-    "dropout": ((X, X, X), {"dropout_p": 0.5}, "it draws no dropout"),
-    "mask": ((X, X, X, X[0, 0, :, :1].clone().requires_grad_()), {}, "it carries no gradient to a captured"),
     "wide": ((WIDE, WIDE, WIDE), {}, "head_dim is from 1 to 256, not 300"),
     "no keys": ((X, X[:, :, :0], X[:, :, :0]), {}, "there are no queries, or no keys"),
     "device": ((X.to("meta"),) * 3, {}, "a tensor is not simply numbers"),
@@ -85,13 +83,14 @@ def test_wrong_arguments_are_told_as_by_observe() -> None:
 def test_a_large_call_that_falls_back_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "LARGE", 40)
     monkeypatch.setattr(engines, "_told", set())
-    with pytest.warns(UserWarning, match=r"attention of 5.0e\+01 scores is left to .* it draws no dropout") as told:
-        pellucid.attention(X, X, X, dropout_p=0.5)
+    wide = torch.rand(1, 2, 5, 300)
+    with pytest.warns(UserWarning, match=r"attention of 5.0e\+01 scores is left to .* head_dim is from 1 to") as told:
+        pellucid.attention(wide, wide, X)
     assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pellucid.attention(X, X, X, dropout_p=0.5)  # it was said
-        pellucid.attention(X[:, :1], X[:, :1], X[:, :1], dropout_p=0.5)  # not large
+        pellucid.attention(wide, wide, X)  # it was said
+        pellucid.attention(wide[:, :1], wide[:, :1], X[:, :1])  # not large
         pellucid.attention(X, X[:, :, :0], X[:, :, :0])  # nobody can change that
 
 

@@ -56,7 +56,7 @@ class Beside:
         """
         found: dict[str, Any] = {}
         if call.sinks is not None:
-            found["sink_mass"] = _sink_mass(call, layer.readings["lse"], heads)
+            found["sink_mass"] = _sink_mass(call, layer.readings["lse"].detach(), heads)
         if "entropy" in layer.readings:
             allowed = self._count(layer, call, start)
             own = heads is not None and allowed.keys.shape[1] > 1

@@ -71,12 +71,12 @@ def _changed(call: Call, change: Change) -> Call:
 
     return replace(
         call, query=change(call.query), key=change(call.key), value=change(call.value), sinks=of(call.sinks),
-        padded_queries=of(call.padded_queries), padded_keys=of(call.padded_keys), score=_loads(call.score, change),
-        mask=_loads(call.mask, change),
+        padded_queries=of(call.padded_queries), padded_keys=of(call.padded_keys), score=loads(call.score, change),
+        mask=loads(call.mask, change),
     )  # fmt: skip
 
 
-def _loads(root: Expression, change: Change) -> Expression:
+def loads(root: Expression, change: Change) -> Expression:
     """The expression with what it reads changed."""
     made: dict[int, Expression] = {}
     for node in walk(root):

@@ -18,7 +18,9 @@ from pellucid.record.studies.sums import run, without_rows
 Readings = dict[str, Any]
 
 
-def read(call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None) -> tuple[Tensor, Readings]:
+def read(
+    call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None, gradients: bool = False
+) -> tuple[Tensor, Readings]:
     """The call's output, and what its readouts found, in positions of the sequence.
 
     Args:
@@ -26,9 +28,10 @@ def read(call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | N
         readouts: what to read, as the user gave it.
         start: position of the first query.
         padded: which queries are padding, bool [batch, q_len], or None.
+        gradients: whether the readings carry gradients.
 
     Returns:
-        The output [batch, heads, q_len, value_dim], and the readings without gradient, padding as NaN.
+        The output [batch, heads, q_len, value_dim], and the readings, padding as NaN.
 
     """
     fitted = tuple(_fitted(readout, call, start) for readout in readouts) or (LogSumExp(),)
@@ -38,17 +41,20 @@ def read(call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | N
     readings = result.readings
     if padded is not None and columns:
         readings |= run(replace(without_rows(call.problem, padded), readouts=columns)).readings
+    if not gradients:
+        readings = {r.name: r.map(readings[r.name], Tensor.detach) for r in fitted}
     own = {readout.name: _of_sequence(readout, readings[readout.name], call, padded) for readout in fitted}
-    return result.output, {"lse": result.lse.detach()} | own
+    return result.output, {"lse": result.lse if gradients else result.lse.detach()} | own
 
 
 def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | None) -> Any:
-    """A call's reading without gradient, in positions of its sequence, padding blank."""
-    reading = readout.map(reading, Tensor.detach)
+    """A call's reading in positions of its sequence, padding blank."""
     if call.k_start:
         reading = readout.in_positions(reading, call.k_start)
     if padded is not None:
         reading = readout.without_padding(reading, padded)
+    if readout.joins_rows:
+        return readout.joined_rows(reading)
     if call.padded_keys is None:
         return reading
     return readout.without_padded_keys(reading, torch.nn.functional.pad(call.padded_keys, (call.k_start, 0)))

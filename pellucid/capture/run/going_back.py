@@ -50,6 +50,8 @@ def taken_back(layer: Layer, end: int, recent: Recent, sums: Mapping[str, Column
 
 def _of_rows(reading: Any, rows: int, dimension: int) -> Any:
     if isinstance(reading, Tensor):
+        if reading.ndim == 1:  # of each head, of all rows that were read
+            return reading
         return reading.narrow(dimension, 0, rows)
     return type(reading)(*(tensor.narrow(dimension, 0, rows) for tensor in reading))
 

@@ -16,6 +16,7 @@ class Progress(NamedTuple):
     done: int  # layers observed of this pass
     expected: int  # attention modules there are
     planned_bytes: int  # memory that readings and what is kept will take
+    graph_bytes: int = 0  # what the graph of readings with gradients will hold beside that, until backward
 
 
 Listener = Callable[[Progress], Any]
@@ -41,7 +42,8 @@ class Bar:
     def __call__(self, event: Progress) -> None:
         """Show that a layer was observed."""
         if self._task is None:
-            self._bar.console.print(f"Watching keeps about {in_words(event.planned_bytes)}.", highlight=False)
+            held = f", and {in_words(event.graph_bytes)} for gradients until backward" if event.graph_bytes else ""
+            self._bar.console.print(f"Watching keeps about {in_words(event.planned_bytes)}{held}.", highlight=False)
             self._bar.start()
             self._task = self._bar.add_task("layers", total=event.expected)
         self._bar.update(self._task, completed=event.done, total=event.expected, description=legible.name(event.layer))

@@ -88,7 +88,7 @@ def _weights(part: Part, layer: Layer, rows: Tensor) -> Tensor | None:
     """The weights of some rows on all keys of a part, rows of padding 0; None unless each row is whole."""
     device = part.query.device
     own = rows - layer.start
-    lse = layer.readings["lse"][..., own]
+    lse = layer.readings["lse"].detach()[..., own]
     heads = torch.tensor(layer.head_numbers, device=device)
     scores = part.scores(rows.to(device), torch.arange(part.k_len, device=device), heads)
     weights = torch.exp(scores - finite(lse.to(scores.dtype))[..., None])

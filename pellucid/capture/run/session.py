@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pellucid.capture.calls import reading
+from pellucid.capture.calls import carried, reading
 from pellucid.capture.calls.beside import Beside
 from pellucid.capture.calls.call import Call
 from pellucid.capture.calls.keeping import kept_bytes, kept_part_of
@@ -22,6 +22,7 @@ from pellucid.capture.calls.roles import forbids_ahead, role_of
 from pellucid.capture.media.media import Media
 from pellucid.capture.run.caches import Caches
 from pellucid.capture.run.going_back import taken_back
+from pellucid.capture.run.last_call import LastCall
 from pellucid.capture.run.layering import Place, continues, joined, layer_of
 from pellucid.capture.run.modules import Modules
 from pellucid.capture.run.placing import placed, placed_by_mask
@@ -58,6 +59,7 @@ class Session:
     on_layer: OnLayer | None = None
     listener: Listener | None = None
     more: tuple[Readout, ...] = ()  # beside what the summary needs
+    gradients: bool = False  # whether readings carry gradients; the record is then of the model's last call
     media: Media | None = None  # None: nobody asks for pictures and sound
     tokens: TokenIds = field(default_factory=TokenIds)
     caches: Caches = field(default_factory=Caches)
@@ -71,7 +73,8 @@ class Session:
     _handed: set[str] = field(default_factory=set)
     _self: tuple[int, Call] | None = None  # the last self-attention: its start, and the call
     _default: tuple[Any, list[Readout]] | None = None
-    _layer_bytes: dict[str, int] = field(default_factory=dict)
+    _layer_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # kept, and held by the graph
+    _last: LastCall = field(default_factory=LastCall)
     _done: int = 0
     _firsts: dict[str, Tensor | None] = field(default_factory=dict)
     _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
@@ -93,7 +96,10 @@ class Session:
         if is_pass:
             self.caches.next_pass()
             self.take_back()
-        self.modules.begin(module)
+            if not self.generating and not carried.in_backward():
+                self._last.begin(module is self.modules.root)
+        if not carried.in_backward() or not self.modules.ran[self.modules.name_of(module) or ""]:
+            self.modules.begin(module)
         self.tokens.begin(module, args)
         if self.media is not None:
             self.media.begin(module, args, kwargs)
@@ -102,6 +108,8 @@ class Session:
     @contextmanager
     def generation(self, options: dict[str, Any]) -> Iterator[None]:
         """The time of a `generate` with these options: a layer is complete only after it."""
+        if not self.generating:
+            self._last.begin(True)
         is_draft = bool(self.generating and getattr(options.get("generation_config"), "is_assistant", False))
         self.generating += 1
         self.drafting += is_draft
@@ -127,8 +135,12 @@ class Session:
         if not self.observes(base):
             self._pass_over(base, module, call)
             return Seen(reading.run(call.problem).output, None)
-        again = self.record.get(base) if _in_backward() else None
+        if self.gradients and not self.has_seen(module):
+            carried.check_mode(base)
+        again = self.record.get(base) if carried.in_backward() else None
         if again is not None:  # the same operations once more, for their gradients: seen already
+            if self.gradients:
+                return Seen(reading.run(call.problem).output, None)
             place = Place(again.name, again.role, again.start, again)
             readouts = self._readouts(place, call)
             return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
@@ -143,11 +155,25 @@ class Session:
         if place.name in self.stored:
             return self._only_counted(place, call, padded)
         self._plan(place, call, readouts)
-        output, readings = reading.read(call, readouts, place.start, padded)
+        output, readings = self._read(call, readouts, place.start, padded)
         if call.whole is not None:
             output = reading.run(call.whole.problem).output
         self._enter(place, call, readings, readouts, padded)
         return Seen(output, observation(call, output, readings, readouts))
+
+    def has_seen(self, module: nn.Module) -> bool:
+        """Whether a call is one that autograd makes again, for its gradients, of a module that has its layer."""
+        return carried.in_backward() and self.record.get(self.modules.name_of(module) or "") is not None
+
+    def _read(
+        self, call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None
+    ) -> tuple[Tensor, reading.Readings]:
+        """The call's output and readings; where a checkpoint makes it again, the readings of a graph of their own."""
+        if not (self.gradients and carried.is_replayed()):
+            return reading.read(call, readouts, start, padded, self.gradients)
+        with carried.kept_whole():
+            readings = reading.read(replace(call, dropout_p=0.0), readouts, start, padded, True)[1]
+        return reading.run(call.problem).output, readings
 
     def _only_counted(self, place: Place, call: Call, padded: Tensor | None) -> Seen:
         """The call's output; of its layer, which is stored, nothing but the sizes is entered."""
@@ -186,8 +212,22 @@ class Session:
         if not start:
             self.caches.begins(cache, base)
         continued = self._continued(layers, call, role, start, cache) if start else None
+        if continued is None and self.gradients:
+            self._leave(self._last.outdated(base))
+            layers = self._layers(base)
         name = base if not layers else f"{base}#{len(layers) + 1}"
         return Place(name if continued is None else continued.name, role, start, continued, base, cache)
+
+    def _leave(self, names: list[str]) -> None:
+        """Take layers that are outdated out of the record."""
+        for name in names:
+            self.record.remove(name)
+            self._handed.discard(name)
+            self._lost.discard(name)
+            self._firsts.pop(name, None)
+            self._done -= self._layer_bytes.pop(name, None) is not None
+            if self.media is not None:
+                self.media.cut(name, 0)
 
     def _continued(self, layers: list[Layer], call: Call, role: str, start: int, cache: Any) -> Layer | None:
         """The layer that a call continues, without the rows that it replaces; None if there is none."""
@@ -301,13 +341,14 @@ class Session:
         size = rows * 4 * (len(readouts) + 1)
         if self.keeps(place.name):
             size += kept_bytes(call, self.heads)
-        self._layer_bytes[place.name] = size
+        self._layer_bytes[place.name] = size, carried.graph_bytes(call, readouts) if self.gradients else 0
         expected = max(self._expected(), len(self._layer_bytes))
-        known = sum(self._layer_bytes.values())
-        self.record.planned_bytes = known + (expected - len(self._layer_bytes)) * size
+        record, rest = self.record, expected - len(self._layer_bytes)
+        planned = [sum(known) + rest * known[-1] for known in zip(*self._layer_bytes.values(), strict=True)]
+        record.planned_bytes, record.graph_bytes = planned
         self._done += 1
         if self.listener is not None:
-            self.listener(Progress(place.name, self._done, expected, self.record.planned_bytes))
+            self.listener(Progress(place.name, self._done, expected, record.planned_bytes, record.graph_bytes))
 
     def _expected(self) -> int:
         return sum(self.observes(name) for name in self.modules.expected)
@@ -327,6 +368,7 @@ class Session:
             layer.parts = [kept_part_of(call, place.start, self.heads)]
         if place.continued is not None:
             layer = joined(place.continued, layer, lookup)
+        self._last.enter(place.name)
         self._add(layer, place)
 
         self._follow(place, call)
@@ -358,7 +400,11 @@ class Session:
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
         missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
-        layer.readings |= sums.of_parts(layer, missing)
+        found = sums.of_parts(layer, missing)
+        if found and self.gradients:
+            note = f"gradients: {', '.join(found)} of {layer.name}, read from all its calls together, carries none"
+            self.record.notes.append(note)
+        layer.readings |= found
         layer.sums = [name for name in layer.readings if name in self._sums]
         if "received" in layer.readings:
             self._lost.discard(layer.name)
@@ -382,6 +428,8 @@ class Session:
                 "queries that were not held any more; keep=True keeps them",
                 stacklevel=5,
             )
+        if self.gradients:
+            carried.note_without(self.record)
         self.record.missed = [Missed(*missed) for missed in self.modules.missed(self.captured, self.refused)]
 
 
@@ -400,8 +448,9 @@ def observation(call: Call, output: Tensor, readings: reading.Readings, readouts
         readouts: by which.
 
     """
-    problem = replace(call.problem, readouts=tuple(readouts))
-    own = {name: value for name, value in readings.items() if name != "lse"}
+    plain = tuple(readout for readout in readouts if not readout.joins_rows)  # of which an observation makes no more
+    problem = replace(call.problem, readouts=plain)
+    own = {readout.name: readings[readout.name] for readout in plain if readout.name != "lse"}
     return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)
 
 
@@ -409,8 +458,3 @@ def _first_tokens(padded: Tensor, k_start: int) -> Tensor | None:
     """Position of each sequence's first key that is no padding, int64 [batch]; None where it is 0 for all."""
     first = (~padded).to(torch.int8).argmax(-1) + k_start
     return first if bool(first.any()) else None
-
-
-def _in_backward() -> bool:
-    """Whether autograd is computing gradients: then a checkpointed forward is run a second time."""
-    return torch._C._current_graph_task_id() != -1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pellucid.capture.attending import attend, is_attending, name_of, refuse, running_module, was_refused
+from pellucid.capture.attending import attend, is_attending, name_of, read_beside, refuse, running_module, was_refused
 from pellucid.capture.calls.call import FORBIDDING, Call, padding_of
 from pellucid.capture.calls.roles import role_of
 from pellucid.capture.sources.base import Follower, Source
@@ -86,7 +86,7 @@ class ByHand(threading.local, Follower):
             return
         if len(lead) in (1, 2) and dim in (-1, weights.ndim - 1) and weights.numel():
             batch, heads = (*lead, 1)[:2]
-            own = scores.detach().to(weights.dtype).reshape(batch, heads, *scores.shape[-2:])
+            own = scores.to(weights.dtype).reshape(batch, heads, *scores.shape[-2:])
             self._weights[weights] = _Softmax(module, own)
 
     def _follow(self, before: Any, result: Any) -> None:
@@ -104,7 +104,7 @@ class ByHand(threading.local, Follower):
     def _finish(self, softmax: _Softmax, value_dim: int) -> None:
         for weights in [weights for weights, other in self._weights.items() if other is softmax]:
             del self._weights[weights]
-        with torch.no_grad():
+        with read_beside(softmax.module):
             attend(softmax.module, _call(softmax, value_dim))
 
     def _forget(self, changed: Any) -> None:

@@ -29,16 +29,14 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
     query = problem.query
     if not all(map(is_plain, problem.tensors)):
         yield Reason("a tensor is not simply numbers in this process's memory: on another device, or around others")
-    if problem.dropout_p:
-        yield Reason("it draws no dropout; in evaluation dropout_p is 0", mine=True)
-    if node.is_wanted(problem):
-        yield from filter(None, [undifferentiated(problem)])
     for name, size in (("head_dim", query.shape[-1]), ("value_dim", problem.value.shape[-1])):
         if not 1 <= size <= MOST_DIM:
             yield Reason(f"{name} is from 1 to {MOST_DIM}, not {size}", mine=True)
     if not torch.Size(problem.rows).numel() or not problem.k_len:
         yield Reason("there are no queries, or no keys")
     yield from filter(None, map(table.why_not, problem.readouts))
+    if node.is_wanted(problem):
+        yield from filter(None, [undifferentiated(problem)])
     yield from filter(None, (_unstored(load.value) for load in problem.loads))
     if query.dtype == torch.float16 and not host().half:
         yield Reason("this processor does not convert float16; use bfloat16 or float32", mine=True)
@@ -46,13 +44,9 @@ def _reasons(problem: Problem) -> Iterator[Reason]:
 
 def undifferentiated(problem: Problem) -> Reason | None:
     """Why this engine does not compute the gradients of a call that it covers; None if it does."""
-    if problem.captured:
-        words = "it carries no gradient to a captured tensor or attn_mask; detach() says that none is needed"
-        return Reason(words, mine=True)
-    followed = [readout.name for readout in problem.readouts if readout.differentiable and not readout.is_lse]
-    if followed:
-        return Reason(f"it carries no gradient back from the readout {followed[0]!r}", mine=True)
-    return None
+    pairs = zip(problem.readouts, table.readings_of(problem)[0], strict=True)
+    lost = [repr(readout.name) for readout, reading in pairs if readout.differentiable and not reading.carries]
+    return Reason(f"it carries no gradient back from the readout {lost[0]}", mine=True) if lost else None
 
 
 def _unstored(tensor: Tensor) -> Reason | None:

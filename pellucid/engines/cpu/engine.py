@@ -9,14 +9,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pellucid.engines import node
-from pellucid.engines.cpu.call.columns import columns_of
 from pellucid.engines.cpu.call.differentiate import backward
 from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
+from pellucid.engines.cpu.call.result import read
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.problem import Problem, Result
 from pellucid.readouts import LogSumExp
-from pellucid.readouts.base import Rows
-from pellucid.softmax import Softmax
 
 
 def run(problem: Problem) -> Result:
@@ -24,7 +22,8 @@ def run(problem: Problem) -> Result:
     if node.is_wanted(problem):
         return node.run(problem, node.Steps(_forward, backward))
     plan, inputs = plan_of(problem)
-    return _result(problem, plan, inputs)._replace(again=partial(Repeat, plan))
+    result = _result(problem, plan, inputs)
+    return result if problem.dropout_p else result._replace(again=partial(Repeat, plan))
 
 
 def gradients(problem: Problem, upstream: node.Upstream) -> tuple[Tensor, ...]:
@@ -61,28 +60,18 @@ class Repeat(NamedTuple):
         return _result(problem, self.plan, Inputs(problem.query, problem.key, problem.value, problem.sinks, ()))
 
 
-def _forward(problem: Problem) -> tuple[Result, Rows]:
-    """What the call gives, and its rows."""
-    read = problem if problem.readouts else replace(problem, readouts=(LogSumExp(),))
-    plan, inputs = plan_of(read)
-    result, rows = _read(read, plan, inputs)
-    return result if problem.readouts else result._replace(readings={}), rows
+def _forward(problem: Problem) -> tuple[Result, Found]:
+    """What the call gives, and what of it the backward pass reads again."""
+    asked = problem if problem.readouts else replace(problem, readouts=(LogSumExp(),))
+    plan, inputs = plan_of(asked)
+    result, found = read(asked, plan, inputs)
+    written = {name: found.written[name] for reading in plan.readings for name in reading.kept}
+    found = replace(found, problem=node.without_tensors(problem), written=written, columns={})
+    return result if problem.readouts else result._replace(readings={}), found
 
 
 def _result(problem: Problem, plan: Plan, inputs: Inputs) -> Result:
     if plan.readings:
-        return _read(problem, plan, inputs)[0]
+        return read(problem, plan, inputs)[0]
     output, _ = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
     return Result(output, output.new_empty(0), {})
-
-
-def _read(problem: Problem, plan: Plan, inputs: Inputs) -> tuple[Result, Rows]:
-    output, written = plan.run(inputs, (*plan.rows, plan.spec.value_dim))
-    sums = dict(zip(plan.spec.accumulators, written["state"], strict=True))
-    sink = None if problem.sinks is None else problem.sinks.detach().to(plan.number)[:, None]
-    rows = Rows(Softmax(sums["maximum"], sums["total"]), sink)
-    lse = rows.whole.lse
-    columns = columns_of(problem, plan.readings, lse)
-    found = Found(problem, sums, written, plan.prepared.queries, rows, lse, columns)
-    both = zip(problem.readouts, plan.readings, strict=True)
-    return Result(output, lse, {readout.name: reading.result(readout, found) for readout, reading in both}), rows

@@ -36,6 +36,7 @@ ARGUMENTS = [
     "kept", "ranges", "ranges_a_task",
     *(f"done_{pair}" for pair in range(DECODE_TASKS)),  # ranges done of each: fewer pairs are shared out among tasks
     "query_index", "key_index", "head_index",
+    "dropout_seed", "dropout_probability", "dropout_scale",
 ]  # fmt: skip
 SLOT = 10  # arguments of a captured tensor: address, table, four sizes, four strides
 
@@ -61,6 +62,7 @@ class Spec:
     dots: bool = False  # whether two bfloat16 lie in a word, multiplied by the processor's own dot product
     matrix: bool = False  # whether words are multiplied on matrix tiles
     split: int = 1  # numbers of bfloat16 that one is split into for them
+    dropout: bool = False  # whether weights are dropped before the values are averaged
 
     @cached_property
     def places(self) -> dict[str, int]:

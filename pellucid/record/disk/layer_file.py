@@ -99,6 +99,7 @@ _ROWS = ("batch", "heads", "q_len")
 _KNOWN = {
     r"reading/lse": _Shape(_ROWS, _FLOAT),
     r"reading/(entropy|renyi|sink_mass|max_scores)": _Shape(_ROWS, _FLOAT),
+    r"reading/head_max_scores": _Shape(("heads",), _FLOAT),
     r"reading/(beyond_first.*|segment .*)": _Shape(_ROWS, _FLOAT),
     r"reading/allowed/(keys|beyond_first)": _Shape(("batch", "one or heads", "q_len"), _INT),
     r"reading/repeats/(seen|of_first)": _Shape(("batch", "one or heads", "q_len"), _BOOL),

@@ -187,6 +187,8 @@ def _through(layer: Layer, path: Path) -> Layer:
 
 def _of_layer(layer: Layer, name: str, path: Path) -> Any:
     value = layer.readings[name]
+    if isinstance(value, Tensor) and value.ndim == 1:  # of each head, of all rows that were read
+        return value
     return _reading(name, value[:, None], path)[:, 0] if name in layer.over_heads else _reading(name, value, path)
 
 

@@ -122,7 +122,7 @@ class HeadNumbers:
     @cached_property
     def _counted(self) -> Tensor:
         """The rows that are no padding and may look at something, bool [batch, heads, q_len]."""
-        lse = self.layer.readings["lse"].cpu()
+        lse = self.layer.readings["lse"].detach().cpu()
         padding = self.layer.padding.queries
         return torch.isfinite(lse) & (True if padding is None else ~padding.cpu()[:, None])
 
@@ -161,7 +161,7 @@ class HeadNumbers:
     @cached_property
     def _sink(self) -> Tensor:
         """The weight that the learned sink takes."""
-        lse = self.layer.readings["lse"].cpu().double()
+        lse = self.layer.readings["lse"].detach().cpu().double()
         if not self.layer.has_sink:
             return torch.zeros_like(lse)
         sink_mass = self._reading("sink_mass")
@@ -194,7 +194,7 @@ class HeadNumbers:
     def _reading(self, name: str) -> Tensor | None:
         if name not in self.layer.readings:
             return None
-        return self.layer.readings[name].cpu().double()
+        return self.layer.readings[name].detach().cpu().double()
 
     def _sum(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
         """The sum over the counted rows, [heads]."""

@@ -128,7 +128,7 @@ def _readout(name: str, span: Span) -> Expect:
 def _on_segment(layer: Layer, name: str, span: Span) -> Tensor:
     """The weight of each row on a segment's keys, float64 [batch, heads, q_len]."""
     if PREFIX + name in layer.readings:
-        return layer.readings[PREFIX + name].cpu().double()
+        return layer.readings[PREFIX + name].detach().cpu().double()
     if not layer.parts:
         raise ValueError(
             f"segments: {legible.name(layer.name)} has neither read {legible.quoted(PREFIX + name)} nor kept query and "
@@ -150,7 +150,7 @@ def _row_chunks(layer: Layer) -> Iterator[slice]:
 def _counted(layer: Layer) -> Tensor:
     """The rows that are no padding and may look at something, bool [batch, heads, q_len]."""
     padding = layer.padding.queries
-    counted = torch.isfinite(layer.readings["lse"]).cpu()
+    counted = torch.isfinite(layer.readings["lse"].detach()).cpu()
     return counted if padding is None else counted & ~padding.cpu()[:, None]
 
 

@@ -157,7 +157,7 @@ def _strip(place: Place) -> Answer:
     names = tuple(strip["name"] for strip in describe.strips(layer))
     if name not in names:
         raise RefusedError(f"name: the layer has {', '.join(names)}, got {legible.quoted(name)}", 404)
-    reading = layer.readings[name][place.sequence][place.heads].float()
+    reading = layer.readings[name][place.sequence][place.heads].detach().float()
     return values(joined_heads(reading, place.over), "f32")
 
 

@@ -111,7 +111,7 @@ def _read(layer: Layer, sequence: int, most: int, pool: str) -> Maps | None:
     """The maps that were read in the pass, neighbouring bins joined where that makes all of them alike."""
     if _READING[pool] not in layer.readings:
         return None
-    maps = layer.readings[_READING[pool]][sequence].cpu().float()
+    maps = layer.readings[_READING[pool]][sequence].detach().cpu().float()
     by_row, by_column = (_group(bins, most) for bins in maps.shape[1:])
     grouped = maps.nan_to_num(0.0).unflatten(2, (-1, by_column)).unflatten(1, (-1, by_row))
     rows = _sizes(layer, sequence, maps.shape[1]).unflatten(0, (-1, by_row))

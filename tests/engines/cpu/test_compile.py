@@ -282,7 +282,7 @@ def test_gradients_go_to_the_portable_engine() -> None:
     assert gradient.shape == x.shape
 
 
-DECIDING = ("pellucid.engines.cpu", "pellucid.language")
+DECIDING = ("pellucid.engines.cpu", "pellucid.language", "pellucid.dropout")
 
 
 def test_every_file_that_decides_what_is_emitted_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

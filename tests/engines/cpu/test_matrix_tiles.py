@@ -157,6 +157,19 @@ def test_weights(dtype: torch.dtype, name: str) -> None:
         assert (own - numbers).abs().max() <= limit
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=ids)
+def test_dropout(dtype: torch.dtype) -> None:
+    """Dropped where the products read the weights, not where a readout does."""
+    tensors = inputs((1, 4, 2, 101, 601, *DTYPES[dtype]), dtype)
+    with engines.using("cpu"):
+        output, seen = pellucid.observe(*tensors, dropout_p=0.4, enable_gqa=True, readouts=[pellucid.Pooled(5, 7)])
+        _, whole = pellucid.observe(*tensors, enable_gqa=True, readouts=[pellucid.Pooled(5, 7)])
+    assert torch.equal(seen.pooled, whole.pooled)
+    kept = seen.weights().masked_fill(seen.dropped(), 0.0) / 0.6
+    exact = kept @ tensors[2].float().repeat_interleave(2, 1)
+    assert (output - exact).abs().max() < 8 * torch.finfo(dtype).eps * (1 + exact.abs().max())
+
+
 @pytest.mark.parametrize(
     ("case", "dtype"),
     [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pellucid import dropout
 from pellucid.engines.cpu.coverage import MOST_SLOT_DIMS
 from pellucid.engines.cpu.expression.bounds import TABLE_BLOCK
 from pellucid.engines.cpu.expression.program import Program, Slot
@@ -51,7 +52,9 @@ class Prepared:
     reaches: dict[str, int]  # of tensors whose layout is the caller's, by the argument that is their address
     captured_reaches: tuple[int, ...]
 
-    def run(self, tensors: dict[str, Tensor], own: dict[str, Tensor], captured: Sequence[Tensor]) -> None:
+    def run(
+        self, tensors: dict[str, Tensor], own: dict[str, Tensor], captured: Sequence[Tensor], seed: int = 0
+    ) -> None:
         """Call the kernel.
 
         Args:
@@ -59,6 +62,7 @@ class Prepared:
                 there then.
             own: the same, contiguous and just made.
             captured: a tensor for each of `slots`.
+            seed: of dropout.
 
         Raises:
             AddressError: one is not in memory.
@@ -69,6 +73,7 @@ class Prepared:
             arguments[self.places[name]] = address_of(tensor, self.reaches.get(name))
         for name, tensor in own.items():
             arguments[self.places[name]] = address_of_own(tensor)
+        arguments[self.places["dropout_seed"]] = seed
         tables = self._captured(arguments, captured) if captured else ()  # held until the kernel has run
         scratch = threads.scratch(self.workers * self.scratch)
         arguments[self.places["scratch"]] = threads.aligned(scratch)
@@ -123,7 +128,9 @@ def prepare(
         scratch += reading.memory(named["chunk"], spec)
     named |= {
         "scratch_size": scratch,
-        "scale": struct.unpack("<q", struct.pack("<d", problem.scale))[0],
+        "scale": _bits(problem.scale),
+        "dropout_probability": dropout.probability(problem.dropout_p),
+        "dropout_scale": _bits(dropout.scale(problem.dropout_p)),
         "key_group": group_of(problem.heads, problem.key),
         "value_group": group_of(problem.heads, problem.value),
     }
@@ -179,7 +186,12 @@ def call(
     tensors = tensors | {"query": query, "key": key, "value": value, **others}
     if problem.sinks is not None:
         tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
-    prepared.run(tensors, made, captured_by(program))
+    prepared.run(tensors, made, captured_by(program), seed_of(problem))
+
+
+def seed_of(problem: Problem) -> int:
+    """The seed of a call's dropout, a number; 0 without."""
+    return int(problem.dropout_seed) if problem.dropout_p else 0
 
 
 def captured_by(program: Program) -> tuple[Tensor, ...]:
@@ -262,6 +274,11 @@ def _strides(name: str, tensor: Tensor) -> dict[str, int]:
         steps[-back] = strides[-3 - back] if sizes[-back] > 1 else 0
     head = strides[-3] if tensor.shape[-3] > 1 else 0
     return {f"{name}_batch": steps[0], f"{name}_inner": steps[1], f"{name}_head": head, f"{name}_row": strides[-2]}
+
+
+def _bits(number: float) -> int:
+    """A float64's bits."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
 def _layout(tensor: Tensor) -> list[int]:

@@ -56,6 +56,6 @@ def columns_of(problem: Problem, readings: Sequence[Reading], lse: Tensor) -> di
 def for_columns(problem: Problem, readings: Sequence[Reading], target: Target | None = None) -> tuple[Spec, Program]:
     """What the columns kernel is compiled for."""
     stages = tuple(reading.second for reading in readings if reading.second is not None)
-    problem = replace(problem, readouts=())
+    problem = replace(problem, readouts=(), dropout_p=0.0)
     program = program_of(problem)
     return spec_of(problem, program, stages, target), program

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial, reduce
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pellucid.engines import portable
-from pellucid.engines.cpu.call.gradients import folded, gradients
+from pellucid.engines.cpu.call.folding import folded
+from pellucid.engines.cpu.call.gradients import gradients, means_of
+from pellucid.engines.cpu.call.plan import plan_of
+from pellucid.engines.cpu.call.result import read as read_plan
+from pellucid.engines.cpu.kernels.backward.means import FUNCTION
+from pellucid.engines.cpu.stages.expect import FunctionStage
+from pellucid.engines.cpu.stages.gradient import Back, Carried
+from pellucid.engines.cpu.stages.stage import Found
+from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.engines.node import Upstream
 from pellucid.engines.rounded import is_rounded
+from pellucid.language import Expression, operation
 from pellucid.problem import Problem, Result
-from pellucid.readouts.base import Rows
+from pellucid.readouts import Readout
 
 
-def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -> tuple[Tensor, ...]:
-    """The gradients of query, key, value and sinks.
+def backward(problem: Problem, result: Result, found: Found, upstream: Upstream) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`.
 
     Args:
         problem: the call.
         result: what it gave.
-        rows: their softmax.
+        found: what that was made from.
         upstream: the gradients of the result.
 
     """
@@ -28,21 +41,49 @@ def backward(problem: Problem, result: Result, rows: Rows, upstream: Upstream) -
     of_output = upstream.output
     if of_output is None:
         of_output = result.output.new_zeros(()).expand_as(result.output)
-    of_rows = _of_lse(problem, rows, upstream)
-    made = gradients(problem, result.output, rows.whole, of_output, of_rows)
+    carried = _carried(problem, result, found, upstream.readings)
+    if upstream.lse is not None:
+        carried.append(Carried(None, upstream.lse))
+    nothing = torch.zeros_like(found.rows.keys.total)
+    offset = sum((part.offset for part in carried), nothing)
+    made = gradients(problem, result.output, found.rows.whole, of_output, offset, carried)
     if problem.sinks is None:
         return made
     mean = (of_output.to(problem.dtype) * result.output).sum(-1)
-    of_sinks = rows.sink_weight * (of_rows - mean)
+    same = sum((part.offset for part in carried if part.of_sinks is None), nothing)
+    own = (part.of_sinks for part in carried if part.of_sinks is not None)
+    of_sinks = found.rows.sink_weight * (same - mean) + sum(own, nothing)
     heads = folded(of_sinks.movedim(len(problem.batch), 0).flatten(1), 1)
-    return *made, heads.to(problem.sinks.dtype)
+    return *made[:3], heads.to(problem.sinks.dtype), *made[3:]
 
 
-def _of_lse(problem: Problem, rows: Rows, upstream: Upstream) -> Tensor:
-    """The gradients of each row's lse, as every reading of it has them."""
-    given = [upstream.lse, *(upstream.readings.get(r.name) for r in problem.readouts if r.is_lse)]
-    total = torch.zeros_like(rows.keys.total)
-    for gradient in given:
-        if gradient is not None:
-            total = total + gradient
-    return total
+def _carried(problem: Problem, result: Result, found: Found, gradients: dict[str, Tensor]) -> list[Carried]:
+    """What the gradients of readings, by name, come to."""
+
+    def read(readout: Readout) -> Any:
+        # Of the values one column goes along, for no kernel does without.
+        narrow = replace(problem, value=problem.value[..., :1], readouts=(readout,), dropout_p=0.0)
+        return read_plan(narrow, *plan_of(narrow))[0].readings[readout.name]
+
+    carried: list[Carried] = []
+    of_weights: list[Expression] = []
+    for readout, reading in zip(problem.readouts, readings_of(problem)[0], strict=True):
+        gradient = gradients.get(readout.name)
+        if gradient is None:
+            continue
+        function = reading.of_weights(readout, gradient)
+        if function is not None:
+            of_weights.append(function)
+            continue
+        back = Back(problem, gradient, result.readings[readout.name], found, read)
+        carried.append(reading.carried(f"readout{len(carried)}", readout, back))
+    return [*carried, *_of_columns(problem, found, of_weights)]
+
+
+def _of_columns(problem: Problem, found: Found, functions: list[Expression]) -> list[Carried]:
+    """What the gradients of sums over queries come to, given those that each weight gets."""
+    if not functions:
+        return []
+    function = reduce(partial(operation, "add"), functions)
+    mean = means_of(problem, found.rows.whole, function)
+    return [Carried(FunctionStage(FUNCTION, False), -mean, function=function)]

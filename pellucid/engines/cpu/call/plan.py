@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.engines.cpu.call.arguments import Prepared, captured_by, group_of, in_place, prepare, sinks_in
+from pellucid.engines.cpu.call.arguments import Prepared, captured_by, group_of, in_place, prepare, seed_of, sinks_in
 from pellucid.engines.cpu.call.specify import magnitude, program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.decode import Decode, kept_of_state
@@ -43,6 +43,7 @@ class Inputs(NamedTuple):
     value: Tensor
     sinks: Tensor | None
     captured: tuple[Tensor, ...]  # by the functions, in the order of `captured_by`
+    seed: int = 0  # of dropout
 
 
 class Written(NamedTuple):
@@ -87,7 +88,7 @@ class Plan:
             own |= written
             for reading in self.readings:
                 own |= reading.tables(self._sizes())
-        self.prepared.run(tensors, own, inputs.captured)
+        self.prepared.run(tensors, own, inputs.captured, inputs.seed)
         return Written(output, written)
 
     def _written(self, device: str = "cpu") -> dict[str, Tensor]:
@@ -117,7 +118,7 @@ def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
     readings, functions = readings_of(problem)
     program = program_of(problem, functions)
     captured = captured_by(program) if program.slots else ()
-    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured)
+    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured, seed_of(problem))
     signature = _signature(problem, program, inputs, readings)
     plan = _plans.get(signature)
     if plan is None:
@@ -135,7 +136,8 @@ def _signature(problem: Problem, program: Program, inputs: Inputs, readings: tup
     plain = problem.score is SCORE and problem.mask is TRUE and len(program.roots) == 2
     return (
         *tensors, *sizes, None if plain else program.description(), readings, problem.sinks is None,
-        problem.batch, problem.heads, problem.scale, math.copysign(1, problem.scale), torch.get_num_threads(),
+        problem.batch, problem.heads, problem.scale, math.copysign(1, problem.scale),
+        problem.dropout_p, torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...]) -> 
 
 def kernel_of(problem: Problem, spec: Spec) -> tuple[type[Kernel], Spec, dict[str, int]]:
     """The kernel that makes the output, what it is compiled for, and arguments of its own."""
-    if is_decode(problem) and all(stage.in_decode for stage in spec.stages):
+    if is_decode(problem) and not spec.dropout and all(stage.in_decode for stage in spec.stages):
         return Decode, *for_decode(problem, spec)
     if is_one_tile(problem, spec):
         return OneTile, spec, {}

@@ -57,6 +57,7 @@ def spec_of(problem: Problem, program: Program, stages: tuple[Stage, ...] = (), 
         matrix=matrix,
         split=split if matrix else 1,
         stages=stages,
+        dropout=problem.dropout_p > 0.0,
     )
 
 

@@ -107,13 +107,12 @@ class Values:
     def lies_along_keys(self, load: Expression) -> bool:
         """Whether neighbouring keys' elements of a captured tensor lie side by side, and every key has one."""
         slot = self.program.slots[id(load.value)]
-        along = bool(load.args) and load.args[-1].op == "input" and load.args[-1].value == "k"
-        return along and slot.contiguous and slot.whole and not {"k", "score"} & _inputs(*load.args[:-1])
+        return slot.contiguous and slot.whole and is_along_keys(load)
 
     def rows_of(self, *roots: Expression) -> list[Expression]:
         """The loads that read a row of a captured tensor for each query, its elements key by key."""
         loads = [node for node in walk(*roots) if node.op == "load" and self.lies_along_keys(node)]
-        return [load for load in loads if "q" in _inputs(*load.args)]
+        return [load for load in loads if "q" in inputs_of(*load.args)]
 
     def fetch(self, load: Expression, keys: Iterable[Value], cache: int) -> None:
         """Ask for a row's elements at some keys to be brought to a cache; the row's place is known."""
@@ -133,14 +132,30 @@ class Values:
 
     def _offset_along(self, load: Expression, dimension: int) -> Value:
         """One dimension's share, the index wrapped if negative and then kept inside; computed once."""
-        code, slot, index = self.code, self.program.slots[id(load.value)], load.args[dimension]
-        where, key = self.arguments[slot.number], (slot.number, dimension, id(index))
+        slot = self.program.slots[id(load.value)]
+        key = (slot.number, dimension, id(load.args[dimension]))
         if key not in self.offsets:
-            size, wide = where.sizes[dimension], self.known[id(index)].to(I64)
-            wrapped = code.select(wide < 0, wide + size, wide)
-            inside = code.minimum(code.maximum(wrapped, 0), size - 1)
-            self.offsets[key] = inside * where.strides[dimension]
+            self.offsets[key] = self._inside(load, dimension) * self.arguments[slot.number].strides[dimension]
         return self.offsets[key]
+
+    def _inside(self, load: Expression, dimension: int) -> Value:
+        """An index wrapped if negative and then kept inside its dimension."""
+        code, where = self.code, self.arguments[self.program.slots[id(load.value)].number]
+        size, wide = where.sizes[dimension], self.known[id(load.args[dimension])].to(I64)
+        wrapped = code.select(wide < 0, wide + size, wide)
+        return code.minimum(code.maximum(wrapped, 0), size - 1)
+
+    def element(self, load: Expression, dimensions: int, valid: Value | None = None) -> Value:
+        """The first dimensions' share in the place that a load reads, were its tensor contiguous; 64-bit integers."""
+        sizes = self.arguments[self.program.slots[id(load.value)].number].sizes
+        place, stride = self.code.i64(0), self.code.i64(1)
+        for dimension in reversed(range(len(load.args))):
+            if dimension < dimensions:
+                self.value(load.args[dimension], valid)
+                inside = self._inside(load, dimension)
+                place = inside + place if dimension == len(sizes) - 1 else inside * stride + place
+            stride = stride * sizes[dimension]
+        return place
 
     def _loaded(self, raw: Value, node: Expression, slot: Slot) -> Value:
         if slot.dtype == "bool":
@@ -152,7 +167,13 @@ class Values:
         return raw.to(self.numbers.integer if node.kind == "int" else self.numbers.floating)
 
 
-def _inputs(*roots: Expression) -> set[str]:
+def is_along_keys(load: Expression) -> bool:
+    """Whether the last index is the key itself, on which no other depends."""
+    along = bool(load.args) and load.args[-1].op == "input" and load.args[-1].value == "k"
+    return along and not {"k", "score"} & inputs_of(*load.args[:-1])
+
+
+def inputs_of(*roots: Expression) -> set[str]:
     """The inputs that expressions depend on."""
     return {node.value for node in walk(*roots) if node.op == "input"}
 

@@ -66,6 +66,8 @@ class Forward(Kernel):
                 softmax.sums(block, first)
                 for stage in stages:
                     stage.after(self, block, first)
+                if softmax.drops_late:
+                    loop(first, stop, lambda row: softmax.drop(block, row))
 
             self.masked_or_not(full, lambda masked: self.in_vectors(block, partial(rows, masked)))
             self.accumulate(block)  # output = output * correction + weights @ value
@@ -116,7 +118,7 @@ class Forward(Kernel):
         def row(i: Value) -> None:
             maximum = code.load(self.scratch["maximum"], self.number, i)
             total = code.load(self.scratch["total"], self.number, i)
-            factor = code.spread(self.factor_of_rows(self.head_of_row(task, i), maximum, total), self.lanes)
+            factor = code.spread(self.factor_of_output(self.head_of_row(task, i), maximum, total), self.lanes)
             empty = code.spread(total == 0.0, self.lanes)
             nothing = code.spread(self.nothing(self.head_of_row(task, i)), self.lanes)
             output = self.output_of_row(task, i)
@@ -158,6 +160,11 @@ class Forward(Kernel):
         largest = code.select(largest == -math.inf, 0.0, largest)
         share = self.power(maximum - largest)
         return share / (total * share + self.power(sink - largest))
+
+    def factor_of_output(self, head: Value, maximum: Value, total: Value) -> Value:
+        """What the sums of a row's values, or of one in each lane, are multiplied by."""
+        factor = self.factor_of_rows(head, maximum, total)
+        return factor if self.dropout is None else factor * self.dropout.scale()
 
     def nothing(self, head: Value) -> Value:
         """What a row with no key comes to: 0, or NaN beside a sink that is NaN or +inf."""

@@ -16,6 +16,7 @@ from pellucid.engines.cpu.expression import vectormath
 from pellucid.engines.cpu.expression.program import Numbers, Program, Slot, SlotArguments
 from pellucid.engines.cpu.expression.values import Values
 from pellucid.engines.cpu.kernels.block import Block, Task
+from pellucid.engines.cpu.kernels.dropout import Dropout
 from pellucid.engines.cpu.kernels.sweep import Sweep
 from pellucid.engines.cpu.layout import SLOT, Spec
 from pellucid.engines.cpu.machine.builder import F64, I64, POINTER, Code, Value, vector
@@ -54,6 +55,7 @@ class Kernel(ABC):
         # The functions of readouts.
         self.read: list[Expression] = [root for name, root in program.roots.items() if name not in ("score", "mask")]
         self.sweep = self.sweep_of()
+        self.dropout = Dropout(self) if spec.dropout else None
 
     def products_type(self) -> type[Products]:
         """How this kernel multiplies."""

@@ -119,7 +119,7 @@ class OneTile(Forward):
 
         def factors(row: Value) -> None:
             maximum, total = (code.load(self.scratch[n], self.type, block.row + row) for n in ("maximum", "total"))
-            factor = self.factor_of_rows(self.head_of_row(task, row), maximum, total)
+            factor = self.factor_of_output(self.head_of_row(task, row), maximum, total)
             nothing = code.spread(self.nothing(self.head_of_row(task, row)), self.lanes)
             code.store(self.scratch["correction"], code.select(total == 0.0, nothing, factor), row)
 

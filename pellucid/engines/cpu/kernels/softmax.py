@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # From here on, in powers of two, neighbouring numbers of float32 are 32 apart and more: no two of them both get weight.
 FAR = 2.0**29
+Kept = Callable[[Value, Value], Value]
 EXPONENT = 0x7F800000  # the bits of a float32 that say which power of two is next below
 
 
@@ -100,6 +101,7 @@ class OnlineSoftmax:
             stage.before(self.forward, block, row)
         shift = code.spread(code.load(self.scratch["shift"], self.number, row), self.lanes)
         factor, beside = self._factor_of_row(row), self.forward.beside_weights(block)
+        kept = self._kept(block, row)
 
         def panel(j: Value, *sums: Value) -> list[Value]:
             if beside is not None:
@@ -112,7 +114,7 @@ class OnlineSoftmax:
                 result[v] = total(result[v])  # in the same order whatever is read, so that the output is the same
                 for i, term in enumerate(terms, vectors):
                     result[i] = term(result[i])  # one sum for each, as there are registers for
-            self._store(row, scores, weights, j)
+            self._store(row, scores, weights, j, kept)
             return result
 
         start = [code.constant(self.type, 0.0)] * (vectors + len(self.kept) - 1)
@@ -140,9 +142,46 @@ class OnlineSoftmax:
         weight = self.forward.power(distance) if factor is None else self.forward.power_of_two(distance)
         return Vector(self.forward, functions, score, weight, distance, block, place)
 
-    def _store(self, row: Value, scores: Value, weights: list[Value], j: Value) -> None:
-        """Put a panel of a row's weights, from the j-th key on, where the products want them, and where stages do."""
-        self.forward.products.store_weights(row, weights, j)
+    @property
+    def drops_late(self) -> bool:
+        """Whether weights are dropped only when stages have read them, from where the products read them too."""
+        read = any(stage.reads_weights for stage in self.stages)
+        return self.forward.dropout is not None and read and not self.spec.dots
+
+    def _kept(self, block: Block, row: Value) -> Kept | None:
+        """Gives what is kept of a vector of a row's weights; None without dropout."""
+        dropout = self.forward.dropout
+        if dropout is None:
+            return None
+        known = dropout.of_row(block, row)
+        return lambda weight, place: self.code.select(dropout.kept(known, place), weight, 0.0)
+
+    def drop(self, block: Block, row: Value) -> None:
+        """Drop weights of a row where they are kept for the products."""
+        scores, kept = self.forward.row_of_tile(row), self._kept(block, row)
+        assert kept is not None
+
+        def panel(j: Value) -> None:
+            for place in (j + v * self.lanes for v in range(self.spec.vectors)):
+                self.code.store(scores, kept(self.code.load(scores, self.type, place), place), place)
+
+        self.code.loop(0, block.count, panel, step=self.panel)
+
+    def _store(self, row: Value, scores: Value, weights: list[Value], j: Value, kept: Kept | None) -> None:
+        """Put a panel of a row's weights, from the j-th key on, where the products want them, and where stages do.
+
+        Args:
+            row: of the tile.
+            scores: where it begins.
+            weights: of the panel, in vectors.
+            j: the panel's first key, counted from the tile's.
+            kept: see `_kept`.
+
+        """
+        wanted = weights
+        if kept is not None and not self.drops_late:
+            wanted = [kept(weight, j + v * self.lanes) for v, weight in enumerate(weights)]
+        self.forward.products.store_weights(row, wanted, j)
         if self.spec.dots and any(stage.reads_weights for stage in self.stages):  # pairs lie elsewhere, and rounded
             for v, weight in enumerate(weights):
                 self.code.store(scores, weight, j + v * self.lanes)

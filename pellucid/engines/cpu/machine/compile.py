@@ -153,10 +153,11 @@ def _sources() -> str:
 
 
 def sources() -> list[Path]:
-    """The files that decide what is emitted: this engine's, in all of its folders, and the score language's."""
+    """The files that decide what is emitted: this engine's, in all of its folders, the score language's, dropout's."""
     engine = Path(__file__).parents[1]
-    language = engine.parents[1] / "language"
-    return sorted(path for folder in (engine, language) for path in folder.rglob("*.py"))
+    package = engine.parents[1]
+    folders = (engine, package / "language")
+    return sorted([package / "dropout.py", *(path for folder in folders for path in folder.rglob("*.py"))])
 
 
 @lru_cache(maxsize=1)

@@ -81,7 +81,15 @@ class Matrix(Dots):
         self.accumulate(rows, output, values, count)
 
     def accumulate(self, rows: Value, output: Value, values: Value, count: Value) -> None:
-        """output = output + weights @ value, for a block of rows: see `weigh`; whole tiles of rows are added to."""
+        """output = output + weights @ value, for a block of rows.
+
+        Args:
+            rows: how many rows of weights, a 64-bit integer of the kernel; whole tiles of rows are added to.
+            output: the address of the sums so far, `value_width` numbers a row.
+            values: the address of the packed values.
+            count: how many weights of a row, and values, a 64-bit integer.
+
+        """
         code, spec = self.code, self.spec
 
         def block(row: Value) -> None:

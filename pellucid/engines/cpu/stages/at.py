@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pellucid.engines.cpu.machine.builder import I32, I64, Value
+from pellucid.engines.cpu.stages.gradient import Back, Carried
+from pellucid.engines.cpu.stages.places import carried_weights
 from pellucid.engines.cpu.stages.stage import Found, Reading, Sizes, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
@@ -105,6 +107,7 @@ class AtReading(Reading):
 
     root: str
     columns: int
+    per_head: bool
 
     @classmethod
     def why_not(cls, readout: Any) -> Reason | None:
@@ -117,7 +120,7 @@ class AtReading(Reading):
     def of(cls, readout: Any, problem: Problem, roots: Sequence[str]) -> AtReading:
         """By the function's name in the program."""
         (root,) = roots
-        return cls(readout.name, root, readout.columns)
+        return cls(readout.name, root, readout.columns, readout.per_head)
 
     @property
     def stage(self) -> AtStage:
@@ -133,3 +136,17 @@ class AtReading(Reading):
         weights = found.written[SCORES].exp_().mul_(found.rows.factor[..., None])
         result: Tensor = readout.of_weights(weights, readout.keys_of(found.problem) >= 0)
         return result
+
+    carries = True
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Each head's weights, unless they are the result."""
+        return () if self.per_head else (SCORES,)
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """To the weights of those keys."""
+        keys = readout.keys_of(back.problem)
+        if self.per_head:
+            return carried_weights(name, keys, back.result, back.gradient)
+        return carried_weights(name, keys, back.found.written[SCORES], back.gradient.unsqueeze(-3))

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pellucid.engines.cpu.expression.program import always_finite, condition_of
 from pellucid.engines.cpu.machine.builder import Value
+from pellucid.engines.cpu.stages.gradient import Back, Carried, GradientStage, Weights, number_of_row
 from pellucid.engines.cpu.stages.stage import Found, Reading, Stage, Vector
+from pellucid.language import Expression
 from pellucid.problem import Problem
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.kernels.backward.kernel import Backward
+    from pellucid.engines.cpu.kernels.block import Block
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,43 @@ class ExpectStage(Stage):
             yield lambda total: code.select(holds, total + weight, total)
             return
         value = code.spread(functions.value(expression, exists), forward.lanes)
-        if not always_finite(expression):  # at a masked key
-            value = code.select(weight == 0.0, 0.0, value)
-        yield partial(code.fma, weight, value)
+        yield partial(code.fma, weight, counted(expression, weight, value))
+
+
+def counted(expression: Expression, weight: Value, value: Value) -> Value:
+    """A function's values, but for what may be anything where a weight is 0, as at a masked key."""
+    return value if always_finite(expression) else value.code.select(weight == 0.0, 0.0, value)
+
+
+@dataclass(frozen=True)
+class FunctionStage(GradientStage):
+    """A function of the program, which has the stage's name, times a number of the row if there is one."""
+
+    has_factor: bool
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """That number."""
+        return (f"{self.name}_factor",) if self.has_factor else ()
+
+    def known(self, backward: Backward, block: Block, row: Value) -> Value | None:
+        """The number."""
+        return number_of_row(backward, f"{self.name}_factor", block, row) if self.has_factor else None
+
+    def upstream(self, weights: Weights, known: Value | None, so_far: Value) -> Value:
+        """With the function's values."""
+        code, expression = weights.backward.code, weights.backward.program.roots[self.name]
+        condition = condition_of(expression)
+        if condition is not None and known is not None:
+            holds = code.spread(weights.functions.value(condition, weights.exists), weights.backward.lanes)
+            return code.select(holds, so_far + known, so_far)
+        value = code.spread(weights.functions.value(expression, weights.exists), weights.backward.lanes)
+        value = counted(expression, weights.weight, value)
+        return so_far + value if known is None else code.fma(value, known, so_far)
+
+    def of_functions(self, weights: Weights, known: Value | None) -> dict[str, Value]:
+        """Each weight times the number of the row; what has none captured upstream gradients alone."""
+        return {} if known is None else {self.name: weights.weight * known}
 
 
 @dataclass(frozen=True)
@@ -62,3 +102,10 @@ class ExpectReading(Reading):
         """The sum, normalised."""
         result: Tensor = readout.finish((found.sums[self.root],), found.rows)
         return result
+
+    carries = True
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """D E / d score = weight (f - E)."""
+        factor = {f"{name}_factor": back.gradient}
+        return Carried(FunctionStage(name, True), -back.gradient * back.result, factor, function=readout.expression)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found, Reading
 
 
@@ -15,3 +16,9 @@ class LogSumExpReading(Reading):
     def result(self, readout: Any, found: Found) -> Tensor:
         """The call's own."""
         return found.lse
+
+    carries = True
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """The same for each of a row's weights, and its sink's."""
+        return Carried(None, back.gradient)

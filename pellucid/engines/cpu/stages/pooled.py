@@ -20,6 +20,7 @@ from pellucid.engines.cpu.machine.builder import I32, I64, POINTER, Value
 from pellucid.engines.cpu.products.tiles import load_transposed, rounded, transposed
 from pellucid.engines.cpu.stages.stage import Found, Reading, Sizes, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
+from pellucid.language import INPUTS, Expression, load
 from pellucid.problem import Problem
 from pellucid.readouts.pooled import Bins, Pooled
 
@@ -259,3 +260,18 @@ class PooledReading(Reading):
             torch.add(own, part, out=own) if self.name == Pooled.name else torch.maximum(own, part, out=own)
         result: Tensor = readout.finish(whole.unflatten(0, found.lse.shape[:-1]), found.problem)
         return result
+
+    @property
+    def carries(self) -> bool:
+        """Sums do; of a largest weight nobody has asked."""
+        return self.name == Pooled.name
+
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression:
+        """Its bins', divided by the queries of one."""
+        queries, keys = (
+            bins.of(torch.arange(length, device="cpu"), length).to(torch.int32)
+            for bins, length in zip(self.divided, self.lengths, strict=True)
+        )
+        means = gradient / torch.bincount(queries, minlength=gradient.shape[-2])[:, None]
+        bins = load(queries, (INPUTS["q"],)), load(keys, (INPUTS["k"],))
+        return load(means.reshape(-1, *means.shape[-3:]), (INPUTS["b"], INPUTS["h"], *bins))

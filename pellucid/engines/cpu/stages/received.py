@@ -18,6 +18,7 @@ from pellucid.engines.cpu.machine.builder import Value
 from pellucid.engines.cpu.products.tiles import rounded
 from pellucid.engines.cpu.stages.stage import Found, Reading, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
+from pellucid.language import INPUTS, Expression, constant, load, operation
 from pellucid.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReceivedStage(Stage):
-    """A sum for each key."""
+    """A sum for each key, over all queries or those of a slice."""
 
+    every: bool
     written = "received"
 
     @property
@@ -45,25 +47,27 @@ class ReceivedStage(Stage):
         """Nothing added."""
         columns.code.clear(columns.scratch["received"], rounded(block.count, columns.lanes), columns.number)
 
-    def of_row(self, columns: Columns, query: Value) -> Value:
-        """Whether a query counts, in every lane."""
+    def of_row(self, columns: Columns, query: Value) -> Value | None:
+        """Whether a query counts, in every lane; None if each does."""
+        if self.every:
+            return None
         past, step = query - columns.argument("received_first"), columns.argument("received_step")
         counts = (past >= 0) & (query < columns.argument("received_stop")) & (past - (past / step) * step == 0)
         return columns.code.spread(counts, columns.lanes)
 
-    def add(self, columns: Columns, of_row: Value, place: Value, weight: Value) -> None:
+    def add(self, columns: Columns, of_row: Value | None, place: Value, weight: Value) -> None:
         """Add a vector of weights to the tile's sums.
 
         Args:
             columns: the kernel being written.
-            of_row: whether the query counts.
+            of_row: whether the query counts; None if each does.
             place: the vector's first key, counted from the tile's.
             weight: the weights.
 
         """
         code, sums = columns.code, columns.scratch["received"]
         total = code.load(sums, columns.type, place)
-        code.store(sums, total + code.select(of_row, weight, 0.0), place)
+        code.store(sums, total + (weight if of_row is None else code.select(of_row, weight, 0.0)), place)
 
     def end_tile(self, columns: Columns, block: Block) -> None:
         """Add the tile's sums to those of the range."""
@@ -84,6 +88,7 @@ class ReceivedReading(Reading):
     """Which queries count."""
 
     queries: tuple[int, int, int]  # the first, where they stop, and the step
+    every: bool
 
     @classmethod
     def why_not(cls, readout: Any) -> Reason | None:
@@ -94,12 +99,12 @@ class ReceivedReading(Reading):
     def of(cls, readout: Any, problem: Problem, roots: Sequence[str]) -> ReceivedReading:
         """By the slice of the queries."""
         chosen = range(problem.q_len)[readout.queries]
-        return cls(readout.name, (chosen.start, chosen.stop, chosen.step))
+        return cls(readout.name, (chosen.start, chosen.stop, chosen.step), readout.adds_up)
 
     @property
     def second(self) -> ReceivedStage:
         """A sum for each key."""
-        return ReceivedStage()
+        return ReceivedStage(self.every)
 
     def numbers(self, memory: int) -> dict[str, int]:
         """Which queries count."""
@@ -110,3 +115,16 @@ class ReceivedReading(Reading):
         nan = found.lse[..., readout.queries].isnan().any(-1, keepdim=True)
         result: Tensor = readout.finish(torch.where(nan, torch.nan, found.columns[self.name]), found.problem)
         return result
+
+    carries = True
+
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression:
+        """Its key's, where the query counts."""
+        own = load(gradient.reshape(-1, *gradient.shape[-2:]), tuple(INPUTS[name] for name in "bhk"))
+        if readout.adds_up:
+            return own
+        (first, stop, step), query = self.queries, INPUTS["q"]
+        inside = operation("and", operation("ge", query, constant(first)), operation("lt", query, constant(stop)))
+        past = operation("mod", operation("sub", query, constant(first)), constant(step))
+        counts = operation("and", inside, operation("eq", past, constant(0)))
+        return operation("where", counts, own, constant(0.0))

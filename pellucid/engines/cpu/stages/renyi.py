@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pellucid.engines.cpu.expression import vectormath
 from pellucid.engines.cpu.machine.builder import Value
-from pellucid.engines.cpu.stages.entropy import EntropyStage
+from pellucid.engines.cpu.stages.entropy import EntropyStage, carried_entropy
+from pellucid.engines.cpu.stages.gradient import Back, Carried, GradientStage, Weights, number_of_row
 from pellucid.engines.cpu.stages.stage import LOWEST, Found, Reading, Stage, Vector
 from pellucid.problem import Problem
 from pellucid.readouts.renyi import NEAR
 
 if TYPE_CHECKING:
+    from pellucid.engines.cpu.kernels.backward.kernel import Backward
+    from pellucid.engines.cpu.kernels.block import Block
     from pellucid.engines.cpu.kernels.forward import Forward
 
 SMALLEST = 2.0**-126  # normal number of float32
@@ -102,6 +106,33 @@ class NearStage(Stage):
 
 
 @dataclass(frozen=True)
+class PowerGradient(GradientStage):
+    """Of other orders: a number of the row times w - e^(order d) / S, S being the sum; w as in EntropyGradient."""
+
+    order: float
+    apart: bool
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The number, what is added to `order` times the logarithm of the weight, and to that for w's."""
+        return tuple(f"{self.name}_{what}" for what in ("factor", "shift", "share"))
+
+    def known(self, backward: Backward, block: Block, row: Value) -> tuple[Value, ...]:
+        """All three, the first of logarithms counted in `unit`."""
+        factor, shift, share = (number_of_row(backward, name, block, row) for name in self.arguments)
+        return factor, shift * (1.0 / backward.unit), share
+
+    def slope(self, weights: Weights, known: tuple[Value, ...], so_far: Value) -> Value:
+        """With the difference of two that are no larger than 1."""
+        backward, code, (factor, shift, share) = weights.backward, weights.backward.code, known
+        raised = code.fma(weights.logarithm, code.constant(backward.type, self.order), shift)
+        if self.order < SMALLEST:  # as in PowerStage
+            raised = code.select(weights.logarithm == -math.inf, -math.inf, raised)
+        weight = backward.power(weights.of_share(share)) if self.apart else weights.weight
+        return code.fma(weight - backward.power(code.minimum(0.0, raised)), factor, so_far)
+
+
+@dataclass(frozen=True)
 class RenyiReading(Reading):
     """The order; whether a sink counts is the readout's: it is no key."""
 
@@ -126,3 +157,33 @@ class RenyiReading(Reading):
         sums = found.rows.keys.total if self.stage is None else found.sums[self.stage.sums[0]]
         result: Tensor = readout.finish((sums,), found.rows)
         return result
+
+    @property
+    def carries(self) -> bool:
+        """At infinity the gradient is shared by all that are largest, which no second computation can tell."""
+        return self.order < math.inf
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """By the order."""
+        if self.order == 0:
+            return Carried(None, torch.zeros_like(back.gradient), of_sinks=0.0)
+        if abs(self.order - 1.0) < NEAR:
+            return carried_entropy(name, readout, back, self._sum, self.order)
+        found, factor = back.found, back.gradient * (self.order / (self.order - 1.0))
+        apart, nothing = not readout.sink and found.rows.sink is not None, torch.zeros_like(back.gradient)
+        numbers = factor, self._shift(readout, back), back.log_share if apart else nothing
+        stage = PowerGradient(name, self.order, apart)
+        of_sinks = readout.sink_gradient(back.gradient, (found.sums[self._sum],), found.rows)
+        return Carried(stage, nothing, dict(zip(stage.arguments, numbers, strict=True)), of_sinks=of_sinks)
+
+    def _shift(self, readout: Any, back: Back) -> Tensor:
+        """Log of e^(a d) / S, d the distance from the largest that counts, less a times that of the weight."""
+        sums, softmax = readout.outcomes((back.found.sums[self._sum],), back.found.rows)
+        whole, seen = back.found.rows.whole, softmax.total > 0
+        logarithm = (whole.shift - softmax.shift).double() + whole.divisor.double().log()
+        return (self.order * logarithm - sums.where(seen, 1.0).double().log()).to(back.dtype)
+
+    @property
+    def _sum(self) -> str:
+        assert self.stage is not None
+        return self.stage.sums[0]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid.engines.cpu.machine.builder import Value
 from pellucid.engines.reason import Reason
+from pellucid.language import Expression
 from pellucid.problem import Problem
 from pellucid.readouts import Readout
 from pellucid.readouts.base import Rows
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.columns import Columns
     from pellucid.engines.cpu.kernels.forward import Forward
     from pellucid.engines.cpu.layout import Spec
+    from pellucid.engines.cpu.stages.gradient import Back, Carried
 
 LOWEST = -1e30  # stands for -inf where it is multiplied by a weight of 0
 
@@ -267,6 +269,26 @@ class Reading(ABC):
     @abstractmethod
     def result(self, readout: Any, found: Found) -> Any:
         """The readout's result."""
+
+    # In the backward pass.
+
+    @property
+    def carries(self) -> bool:
+        """Whether `carried` says what its gradient comes to."""
+        return False
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What the kernel wrote that `carried` reads again, by argument."""
+        return ()
+
+    def of_weights(self, readout: Any, gradient: Tensor) -> Expression | None:
+        """The gradient that each weight gets, a function of the place, of a readout that sums over queries."""
+        return None
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """What the gradient comes to of any other readout; `name` is no other's in the kernel."""
+        raise NotImplementedError
 
 
 def one_of_a_name(readout: Readout) -> Reason | None:

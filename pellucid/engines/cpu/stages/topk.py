@@ -15,6 +15,8 @@ import torch
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import I32, I64, Code, Value, vector
 from pellucid.engines.cpu.products import tiles
+from pellucid.engines.cpu.stages.gradient import Back, Carried
+from pellucid.engines.cpu.stages.places import carried_weights
 from pellucid.engines.cpu.stages.stage import Found, Reading, Sizes, Stage, one_of_a_name
 from pellucid.engines.reason import Reason
 from pellucid.problem import Problem
@@ -197,6 +199,12 @@ class TopKReading(Reading):
         if found.rows.sink is not None:
             keys = keys.masked_fill(found.rows.whole.total.isnan()[..., None], -1)
         return TopKeys(weights, keys)
+
+    carries = True
+
+    def carried(self, name: str, readout: Any, back: Back) -> Carried:
+        """To the weights of those keys."""
+        return carried_weights(name, back.result.keys, back.result.weights, back.gradient)
 
 
 def _inserted(code: Code, listed: Sequence[Value], score: Value, key: Value) -> list[Value]:

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 
 from tests.cases import examples
+from tests.engines.cpu.backward import test_captured as captured
 from tests.engines.cpu.backward.calls import KINDS, assert_right, gradients, sizes, tensors
+from tests.engines.cpu.backward.test_dropout import gradients as with_dropout
 from tests.engines.cpu.soft_tiles import needs_tiles
 
 pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
@@ -24,3 +26,15 @@ def test_any_call(kind: str) -> None:
         assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
 
     right()
+
+
+def test_dropout() -> None:
+    made = tensors((4, 2, 130, 300, 64, 40), torch.bfloat16)
+    exact = with_dropout("reference", [tensor.double() for tensor in made], {"is_causal": True}, 0.3)
+    peer = with_dropout("reference", made, {"is_causal": True}, 0.3)
+    assert_right(with_dropout("cpu", made, {"is_causal": True}, 0.3), exact, made, peer)
+
+
+@pytest.mark.parametrize("kind", captured.WAYS)
+def test_captured_tensors(kind: str) -> None:
+    captured.assert_gradients(kind, (4, 2, 61, 519, 24, 16), torch.bfloat16)

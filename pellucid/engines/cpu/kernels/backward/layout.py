@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from pellucid.engines.cpu.layout import KEYS, Spec
 from pellucid.engines.cpu.products.amx import SIDE
+
+if TYPE_CHECKING:
+    from pellucid.engines.cpu.stages.gradient import GradientStage
 
 # Tensors that kernels of the forward pass do not have, with strides as theirs.
 UPSTREAM = ("gradient", "gradient_batch", "gradient_inner", "gradient_head", "gradient_row")
@@ -18,24 +22,42 @@ ARGUMENTS = (
 )  # fmt: skip
 MATRIX_BLOCK = 128  # queries whose products are added up on matrix tiles before they go back to memory
 QUERY_WORDS = MATRIX_BLOCK // 2 + 16  # from one dimension of turned queries to the next, in words
+# Of a task in which several pairs of batch and key head, or tiles of keys, are taken one after another.
+SHARES = ("tiles_a_task", "batch_size", "batches_a_task", "key_heads", "heads_a_task", "splits_of_heads")
+OF_CAPTURED = ("d_captured", "d_captured_range", "d_captured_batch")  # an address, and numbers from copy to copy
 SPARE = 16  # columns of a tile beyond its keys, at least as many as a register tile has rows
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A load of a captured tensor, to which a gradient goes from a function's value."""
+
+    tensor: int  # which of those with gradients
+    load: str  # the root of the program that it is
+    derivative: str  # the root that is the function's derivative with respect to it
+    source: str  # which function: "score", or as a stage calls it
+    dtype: str  # of the sums
+    once: bool  # whether each place gets one gradient, which is put there, and nothing else is
 
 
 @dataclass(frozen=True)
 class BackwardSpec(Spec):
     """What a backward kernel is compiled for."""
 
+    stages: tuple[GradientStage, ...] = ()  # of the readouts whose gradients there are
     summed: bool = (
         False  # whether keys' and values' gradients are added up afterwards, and so kept as they are computed
     )
 
+    captures: tuple[Capture, ...] = ()
+
     @classmethod
-    def of(cls, spec: Spec, *, summed: bool) -> BackwardSpec:
+    def of(cls, spec: Spec, *, summed: bool, captures: tuple[Capture, ...] = ()) -> BackwardSpec:
         """The same call's, by that of its forward kernel; numbers are not split for matrix tiles."""
         own = {field.name: getattr(spec, field.name) for field in fields(Spec)}
         if spec.split > 1:
             own |= {"dots": False, "matrix": False, "split": 1}
-        return cls(**own | {"summed": summed})
+        return cls(**own | {"summed": summed, "captures": captures})
 
     @property
     def mirrored(self) -> Spec:
@@ -44,8 +66,9 @@ class BackwardSpec(Spec):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The upstream gradient, the results, the rows' softmax."""
-        return ARGUMENTS
+        """The upstream gradient, the results, the rows' softmax; of captured tensors that have gradients, these."""
+        tensors = sorted({capture.tensor for capture in self.captures})
+        return (*ARGUMENTS, *(SHARES if tensors else ()), *(f"{name}_{i}" for i in tensors for name in OF_CAPTURED))
 
     @property
     def block(self) -> int:
@@ -102,9 +125,12 @@ class BackwardSpec(Spec):
             "delta": block,
             "query_columns": self.head_rows * QUERY_WORDS if self.matrix else 0,
             "gradient_columns": self.value_rows * QUERY_WORDS if self.matrix else 0,
+            "lanes": self.lanes * (1 + 8 // self.size) if self.captures else 0,  # places, 64 bits each, and numbers
             "d_keys": (KEYS + SPARE) * self.head_rows,
             "d_values": (KEYS + SPARE) * self.value_rows,
         }
+        for stage in self.stages:
+            parts |= stage.scratch(self, self.block)
         places, end = {}, 0
         for name, numbers in parts.items():
             places[name] = end
