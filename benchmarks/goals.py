@@ -47,6 +47,22 @@ class Faster:
 
 
 @dataclass(frozen=True)
+class FasterOrShare:
+    """Ours takes at most 1 / `times` of what another takes, or else reaches a part of what the machine can do."""
+
+    times: float
+    than: str
+    least: float
+
+    def judge(self, raced: Raced) -> Verdict:
+        faster, share = Faster(self.times, self.than).judge(raced), Share(self.least).judge(raced)
+        asked = f"{faster.goal} or {share.goal}"
+        if not faster.met and share.met:
+            return share._replace(goal=f"{asked}: the limit")
+        return faster._replace(goal=f"{asked}: the ratio" if faster.met else asked)
+
+
+@dataclass(frozen=True)
 class FasterThanAny:
     """The same against whichever of the others took least."""
 

@@ -17,13 +17,20 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Task:
-    """One call. `dense_mask` is `mask_mod` as a bool tensor [q_len, k_len], for contenders that take no function."""
+    """One call. `dense_mask` is `mask_mod` as a bool tensor [q_len, k_len], for contenders that take no function.
+
+    Where it `trains`, it is a step of a training: the call and the gradients of its tensors (a float mask's too), given
+    those of the output and of the readouts. `learned` is what functions captured that has a gradient as well.
+    """
 
     call: Call
     mask_mod: Callable[..., Any] | None = None
     score_mod: Callable[..., Any] | None = None
     dense_mask: Tensor | None = None
     readouts: tuple[Readout, ...] = ()
+    trains: bool = False
+    learned: tuple[Tensor, ...] = ()  # [heads, ...]
+    dropout_p: float = 0.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -35,7 +42,8 @@ class Task:
         """Whether it is softmax(query @ key.T) @ value of 4-D tensors of one size and nothing else but `is_causal`."""
         call = self.call
         same = call.query.shape[-1] == call.value.shape[-1] and call.query.ndim == 4
-        return same and call.attn_mask is None and not (self.mask_mod or self.score_mod or self.readouts)
+        more = self.mask_mod or self.score_mod or self.readouts or self.trains
+        return same and call.attn_mask is None and not more
 
     @property
     def output_shape(self) -> tuple[int, ...]:

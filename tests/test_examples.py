@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,19 +16,65 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+# Those that take minutes, on a tiny budget.
+ARGUMENTS = {
+    "train_characters": ["--steps", "3", "--threads", "1"],
+    "train_sharp_heads": ["--steps", "2", "--threads", "1", "--entropy-penalty", "0.2"],
+}
+WRITTEN = {
+    "train_characters": ["loss.png", "model.pt"],
+    "train_sharp_heads": ["heads.png", "loss.png", "with.pt", "without.pt"],
+}
+
 
 def blocks_of(page: Path) -> str:
     """The Python of a page, one block after the other, as a reader would paste it."""
     return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
 
 
+def run(example: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `python example.py` runs it."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("sys.argv", [example.name, *arguments])
+    monkeypatch.syspath_prepend(str(example.parent))
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(example), run_name="__main__")
+def test_example(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")] if example.stem in ARGUMENTS else []
+    run(example, [*ARGUMENTS.get(example.stem, []), *out], monkeypatch)
     printed = capsys.readouterr()
     assert printed.out.strip()
     assert "nan" not in printed.out
     assert not printed.err
+    if out:
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == WRITTEN[example.stem]
+
+
+def test_training_that_is_interrupted_leaves_a_model_and_a_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return clip(*given)
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", interrupted)
+    example = ROOT / "examples" / "train_characters.py"
+    run(example, ["--steps", "9", "--attention", "torch", "--threads", "1", "--out", str(tmp_path)], monkeypatch)
+    assert "Stopped after step 2" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.png", "model.pt"]
+    model = runpy.run_path(str(example))["load"](tmp_path / "model.pt")
+    assert len(model.write("\n", 5)) == 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

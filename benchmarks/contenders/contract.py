@@ -21,6 +21,7 @@ class Answer:
 
     output: Tensor
     readings: dict[str, Any] = field(default_factory=dict)
+    gradients: list[Tensor] = field(default_factory=list)  # of a step of a training, see training.py
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.contenders.contract import Ready, UnableError
+from benchmarks.contenders.training import stepping
 from benchmarks.task import Task
 
 NAME = "torch SDPA"
@@ -19,4 +20,8 @@ def prepare(task: Task) -> Ready:
     if task.mask_mod is not None and task.dense_mask is None:
         raise UnableError("has no mask functions")
     call = task.call if task.dense_mask is None else replace(task.call, attn_mask=task.dense_mask)
+    if task.trains:
+        return stepping(
+            replace(task, call=call), lambda given: (given.by(scaled_dot_product_attention, dropout_p=task.dropout_p),)
+        )
     return Ready(lambda: call.by(scaled_dot_product_attention))

@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import pellucid
 from benchmarks.contenders.contract import Answer
+from benchmarks.measuring.check_step import Exact, error_of, exact_step
 from benchmarks.task import Task
 from pellucid import engines
 from tests.cases import Call, Dense, dense, error, largest, tolerance
@@ -36,6 +37,7 @@ class Oracle(NamedTuple):
     output: Tensor  # float64, [..., heads, count, value_dim]
     allowed: float
     readings: dict[str, Any]  # of the first and the last head, by the reference in float64
+    step: Exact | None = None  # of a training
 
 
 class WrongAnswerError(Exception):
@@ -44,6 +46,8 @@ class WrongAnswerError(Exception):
 
 def oracle(task: Task) -> Oracle:
     """What is exact, and what is close enough."""
+    if task.trains:
+        return Oracle(torch.empty(0, dtype=torch.long), torch.empty(0), torch.inf, {}, exact_step(task))
     queries = _queries(task)
     part, functions = _at(task, queries)
     exact = dense(part, **functions)
@@ -52,12 +56,17 @@ def oracle(task: Task) -> Oracle:
 
 
 def check(answer: Answer, exact: Oracle, *, ours: bool) -> float:
-    """The answer's largest error.
+    """The answer's largest error; that of a step's gradients is relative to their size.
 
     Raises:
         WrongAnswerError: it is larger than allowed, or the shape is another, or a readout is wrong.
 
     """
+    if exact.step is not None:
+        relative, reason = error_of(answer.gradients, exact.step, 1 if ours else PEER_ALLOWANCE)
+        if reason:
+            raise WrongAnswerError(f"wrong: {reason}")
+        return relative
     output = answer.output[..., exact.queries, :]
     if output.shape != exact.output.shape:
         raise WrongAnswerError(f"wrong: shape {list(output.shape)} where {list(exact.output.shape)} is right")

@@ -14,6 +14,7 @@ from benchmarks.works.overhead import overhead
 from benchmarks.works.plain import bfloat16, float16, float32, float64
 from benchmarks.works.scores import scores
 from benchmarks.works.sparse import sparse
+from benchmarks.works.training import training
 from benchmarks.works.unusual import unusual
 
 GROUPS: dict[str, Callable[[], Iterable[Work]]] = {
@@ -33,5 +34,6 @@ GROUPS: dict[str, Callable[[], Iterable[Work]]] = {
         long,
         memory,
         overhead,
+        training,
     )
 }

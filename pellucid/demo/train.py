@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pellucid.demo import evaluate
 from pellucid.demo.model.weights import load_reader, save_reader
+from pellucid.demo.training.attending import ATTENTIONS
 from pellucid.demo.training.steps import Settings, Training
 
 SAVE_EVERY = 200
@@ -26,6 +27,7 @@ EXAMPLES = """examples:
   python -m pellucid.demo.train --steps 300             # a minute, to see it learn
   python -m pellucid.demo.train                         # after Ctrl-C: goes on where it stopped
   python -m pellucid.demo.train --restart --seed 7      # forgets what was, starts from another seed
+  python -m pellucid.demo.train --attention torch --out torch.safetensors   # on torch's attention, to compare the time
 """
 
 
@@ -83,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     torch.set_num_threads(options.threads)
     checkpoint = options.out.with_suffix(".checkpoint")
-    training = Training(Settings(steps=options.steps, batch_size=options.batch, seed=options.seed))
+    settings = Settings(steps=options.steps, batch_size=options.batch, seed=options.seed, attention=options.attention)
+    training = Training(settings)
     if checkpoint.exists() and not options.restart:
         try:
             training.restore(checkpoint)
@@ -99,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     save_reader(training.reader, options.out)
     minutes, seconds = divmod(round(training.seconds), 60)
-    console.print(f"Trained in {minutes} min {seconds} s; wrote {options.out} ({options.out.stat().st_size:,} bytes)")
+    console.print(f"Trained in {minutes} min {seconds} s, on {settings.attention}'s attention.")
+    console.print(f"Wrote {options.out} ({options.out.stat().st_size:,} bytes)")
     console.print(evaluate.table(list(evaluate.scores(load_reader(options.out), options.evaluate, console))))
     return 0
 
@@ -135,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", type=evaluate.positive, default=defaults.batch_size, help="dates in a batch (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights and dates (default: %(default)s)")
+    parser.add_argument(
+        "--attention", choices=ATTENTIONS, default=defaults.attention, help="trained on whose (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=evaluate.positive, default=2, help="processor threads (default: %(default)s)")
     parser.add_argument(
         "--evaluate", type=evaluate.positive, default=2000, help="held-out dates a language (default: %(default)s)"

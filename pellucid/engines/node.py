@@ -1,11 +1,7 @@
-"""An engine's call as one node of autograd's graph, whose outputs are the output, lse and every reading's tensors.
-
-A second derivative goes through the reference, which is made of torch's own operations and holds the whole matrix.
-"""
+"""An engine's call as one node of autograd's graph, whose outputs are the output, lse and every reading's tensors."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,12 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid import reference
+from pellucid.engines import twice
 from pellucid.problem import Problem, Result
 from pellucid.readouts.base import tensors_of
 from pellucid.tensors.transformed import one_by_one
-
-LARGE = 1 << 28  # scores
 
 
 class Upstream(NamedTuple):
@@ -65,8 +59,9 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, steps: Steps, names: list[str], *tensors: Tensor) -> tuple[Tensor, ...]:
         result, ctx.kept = steps.forward(problem)
-        ctx.problem, ctx.steps, ctx.names = without_tensors(problem), steps, names
+        ctx.problem, ctx.steps = without_tensors(problem), steps
         names += result.readings
+        ctx.names = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
         # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read it
         # has its own, for that may be changed.
         own = (problem.query, problem.key, problem.value, problem.sinks)
@@ -90,10 +85,11 @@ class _Node(torch.autograd.Function):
         def made(*upstream: Tensor | None) -> tuple[Tensor, ...]:
             return ctx.steps.backward(problem, result, ctx.kept, _upstream(problem, result, upstream))
 
+        def again(*upstream: Tensor | None) -> tuple[Tensor, ...]:
+            return twice.gradients(problem, made, ctx.names, upstream)
+
         with problem.own_precision():
-            if torch.is_grad_enabled():
-                return None, None, None, *_again(problem, ctx.names, gradients)
-            return None, None, None, *one_by_one(made, *gradients)
+            return None, None, None, *one_by_one(again, *gradients)
 
 
 def without_tensors(problem: Problem) -> Problem:
@@ -111,19 +107,3 @@ def _upstream(problem: Problem, result: Result, gradients: tuple[Tensor | None, 
         if given and name in followed:
             readings[name] = given[0]
     return Upstream(output, lse, readings)
-
-
-def _again(problem: Problem, names: list[str], gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """The gradients as functions that autograd can follow in their turn."""
-    scores = torch.Size(problem.rows).numel() * problem.k_len
-    if scores > LARGE:
-        warnings.warn(f"a gradient that is to be differentiated again holds all {scores:.1e} scores", stacklevel=2)
-    wanted = [tensor for tensor in problem.differentiable if tensor.requires_grad]
-    result = reference.run(problem)
-    flat = _flat(result._replace(readings={name: result.readings[name] for name in names}))
-    pairs = [(own, g) for own, g in zip(flat, gradients, strict=True) if g is not None and own.requires_grad]
-    if not pairs:
-        return [None] * len(problem.differentiable)
-    outputs, upstream = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, upstream, create_graph=True, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in problem.differentiable]

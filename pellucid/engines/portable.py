@@ -37,7 +37,7 @@ def why_not(problem: Problem) -> Reason | None:
 
 
 def run(problem: Problem) -> Result:
-    """Attention and its readouts, differentiable once with respect to `problem.differentiable`."""
+    """Attention and its readouts, differentiable with respect to `problem.differentiable`."""
     if node.is_wanted(problem):
         return node.run(problem, node.Steps(_forward, _backward))
     return _forward(problem)[0]

@@ -54,6 +54,17 @@ def substituted(root: Expression, inputs: dict[str, Expression]) -> Expression:
     return made[id(root)]
 
 
+def with_tensors(root: Expression, others: dict[int, Tensor]) -> Expression:
+    """An expression that reads other tensors in the place of some, which are named by their `id`."""
+    made: dict[int, Expression] = {}
+    for node in walk(root):
+        args = tuple(made[id(arg)] for arg in node.args)
+        value = others.get(id(node.value), node.value) if node.op == "load" else node.value
+        same = value is node.value and all(new is old for new, old in zip(args, node.args, strict=True))
+        made[id(node)] = node if same else Expression(node.op, node.kind, args, value)
+    return made[id(root)]
+
+
 def of_heads(expression: Expression, heads: Tensor) -> Expression:
     """An expression of a head's number as one of its place among some heads, int64 [chosen]."""
     if not any(node.op == "input" and node.value == "h" for node in walk(expression)):

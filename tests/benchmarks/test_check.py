@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.contenders import CONTENDERS, eager, pellucid, sdpa
-from benchmarks.contenders.contract import Answer, Ready
+from benchmarks.contenders.contract import Answer, Ready, UnableError
 from benchmarks.goals import Faster
 from benchmarks.limits import Limits
 from benchmarks.measuring import run
@@ -35,6 +35,64 @@ TASKS: dict[str, Callable[[], Task]] = {
     ),
     "readouts": lambda: replace(unmasked(1, 3, 23, 5, torch.float32), readouts=(Entropy(), Received(), TopK(4))),
 }
+
+
+def _learned_table() -> Task:
+    table = normal(3, 45, dtype=torch.float32, seed=3).requires_grad_()
+    score_mod: Callable[..., Any] = lambda s, b, h, q, k: s + table[h, q - k + 22]  # noqa: E731
+    return replace(unmasked(1, 3, 23, 5, torch.float32), score_mod=score_mod, learned=(table,))
+
+
+STEPS: dict[str, Callable[[], Task]] = {
+    "full": TASKS["full"],
+    "causal": TASKS["causal"],
+    "window": TASKS["window"],
+    "window, dense": lambda: replace(
+        TASKS["window"](), dense_mask=torch.ones(19, 19, dtype=torch.bool).tril().triu(-3)
+    ),
+    "mask that learns": lambda: replace(
+        TASKS["full"](), call=replace(TASKS["full"]().call, attn_mask=normal(2, 3, 17, 17, dtype=torch.float32, seed=5))
+    ),
+    "table that learns": _learned_table,
+    "entropy": lambda: replace(unmasked(1, 3, 23, 5, torch.float32), readouts=(Entropy(),)),
+    "dropout": lambda: replace(TASKS["full"](), dropout_p=0.3),
+}
+
+
+def _step(name: str) -> Task:
+    return replace(STEPS[name](), trains=True)
+
+
+@pytest.mark.parametrize("some", [False, True], ids=["all queries", "some"])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_ours_and_of_torchs_is_right(name: str, some: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if some:
+        monkeypatch.setattr("benchmarks.contenders.training.MOST_ENTRIES", 2 * 19 * 7)
+    task = _step(name)
+    exact = oracle(task)
+    assert (check(_answer(pellucid, task), exact, ours=True) > 0) == (name != "dropout")
+    if name not in ("window", "table that learns", "entropy"):  # which torch has not
+        check(_answer(sdpa, task), exact, ours=False)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "dropout"])
+def test_a_gradient_that_is_a_little_off_is_wrong(name: str) -> None:
+    task = _step(name)
+    answer, exact = _answer(pellucid, task), oracle(task)
+    for gradient in answer.gradients:
+        gradient[..., -1, -1] += 1.0
+        with pytest.raises(WrongAnswerError, match=r"wrong: gradient \d is off by"):
+            check(answer, exact, ours=True)
+        gradient[..., -1, -1] -= 1.0
+    answer.gradients[0][:] = torch.nan
+    with pytest.raises(WrongAnswerError, match="not finite"):
+        check(answer, exact, ours=True)
+
+
+def test_a_step_of_what_has_no_gradient_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Entropy, "differentiable", False)
+    with pytest.raises(UnableError, match="no gradient"):
+        pellucid.prepare(_step("entropy")).run()
 
 
 @pytest.fixture(params=TASKS)

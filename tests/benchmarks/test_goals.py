@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.goals import Costs, Faster, FasterThanAny, Goal, Share, Within
+from benchmarks.goals import Costs, Faster, FasterOrShare, FasterThanAny, Goal, Share, Within
+from benchmarks.limits import DOT, FLOAT32, PRODUCTS, TILES, Limits
 from benchmarks.reporting.report import Row, summary
 from benchmarks.results import Limit, Raced, Times
 
@@ -31,6 +32,9 @@ def raced() -> Raced:
         (Costs(0.6, "quick"), "quick", 2 / 3, False),
         (Share(0.6), "ours", 0.6, True),
         (Share(0.7), "ours", 0.6, False),
+        (FasterOrShare(1.4, "quick", 0.9), "quick", 1.5, True),
+        (FasterOrShare(1.6, "quick", 0.6), "ours", 0.6, True),
+        (FasterOrShare(1.6, "quick", 0.7), "quick", 1.5, False),
     ],
 )
 def test_a_race_is_judged_by_the_median_of_the_rounds_ratios(
@@ -41,7 +45,26 @@ def test_a_race_is_judged_by_the_median_of_the_rounds_ratios(
     assert verdict.measured == pytest.approx(measured)
 
 
-@pytest.mark.parametrize("goal", [Faster(1, "slow"), FasterThanAny(1), Costs(1, "slow"), Share(0.5)])
+def test_which_of_two_ways_a_goal_was_met_is_said() -> None:
+    assert FasterOrShare(1.4, "quick", 0.9).judge(raced()).goal == "≥ 1.4 × quick or ≥ 90% of the limit: the ratio"
+    assert FasterOrShare(1.6, "quick", 0.6).judge(raced()).goal == "≥ 1.6 × quick or ≥ 60% of the limit: the limit"
+    assert FasterOrShare(1.6, "quick", 0.7).judge(raced()).goal == "≥ 1.6 × quick or ≥ 70% of the limit"
+
+
+def test_the_limit_of_products_is_that_of_the_fastest_way() -> None:
+    vectors = Limits({FLOAT32: 10.0, DOT: 15.0}, {}, None)
+    tiles = Limits({FLOAT32: 10.0, DOT: 5.0, TILES: 120.0}, {}, None)
+    found = {name: [limits.of(name) for limits in (vectors, tiles)] for name in PRODUCTS}
+    assert found == {
+        "float32 products": [Limit("float32 products", 10.0), Limit("float32 products", 20.0)],
+        "bfloat16 products": [Limit("bfloat16 products", 15.0), Limit("bfloat16 products", 120.0)],
+    }
+    assert Limits({}, {}, None).of("float32 products") is None
+
+
+@pytest.mark.parametrize(
+    "goal", [FasterOrShare(1, "slow", 0.5), Faster(1, "slow"), FasterThanAny(1), Costs(1, "slow"), Share(0.5)]
+)
 def test_without_our_own_time_nothing_is_judged(goal: Goal) -> None:
     result = raced()
     del result.timed["ours"]

@@ -174,20 +174,52 @@ def test_finite_differences_under_dropout(engine: str) -> None:
         assert torch.autograd.gradcheck(output, variant.tensors(), check_undefined_grad=False)
 
 
-@pytest.mark.parametrize("name", ["plain", "bool mask with an empty row", "sinks", "a table read three ways"])
-def test_the_reference_can_be_differentiated_twice(name: str) -> None:
+TWICE = (
+    "plain",
+    "bool mask with an empty row",
+    "groups",
+    "float mask that broadcasts",
+    "sinks",
+    "a table read three ways",
+    "Expect with sinks and an empty row",
+)
+
+
+@engines
+@pytest.mark.parametrize("name", TWICE)
+def test_finite_differences_of_gradients(name: str, engine: str) -> None:
     variant = VARIANTS[name]
-    with running("reference"):
-        assert torch.autograd.gradgradcheck(lambda *tensors: results(*tensors, variant=variant)[0], variant.tensors())
+    with running(engine, TILE):
+        assert torch.autograd.gradgradcheck(lambda *tensors: results(*tensors, variant=variant)[:3], variant.tensors())
 
 
-def test_the_portable_engine_says_that_it_cannot() -> None:
-    tensors = VARIANTS["plain"].tensors()
-    with running("portable"):
-        output = pellucid.attention(*tensors)
-    (gradient,) = torch.autograd.grad(output.square().sum(), tensors[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@engines
+def test_finite_differences_of_gradients_under_dropout(engine: str) -> None:
+    def output(*tensors: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return pellucid.attention(*tensors, dropout_p=0.4)
+
+    with running(engine, TILE):
+        assert torch.autograd.gradgradcheck(output, VARIANTS["plain"].tensors())
+
+
+def through_one_tensor(x: Tensor, attention: Callable[..., Tensor]) -> Tensor:
+    """The tensor is query, key and value, what the value is made of, and the mask."""
+    return attention(x, x.tanh(), x * x.sum(), x @ x.mT)
+
+
+@engines
+def test_a_tensor_that_is_in_several_places_is_counted_once_in_each(engine: str) -> None:
+    found = []
+    for function in (pellucid.attention, lambda *given: dense(Call(*given)).output):
+        x = normal(1, 2, 5, 3).requires_grad_()
+        with running(engine, TILE):
+            loss = through_one_tensor(x, function).square().sum()
+            (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+            (second,) = torch.autograd.grad(gradient.square().sum(), x, create_graph=True)
+            found.append((gradient, second, *torch.autograd.grad(second.square().sum(), x)))
+    for result, expected in zip(*found, strict=True):
+        assert_close(result, expected, 512 * EPS * (1 + largest(expected)))
 
 
 # Against autograd of the dense formula, on larger random calls.
@@ -357,7 +389,7 @@ def test_only_what_requires_a_gradient_gets_one(engine: str) -> None:
 
 
 @engines
-@pytest.mark.parametrize("readout", [readouts.TopK(2), readouts.Received(), readouts.Pooled(2, 2)])
+@pytest.mark.parametrize("readout", [readouts.PooledMax(2, 2)])
 def test_what_is_not_differentiable_does_not_pretend(readout: Any, engine: str) -> None:
     x = normal(5, 4).requires_grad_()
     with running(engine, (2, 2)):

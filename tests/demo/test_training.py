@@ -10,6 +10,7 @@ from pellucid.demo import train
 from pellucid.demo.data.dates import Example, is_held_out
 from pellucid.demo.model.date_reader import Sizes
 from pellucid.demo.model.vocabulary import PADDING, TARGET_TOKENS, Vocabulary
+from pellucid.demo.training.attending import ATTENTIONS
 from pellucid.demo.training.batches import BATCHES_PER_CHUNK, make_batch, training_batches
 from pellucid.demo.training.steps import Settings, Training
 
@@ -65,6 +66,24 @@ def test_training_learns():
     training = Training(Settings(steps=60, batch_size=16, warmup_steps=5, learning_rate=1e-2), SIZES)
     losses = [training.advance() for _ in range(60)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_torchs_attention_trains_it_to_the_same_losses():
+    ours, torchs = (Training(Settings(steps=20, batch_size=16, warmup_steps=3, attention=a), SIZES) for a in ATTENTIONS)
+    for _ in range(20):
+        assert ours.advance() == pytest.approx(torchs.advance(), rel=1e-3)
+
+
+def test_on_torchs_attention_ours_is_not_called(monkeypatch):
+    monkeypatch.setattr("pellucid.functional._run", None)
+    Training(Settings(steps=1, batch_size=3, attention="torch"), SIZES).advance()
+    with pytest.raises(TypeError):
+        Training(Settings(steps=1, batch_size=3), SIZES).advance()
+
+
+def test_an_attention_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match=r"^attention: must be one of pellucid, torch, got 'jax'\.$"):
+        Training(Settings(attention="jax"), SIZES)
 
 
 def test_interrupted_and_resumed_is_the_same_as_uninterrupted(tmp_path):

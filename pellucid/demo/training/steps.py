@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from pellucid.demo.data.dates import alphabet
 from pellucid.demo.model.date_reader import DateReader, Sizes
+from pellucid.demo.training.attending import attending
 from pellucid.demo.training.batches import Batch, training_batches
 
 
@@ -28,6 +29,7 @@ class Settings:
         weight_decay: AdamW's.
         largest_gradient: the norm, over all parameters, that a step's gradients are cut down to.
         seed: of the weights and the dates.
+        attention: whose it is trained on, one of `attending.ATTENTIONS`.
     """
 
     steps: int = 2000
@@ -37,6 +39,7 @@ class Settings:
     weight_decay: float = 0.01
     largest_gradient: float = 1.0
     seed: int = 0
+    attention: str = "pellucid"
 
     def learning_rate_at(self, step: int) -> float:
         """Up in a line, then down in half a cosine to a fiftieth."""
@@ -49,6 +52,7 @@ class Training:
     """A model on its way: `advance` takes one step, `save` and `restore` store everything and take it up again."""
 
     def __init__(self, settings: Settings, sizes: Sizes | None = None) -> None:
+        attending(settings.attention)  # raises where there is none of that name
         self.settings = settings
         self.step = 0
         self.seconds = 0.0
@@ -61,7 +65,8 @@ class Training:
 
     def advance(self) -> float:
         """Learn from the next batch; returns its loss, in nats a token."""
-        loss = _loss(self.reader, next(self._batches))
+        with attending(self.settings.attention):
+            loss = _loss(self.reader, next(self._batches))
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), self.settings.largest_gradient)
