@@ -17,6 +17,7 @@ from pellucid.readouts import At, Expect, MaxScore, Pooled, Received, TopK
 from pellucid.readouts.base import tensors_of
 from tests.cases import normal, running
 from tests.readouts.examples import EXAMPLES, label
+from tests.thorough import thorough
 
 Q_LEN, K_LEN, DIM = 5, 7, 3
 EMPTY_ROW = torch.arange(K_LEN) > torch.arange(Q_LEN)[:, None] - 4
@@ -41,6 +42,12 @@ CALLS = [(mask, score, place % 3) for place, (mask, score) in enumerate(itertool
 HEADS = ((4, True), (2, False), (1, True))  # of keys, and whether there are sinks
 DIFFERENTIABLE = [example for made in EXAMPLES.values() for example in made if example(Q_LEN).differentiable]
 each = pytest.mark.parametrize("example", DIFFERENTIABLE, ids=label)
+# Each readout with each mask, and with each score function, in turns.
+EVERY_DAY = [
+    (example, *CALLS[4 * mask + (mask + number) % 4])
+    for number, example in enumerate(DIFFERENTIABLE)
+    for mask in range(4)
+]
 
 
 def leaves(kv_heads: int) -> list[Tensor]:
@@ -49,8 +56,11 @@ def leaves(kv_heads: int) -> list[Tensor]:
     return [normal(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
 
 
-@each
-@pytest.mark.parametrize(("mask", "score", "heads"), CALLS)
+@pytest.mark.parametrize(
+    ("example", "mask", "score", "heads"),
+    thorough([(example, *call) for example in DIFFERENTIABLE for call in CALLS], EVERY_DAY, share=5),
+    ids=lambda given: label(given) if callable(given) else None,
+)
 def test_finite_differences(example: Callable[[int], Any], mask: str, score: str, heads: int) -> None:
     readout, (kv_heads, has_sinks) = example(Q_LEN), HEADS[heads]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
@@ -156,8 +157,12 @@ KINDS: dict[str, Callable[[], models.Model]] = {
 }
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", KINDS)
+CASES = list(itertools.product(KINDS, ("sdpa", "eager")))
+# Each of them asks for kernels of its own; these have a mask and shapes as others have.
+SELDOM = [(kind, "sdpa") for kind in ("bart", "vit")]
+
+
+@pytest.mark.parametrize(("kind", "implementation"), thorough(CASES, [case for case in CASES if case not in SELDOM]))
 def test_a_model_is_trained_as_by_eager_attention(kind: str, implementation: str) -> None:
     torch.manual_seed(0)
     model, given = KINDS[kind]()
@@ -580,17 +585,17 @@ def watched_outside(model: Any, outside: bool) -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("outside", "dropout"),
-    thorough([(False, 0.0), (True, 0.0), (False, 0.2), (True, 0.2)], [(False, 0.0), (True, 0.0)]),
+    thorough([(False, 0.0), (True, 0.2), (True, 0.0), (False, 0.2)], [(False, 0.0)], share=3),
 )
 def test_memory_stays_as_it_is(outside: bool, dropout: float) -> None:
-    """Over 300 steps; the readings' graph of a step takes more than 150 kB."""
+    """Over 200 steps; the readings' graph of a step takes more than 150 kB."""
     torch.manual_seed(0)
     config = models.GROUPED | {"attention_dropout": dropout}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     sizes = []
     with watched_outside(model, outside) as watched:
-        for step in range(300):
+        for step in range(200):
             with watched() as record:
                 output = model(models.ids(48, 4))
                 loss = output.logits.square().mean() + sum(layer.entropy.mean() for layer in record.values())
@@ -599,5 +604,5 @@ def test_memory_stays_as_it_is(outside: bool, dropout: float) -> None:
             optimizer.zero_grad()
             if step % 50 == 49:
                 sizes.append(resident())
-    assert record.graph_bytes > 150_000  # of which 200 steps would hold 30 MB
+    assert record.graph_bytes > 150_000  # of which 100 steps would hold 15 MB
     assert sizes[-1] - sizes[1] < 10_000_000, sizes

@@ -8,6 +8,8 @@ import traceback
 import warnings
 from collections.abc import Callable
 
+import torch._dynamo  # noqa: F401  (which torch would load in each child that differentiates)
+
 
 def forked(work: Callable[[], bool]) -> int:
     """The process id of a child that does the work; its exit code is 0 if that gave True."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,21 +26,31 @@ KINDS: dict[str, Callable[[int, int, int], dict[str, Any]]] = {
     "scale": lambda heads, q_len, k_len: {"scale": -0.3},
     "sinks": lambda heads, q_len, k_len: {"sinks": torch.randn(heads).double(), "is_causal": True},
 }
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PRODUCT = list(itertools.product(KINDS, DTYPES))
 SHAPES = (1, 2, 17, 48, 49, 255, 256, 257, 300)
+MANY = (63, 255, 257, 300)  # for fewer there are kernels of their own, and for whole panels
 DIMS = (1, 3, 8, 31, 64, 80)
+# Of head and value: each kind of call has its own, so that one kernel serves all of its examples.
+OWN_DIMS = dict(
+    zip(KINDS, ((64, 80), (31, 8), (3, 64), (80, 31), (8, 1), (1, 3), (64, 64), (8, 31), (31, 64)), strict=True)
+)
 HEADS = ((1, 1), (2, 2), (4, 2), (3, 1))
+Shape = tuple[int, ...]  # heads, heads of keys, and the other sizes
 
 
 @st.composite
-def sizes(draw: st.DrawFn) -> tuple[int, ...]:
-    """Heads, heads of keys, and the other sizes."""
-    return (
-        *draw(st.sampled_from(HEADS)),
-        draw(st.sampled_from(SHAPES)),
-        draw(st.sampled_from(SHAPES)),
-        draw(st.sampled_from(DIMS)),
-        draw(st.sampled_from(DIMS)),
-    )
+def sizes(draw: st.DrawFn, kind: str) -> Shape:
+    """Of calls that one kernel serves each way."""
+    q_len, k_len = draw(st.sampled_from(MANY)), draw(st.sampled_from(MANY[1:]))
+    return *draw(st.sampled_from(HEADS)), q_len, k_len, *OWN_DIMS[kind]
+
+
+@st.composite
+def any_sizes(draw: st.DrawFn) -> Shape:
+    """Of which nearly each asks for kernels of its own."""
+    lengths, dims = st.sampled_from(SHAPES), st.sampled_from(DIMS)
+    return *draw(st.sampled_from(HEADS)), draw(lengths), draw(lengths), draw(dims), draw(dims)
 
 
 def tensors(shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:

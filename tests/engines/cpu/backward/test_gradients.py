@@ -5,26 +5,62 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 import pellucid
 from pellucid import engines
 from pellucid.engines import portable
 from tests.cases import examples
-from tests.engines.cpu.backward.calls import KINDS, assert_right, gradients, sizes, tensors
+from tests.engines.cpu.backward.calls import (
+    DTYPES,
+    KINDS,
+    OWN_DIMS,
+    PRODUCT,
+    Shape,
+    any_sizes,
+    assert_right,
+    gradients,
+    sizes,
+    tensors,
+)
+from tests.thorough import in_turn, thorough
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+def check(kind: str, shape: Shape, dtype: torch.dtype) -> None:
+    """A call's gradients are as near to float64 as torch's operations."""
+    made = tensors(shape, dtype)
+    call = KINDS[kind](shape[0], *shape[2:4])
+    exact = gradients("reference", [tensor.double() for tensor in made], call)
+    assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, in_turn(KINDS, DTYPES), share=3), ids=str)
 def test_any_call(kind: str, dtype: torch.dtype) -> None:
-    @examples(8, "cpu")
-    @given(shape=sizes())
-    def right(shape: tuple[int, ...]) -> None:
-        made = tensors(shape, dtype)
-        call = KINDS[kind](shape[0], *shape[2:4])
-        exact = gradients("reference", [tensor.double() for tensor in made], call)
-        assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
+    @examples(4)
+    @given(shape=sizes(kind))
+    def right(shape: Shape) -> None:
+        check(kind, shape, dtype)
+
+    right()
+
+
+@pytest.mark.parametrize(
+    ("kind", "k_len", "dtype"),
+    [("plain", 1, torch.bfloat16), ("sinks", 17, torch.float32), ("float mask", 2, torch.float64)],
+    ids=str,
+)
+def test_few_keys(kind: str, k_len: int, dtype: torch.dtype) -> None:
+    """For them kernels have fewer registers."""
+    for q_len in (1, 49):
+        check(kind, (4, 2, q_len, k_len, *OWN_DIMS[kind]), dtype)
+
+
+@pytest.mark.thorough
+def test_any_call_of_any_size() -> None:
+    @examples(32, "cpu")
+    @given(kind=st.sampled_from(list(KINDS)), shape=any_sizes(), dtype=st.sampled_from(DTYPES))
+    def right(kind: str, shape: Shape, dtype: torch.dtype) -> None:
+        check(kind, shape, dtype)
 
     right()
 

@@ -8,18 +8,19 @@ from hypothesis import given
 
 from tests.cases import examples
 from tests.engines.cpu.backward import test_captured as captured
-from tests.engines.cpu.backward.calls import KINDS, assert_right, gradients, sizes, tensors
+from tests.engines.cpu.backward.calls import KINDS, OWN_DIMS, Shape, assert_right, gradients, sizes, tensors
 from tests.engines.cpu.backward.test_dropout import gradients as with_dropout
 from tests.engines.cpu.soft_tiles import needs_tiles
+from tests.thorough import thorough
 
 pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
 
 
-@pytest.mark.parametrize("kind", ["plain", "causal", "window", "scale", "sinks"])
+@pytest.mark.parametrize("kind", thorough(["plain", "causal", "window", "scale", "sinks"], ["sinks"]))
 def test_any_call(kind: str) -> None:
-    @examples(8, "cpu")
-    @given(shape=sizes())
-    def right(shape: tuple[int, ...]) -> None:
+    @examples(4)
+    @given(shape=sizes(kind))
+    def right(shape: Shape) -> None:
         made = tensors(shape, torch.bfloat16)
         call = KINDS[kind](shape[0], *shape[2:4])
         exact = gradients("reference", [tensor.double() for tensor in made], call)
@@ -29,12 +30,12 @@ def test_any_call(kind: str) -> None:
 
 
 def test_dropout() -> None:
-    made = tensors((4, 2, 130, 300, 64, 40), torch.bfloat16)
+    made = tensors((4, 2, 130, 300, *OWN_DIMS["causal"]), torch.bfloat16)
     exact = with_dropout("reference", [tensor.double() for tensor in made], {"is_causal": True}, 0.3)
     peer = with_dropout("reference", made, {"is_causal": True}, 0.3)
     assert_right(with_dropout("cpu", made, {"is_causal": True}, 0.3), exact, made, peer)
 
 
-@pytest.mark.parametrize("kind", captured.WAYS)
+@pytest.mark.parametrize("kind", thorough(captured.WAYS, ["several"], share=3))
 def test_captured_tensors(kind: str) -> None:
     captured.assert_gradients(kind, (4, 2, 61, 519, 24, 16), torch.bfloat16)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,12 +14,20 @@ from pellucid import engines
 from tests.engines.cpu.forked import exit_code, forked
 from tests.engines.cpu.protected import Guarded
 from tests.engines.cpu.test_protected_page import EDGES, Edge, inputs_of
+from tests.thorough import thorough
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-CASES = [(17, 33, 7, 5), (49, 257, 64, 32), (97, 300, 40, 3), (1, 1, 1, 1), (64, 16, 16, 64)]
+Case = tuple[int, int, int, int]
+CASES: list[Case] = [(17, 33, 7, 5), (49, 257, 64, 32), (97, 300, 40, 3), (1, 1, 1, 1), (64, 16, 16, 64)]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+PRODUCT = list(itertools.product(CASES, DTYPES))
+# Every kind of call once.
+SOME = [
+    (CASES[0], torch.float32, (1, 3)), (CASES[1], torch.bfloat16, (0, 4)), (CASES[2], torch.float64, (2,)),
+]  # fmt: skip
 
 
-def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge) -> bool:
+def stays_inside(case: Case, dtype: torch.dtype, edge: Edge, numbers: Sequence[int] = range(5)) -> bool:
     """Every kind of call beside one edge, with strides and without."""
     q_len, k_len, _, value_dim = case
     bias, mask = edge(torch.randn(q_len, k_len).to(dtype)), edge(torch.rand(q_len, k_len) > 0.3)
@@ -29,7 +39,8 @@ def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge
         {"score_mod": lambda s, b, h, q, k: torch.tanh(s) + bias[q, k] * s},
         {"scale": 0.7, "mask_mod": lambda b, h, q, k: q - k < 20},
     ]
-    for number, call in enumerate(calls):
+    for number in numbers:
+        call = calls[number]
         leaves = [t.requires_grad_() for t in inputs_of(edge, case, dtype, strided=number % 2 == 1)]
         upstream = edge(torch.randn(2, 4, q_len, value_dim).to(dtype))
         with engines.using("cpu"), Guarded(edge):
@@ -39,8 +50,13 @@ def stays_inside(case: tuple[int, int, int, int], dtype: torch.dtype, edge: Edge
     return True
 
 
-@pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_nothing_outside(dtype: torch.dtype, edge: str) -> None:
-    for case in CASES:
-        assert exit_code(forked(lambda case=case: stays_inside(case, dtype, EDGES[edge])), 200) == 0, case
+@pytest.mark.parametrize(("case", "dtype", "numbers"), SOME, ids=str)
+def test_some_calls(case: Case, dtype: torch.dtype, numbers: Sequence[int]) -> None:
+    for edge in EDGES.values():
+        assert exit_code(forked(lambda edge=edge: stays_inside(case, dtype, edge, numbers)), 200) == 0
+
+
+@pytest.mark.parametrize(("case", "dtype"), thorough(PRODUCT, (), share=16), ids=str)
+def test_nothing_outside(case: Case, dtype: torch.dtype) -> None:
+    for edge in EDGES.values():
+        assert exit_code(forked(lambda edge=edge: stays_inside(case, dtype, edge)), 200) == 0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid import engines, masks
+from pellucid.engines.cpu.machine.target import host, lesser
 from pellucid.readouts import (
     At,
     Entropy,
@@ -33,10 +32,12 @@ from pellucid.readouts import (
 from pellucid.readouts.base import tensors_of
 from tests.cases import normal
 from tests.engines.cpu.backward.calls import assert_right
+from tests.engines.cpu.emulated import compiling_for
 from tests.engines.cpu.forked import exit_code, forked
 from tests.engines.cpu.protected import Guarded
 from tests.engines.cpu.test_batch import threads
 from tests.engines.cpu.test_protected_page import EDGES
+from tests.thorough import in_turn, thorough
 
 ALLOWED = torch.rand(61, 301, generator=torch.Generator().manual_seed(1)) > 0.2
 ALLOWED[7] = False
@@ -52,7 +53,11 @@ CALLS: dict[str, dict[str, Any]] = {
     "negative scale": {"scale": -0.3},
 }
 HEADS = ((4, 2), (2, 2), (3, 1))
-KEYS = torch.arange(61)[:, None] * torch.tensor([1, 0, 5, 0, 3]) % 300 - 1
+
+
+def keys(q_len: int = 61, k_len: int = 301) -> Tensor:
+    """Five of each query, some of them twice, and -1 for none."""
+    return torch.arange(q_len)[:, None] * torch.tensor([1, 0, 5, 0, 3]) % (k_len - 1) - 1
 
 
 def named(name: str, readout: Readout) -> Readout:
@@ -69,8 +74,8 @@ READOUTS: dict[str, Callable[[], Readout]] = {
     "distance": mean_distance,
     "previous": mass_on_previous,
     "anything where masked": lambda: Expect(lambda b, h, q, k: torch.log(301.0 * (k <= q + 4) - k), "logarithm"),
-    "at": lambda: At(KEYS),
-    "at, of all heads": lambda: At(KEYS[:1], sum_heads=True),
+    "at": lambda: At(keys()),
+    "at, of all heads": lambda: At(keys(1), sum_heads=True),
     "top-k": lambda: TopK(5),
     "received": Received,
     "received from some": lambda: Received(slice(3, -4, 5)),
@@ -86,6 +91,15 @@ READOUTS: dict[str, Callable[[], Readout]] = {
 TOGETHER = [
     name for name in READOUTS if name not in ("at, of all heads", "received from some", "anything where masked")
 ]
+FEW = ("entropy", "max score", "previous", "top-k", "received", "pooled")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+# By itself each is a case of its own among the stages of a kernel: what is nowhere else, and one of each way.
+ALONE = ("at, of all heads", "received from some", "anything where masked", "max score")
+
+
+def made_of(names: Sequence[str], q_len: int, k_len: int) -> list[Readout]:
+    """Readouts of a call of these lengths."""
+    return [At(keys(q_len, k_len)) if name == "at" else READOUTS[name]() for name in names]
 
 
 def drawn(dtype: torch.dtype, heads: tuple[int, int] = (4, 2), q_len: int = 61, k_len: int = 301) -> list[Tensor]:
@@ -111,7 +125,7 @@ def gradients(
     """Of query, key, value, and sinks if the call has them."""
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     with engines.using(engine):
-        found = results(leaves, call, [READOUTS[name]() for name in names])
+        found = results(leaves, call, made_of(names, tensors[0].shape[-2], tensors[1].shape[-2]))
     upstream = [normal(*result.shape, seed=seed, dtype=torch.float64) for seed, result in enumerate(found, 9)]
     upstream = [rounded.to(tensors[0].dtype).to(one.dtype) for rounded, one in zip(upstream, found, strict=True)]
     upstream[0] = upstream[0] * of_output
@@ -127,22 +141,40 @@ def check(dtype: torch.dtype, heads: tuple[int, int], call: dict[str, Any], name
     assert_right(gradients("cpu", tensors, call, names), exact, made, peer)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", READOUTS)
+@pytest.mark.parametrize(
+    ("name", "dtype"), thorough(itertools.product(READOUTS, DTYPES), in_turn(ALONE, DTYPES), share=8), ids=str
+)
 def test_each_by_itself(name: str, dtype: torch.dtype) -> None:
     place = list(READOUTS).index(name) + (dtype == torch.float32) + 3 * (dtype == torch.bfloat16)
     call = "causal, sinks" if name == "anything where masked" else list(CALLS)[place % len(CALLS)]
     check(dtype, HEADS[place % 3], CALLS[call], [name])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    thorough(
+        [*itertools.product(CALLS, DTYPES), ("causal, sinks", torch.float16)],
+        in_turn(("window, softcap", "an empty row, sinks"), DTYPES, 1),
+        share=8,
+    ),
+    ids=str,
+)
 def test_all_in_one_loss(call: str, dtype: torch.dtype) -> None:
-    if dtype == torch.float16 and call != "causal, sinks":
-        return
     check(dtype, (4, 2), CALLS[call], TOGETHER)
 
 
+def test_finite_differences_of_all() -> None:
+    tensors = [tensor.requires_grad_() for tensor in drawn(torch.float64, (4, 2), 5, 23)]
+
+    def loss(*leaves: Tensor) -> Tensor:
+        found = results(leaves, CALLS["causal, sinks"], made_of(TOGETHER, 5, 23))
+        return sum((result * normal(*result.shape, seed=seed)).sum() for seed, result in enumerate(found))
+
+    with engines.using("cpu"):
+        assert torch.autograd.gradcheck(loss, tensors, atol=1e-6, fast_mode=True)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("call", ["causal, sinks", "window, softcap"])
 def test_finite_differences(call: str) -> None:
     tensors = [tensor.requires_grad_() for tensor in drawn(torch.float64, (2, 1), 5, 7)]
@@ -159,21 +191,34 @@ def test_finite_differences(call: str) -> None:
         assert torch.autograd.gradcheck(found, tensors, atol=1e-6, fast_mode=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("call", ["plain", "window, softcap"])
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    thorough(
+        itertools.product(["plain", "window, softcap"], [torch.float32, torch.bfloat16]),
+        [("window, softcap", torch.float32)],
+        share=3,
+    ),
+    ids=str,
+)
 def test_the_same_bits_for_any_number_of_threads(call: str, dtype: torch.dtype) -> None:
     tensors, found = drawn(dtype, (4, 2), 401, 530), []
-    names = [name for name in TOGETHER if name != "at"]
     for number in (1, 2, 3, 2):
         with threads(number):
-            found.append(gradients("cpu", tensors, CALLS[call], names))
+            found.append(gradients("cpu", tensors, CALLS[call], TOGETHER))
     for again in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(found[0], again, strict=True))
 
 
-@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_what_functions_captured(dtype: torch.dtype, dropout_p: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "dropout_p", "names"),
+    thorough(
+        [(torch.float32, 0.3, FEW), *((dtype, p, TOGETHER) for dtype in DTYPES for p in (0.0, 0.3))],
+        [(torch.float32, 0.3, FEW)],
+        share=8,
+    ),
+    ids=str,
+)
+def test_what_functions_captured(dtype: torch.dtype, dropout_p: float, names: Sequence[str]) -> None:
     """By Expect alone, by score_mod alone, and by both; one that is in no loss has a gradient of 0."""
 
     def found(engine: str, dtype: torch.dtype) -> list[Tensor]:
@@ -186,7 +231,7 @@ def test_what_functions_captured(dtype: torch.dtype, dropout_p: float) -> None:
             "score_mod": lambda s, b, h, q, k: s + shared[q - k + 300] * scored[q, k]
         }
         readouts = [
-            *(READOUTS[name]() for name in TOGETHER),
+            *(READOUTS[name]() for name in names),
             Expect(lambda b, h, q, k: shared[q - k + 300] * read[h, k] + k, "learned"),
             Expect(lambda b, h, q, k: torch.exp(read[h, k]) * scored[q, 3], "learned too"),
         ]
@@ -245,7 +290,7 @@ def test_what_has_no_stage_is_differentiated_by_another_engine() -> None:
     assert str(why) == "portable; not cpu: it carries no gradient back from the readout 'renyi'"
 
 
-@pytest.mark.parametrize("name", [name for name in READOUTS if name != "Renyi 0"])
+@pytest.mark.parametrize("name", thorough([name for name in READOUTS if name != "Renyi 0"], ["received"], share=8))
 def test_a_nan_is_where_the_reference_has_it(name: str) -> None:
     tensors = drawn(torch.float32, (2, 2))
     tensors[0][0, 0, 7] = math.nan
@@ -256,33 +301,42 @@ def test_a_nan_is_where_the_reference_has_it(name: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_nothing_is_read_or_written_outside(dtype: torch.dtype, edge: str) -> None:
-    names = [name for name in TOGETHER if name != "at"] + ["at, of all heads"]
+@pytest.mark.parametrize(
+    ("call", "dtype", "more"),
+    thorough(
+        [
+            ("window, softcap", torch.float32, ()),
+            *(("causal, sinks", dtype, ("at, of all heads",)) for dtype in (torch.float32, torch.bfloat16)),
+        ],
+        [("window, softcap", torch.float32, ())],
+        share=8,
+    ),
+    ids=str,
+)
+def test_nothing_is_read_or_written_outside(call: str, dtype: torch.dtype, more: tuple[str, ...], edge: str) -> None:
+    names = [name for name in TOGETHER if not more or name != "at"] + [*more]
 
     def stays_inside() -> bool:
         for q_len, k_len in ((17, 33), (49, 307)):
             with Guarded(EDGES[edge]):
                 tensors = [EDGES[edge](tensor) for tensor in drawn(dtype, (4, 2), q_len, k_len)]
-                found = gradients("cpu", tensors, CALLS["causal, sinks"], names)
+                found = gradients("cpu", tensors, CALLS[call], names)
             assert all(gradient.isfinite().all() for gradient in found)
         return True
 
     assert exit_code(forked(stays_inside), 200) == 0
 
 
-LEVEL = """
-import torch
-from tests.engines.cpu.backward.test_readouts import CALLS, TOGETHER, check
-for call in ("causal, sinks", "window, softcap"):
-    for dtype in (torch.float32, torch.bfloat16):
-        check(dtype, (4, 2), CALLS[call], TOGETHER)
-"""
+LESSER = [("haswell", "causal, sinks", torch.bfloat16, FEW), ("x86-64", "window, softcap", torch.float32, FEW)]
+LESSER_CASES = [
+    *LESSER,
+    *itertools.product(("haswell", "x86-64"), ("causal, sinks", "window, softcap"), DTYPES[1:], (TOGETHER,)),
+]
 
 
-@pytest.mark.parametrize("processor", ["haswell", "x86-64"])
-def test_lesser_processors(processor: str, tmp_path: Path) -> None:
-    if engines.cpu.machine.target.host().triple.split("-")[0] != "x86_64":
+@pytest.mark.parametrize(("processor", "call", "dtype", "names"), thorough(LESSER_CASES, LESSER, share=8), ids=str)
+def test_lesser_processors(processor: str, call: str, dtype: torch.dtype, names: Sequence[str]) -> None:
+    if host().triple.split("-")[0] != "x86_64":
         pytest.skip("another architecture")
-    environment = os.environ | {"PELLUCID_CPU": processor, "PELLUCID_CACHE": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", LEVEL], env=environment, check=True, timeout=500)
+    with compiling_for(lesser(host(), processor)):
+        check(dtype, (4, 2), CALLS[call], names)

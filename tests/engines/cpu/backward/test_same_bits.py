@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 import pellucid
 from pellucid import engines, masks
 from tests.engines.cpu.test_batch import threads
+from tests.thorough import in_turn, thorough
 
 CALLS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -19,6 +21,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "blocks": {"mask_mod": lambda b, h, q, k: (q // 100 + k // 256) % 3 != 1},
     "softcap": {"score_mod": lambda s, b, h, q, k: torch.tanh(s) + h},
 }
+DTYPES = (torch.float32, torch.bfloat16)
+PRODUCT, EVERY_DAY = list(itertools.product(CALLS, DTYPES)), in_turn(("plain", "window", "blocks"), DTYPES)
 
 
 def gradients(tensors: list[Tensor], upstream: Tensor, call: dict[str, Any]) -> list[Tensor]:
@@ -35,8 +39,7 @@ def drawn(batch: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
     return tensors, upstream
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY), ids=str)
 def test_for_any_number_of_threads(name: str, dtype: torch.dtype) -> None:
     tensors, upstream = drawn(2, dtype)
     with threads(1):
@@ -47,9 +50,9 @@ def test_for_any_number_of_threads(name: str, dtype: torch.dtype) -> None:
         assert all(torch.equal(one, other) for one, other in zip(alone, again, strict=True)), number
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_whatever_else_is_in_the_batch(name: str) -> None:
-    tensors, upstream = drawn(5, torch.float32)
+@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY), ids=str)
+def test_whatever_else_is_in_the_batch(name: str, dtype: torch.dtype) -> None:
+    tensors, upstream = drawn(5, dtype)
     together = gradients(tensors, upstream, CALLS[name])[:3]
     alone = gradients([tensor[-1:] for tensor in tensors], upstream[-1:], CALLS[name])[:3]
     assert all(torch.equal(one[-1:], other) for one, other in zip(together, alone, strict=True))
