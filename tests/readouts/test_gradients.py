@@ -58,7 +58,7 @@ def leaves(kv_heads: int) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("example", "mask", "score", "heads"),
-    thorough([(example, *call) for example in DIFFERENTIABLE for call in CALLS], EVERY_DAY, share=5),
+    thorough([(example, *call) for example in DIFFERENTIABLE for call in CALLS], EVERY_DAY, share=11),
     ids=lambda given: label(given) if callable(given) else None,
 )
 def test_finite_differences(example: Callable[[int], Any], mask: str, score: str, heads: int) -> None:

@@ -174,7 +174,7 @@ def gradients(engine: str, made: Sequence[Tensor], call: dict[str, Any], of: Seq
         return list(torch.autograd.grad(loss, [*leaves, *of], retain_graph=True))
 
 
-@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, EVERY_DAY, share=8), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, EVERY_DAY, share=21), ids=str)
 def test_any_way_to_an_element(kind: str, dtype: torch.dtype) -> None:
     if dtype == torch.float16 and not host().half:
         pytest.skip("this processor leaves float16 to the portable engine")
@@ -187,7 +187,7 @@ def test_few_queries_and_keys(kind: str) -> None:
         assert_gradients(kind, size, torch.float32 if kind == "several" else torch.bfloat16)
 
 
-@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, (), share=16), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, (), share=49), ids=str)
 def test_any_way_in_other_sizes(kind: str, dtype: torch.dtype) -> None:
     if dtype == torch.float16 and not host().half:
         pytest.skip("this processor leaves float16 to the portable engine")
@@ -215,7 +215,7 @@ def assert_gradients(kind: str, size: Sequence[int], dtype: torch.dtype) -> None
         assert (one.double() - true).norm() <= limit, kind
 
 
-@pytest.mark.parametrize("kind", thorough(KINDS, ["forwards", "several", "mask, causal"], share=4))
+@pytest.mark.parametrize("kind", thorough(KINDS, ["forwards", "several", "mask, causal"], share=7))
 def test_finite_differences(kind: str) -> None:
     if kind in ("by score", "mask with -inf"):
         pytest.skip("no derivative at each place")
@@ -232,7 +232,7 @@ def test_finite_differences(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    thorough([case for case in PRODUCT if case[1] != torch.float16], EVERY_WAY, share=8),
+    thorough([case for case in PRODUCT if case[1] != torch.float16], EVERY_WAY, share=23),
     ids=str,
 )
 def test_the_same_bits_for_any_number_of_threads(kind: str, dtype: torch.dtype) -> None:
@@ -374,7 +374,7 @@ def test_nothing_outside(edge: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.parametrize(("kind", "dtype"), thorough(itertools.product(WAYS, DTYPES[:3]), (), share=8), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(itertools.product(WAYS, DTYPES[:3]), (), share=11), ids=str)
 def test_nothing_outside_in_odd_dims(kind: str, dtype: torch.dtype) -> None:
     for edge in EDGES.values():
         assert exit_code(forked(lambda edge=edge: stays_inside([(kind, dtype)], edge, (17, 8))), 300) == 0

@@ -56,7 +56,7 @@ def check(kind: str, shape: Shape, dtype: torch.dtype) -> None:
     assert_right(gradients("cpu", made, call, 0.3), exact, made, gradients("reference", made, call, 0.3))
 
 
-@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, EVERY_DAY, share=4), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, EVERY_DAY, share=7), ids=str)
 def test_any_call(kind: str, dtype: torch.dtype) -> None:
     @examples(4)
     @given(shape=sizes(kind))

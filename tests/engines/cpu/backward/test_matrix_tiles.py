@@ -16,7 +16,7 @@ from tests.thorough import thorough
 pytestmark = [needs_tiles, pytest.mark.usefixtures("tiles")]
 
 
-@pytest.mark.parametrize("kind", thorough(["plain", "causal", "window", "scale", "sinks"], ["sinks"]))
+@pytest.mark.parametrize("kind", thorough(["plain", "causal", "window", "scale", "sinks"], ["sinks"], share=5))
 def test_any_call(kind: str) -> None:
     @examples(4)
     @given(shape=sizes(kind))
@@ -36,6 +36,6 @@ def test_dropout() -> None:
     assert_right(with_dropout("cpu", made, {"is_causal": True}, 0.3), exact, made, peer)
 
 
-@pytest.mark.parametrize("kind", thorough(captured.WAYS, ["several"], share=3))
+@pytest.mark.parametrize("kind", thorough(captured.WAYS, ["several"], share=7))
 def test_captured_tensors(kind: str) -> None:
     captured.assert_gradients(kind, (4, 2, 61, 519, 24, 16), torch.bfloat16)

@@ -142,7 +142,7 @@ def check(dtype: torch.dtype, heads: tuple[int, int], call: dict[str, Any], name
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), thorough(itertools.product(READOUTS, DTYPES), in_turn(ALONE, DTYPES), share=8), ids=str
+    ("name", "dtype"), thorough(itertools.product(READOUTS, DTYPES), in_turn(ALONE, DTYPES), share=11), ids=str
 )
 def test_each_by_itself(name: str, dtype: torch.dtype) -> None:
     place = list(READOUTS).index(name) + (dtype == torch.float32) + 3 * (dtype == torch.bfloat16)
@@ -155,7 +155,7 @@ def test_each_by_itself(name: str, dtype: torch.dtype) -> None:
     thorough(
         [*itertools.product(CALLS, DTYPES), ("causal, sinks", torch.float16)],
         in_turn(("window, softcap", "an empty row, sinks"), DTYPES, 1),
-        share=8,
+        share=10,
     ),
     ids=str,
 )
@@ -214,7 +214,7 @@ def test_the_same_bits_for_any_number_of_threads(call: str, dtype: torch.dtype) 
     thorough(
         [(torch.float32, 0.3, FEW), *((dtype, p, TOGETHER) for dtype in DTYPES for p in (0.0, 0.3))],
         [(torch.float32, 0.3, FEW)],
-        share=8,
+        share=7,
     ),
     ids=str,
 )
@@ -290,7 +290,7 @@ def test_what_has_no_stage_is_differentiated_by_another_engine() -> None:
     assert str(why) == "portable; not cpu: it carries no gradient back from the readout 'renyi'"
 
 
-@pytest.mark.parametrize("name", thorough([name for name in READOUTS if name != "Renyi 0"], ["received"], share=8))
+@pytest.mark.parametrize("name", thorough([name for name in READOUTS if name != "Renyi 0"], ["received"], share=9))
 def test_a_nan_is_where_the_reference_has_it(name: str) -> None:
     tensors = drawn(torch.float32, (2, 2))
     tensors[0][0, 0, 7] = math.nan
@@ -309,7 +309,7 @@ def test_a_nan_is_where_the_reference_has_it(name: str) -> None:
             *(("causal, sinks", dtype, ("at, of all heads",)) for dtype in (torch.float32, torch.bfloat16)),
         ],
         [("window, softcap", torch.float32, ())],
-        share=8,
+        share=3,
     ),
     ids=str,
 )
@@ -334,7 +334,7 @@ LESSER_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("processor", "call", "dtype", "names"), thorough(LESSER_CASES, LESSER, share=8), ids=str)
+@pytest.mark.parametrize(("processor", "call", "dtype", "names"), thorough(LESSER_CASES, LESSER, share=9), ids=str)
 def test_lesser_processors(processor: str, call: str, dtype: torch.dtype, names: Sequence[str]) -> None:
     if host().triple.split("-")[0] != "x86_64":
         pytest.skip("another architecture")

@@ -39,7 +39,7 @@ def drawn(batch: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
     return tensors, upstream
 
 
-@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY, share=5), ids=str)
 def test_for_any_number_of_threads(name: str, dtype: torch.dtype) -> None:
     tensors, upstream = drawn(2, dtype)
     with threads(1):
@@ -50,7 +50,7 @@ def test_for_any_number_of_threads(name: str, dtype: torch.dtype) -> None:
         assert all(torch.equal(one, other) for one, other in zip(alone, again, strict=True)), number
 
 
-@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY), ids=str)
+@pytest.mark.parametrize(("name", "dtype"), thorough(PRODUCT, EVERY_DAY, share=5), ids=str)
 def test_whatever_else_is_in_the_batch(name: str, dtype: torch.dtype) -> None:
     tensors, upstream = drawn(5, dtype)
     together = gradients(tensors, upstream, CALLS[name])[:3]
