@@ -34,7 +34,7 @@ def check(kind: str, shape: Shape, dtype: torch.dtype) -> None:
     assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
 
 
-@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, in_turn(KINDS, DTYPES), share=5), ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, in_turn(KINDS, DTYPES), share=11), ids=str)
 def test_any_call(kind: str, dtype: torch.dtype) -> None:
     @examples(4)
     @given(shape=sizes(kind))
@@ -46,7 +46,10 @@ def test_any_call(kind: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "k_len", "dtype"),
-    [("plain", 1, torch.bfloat16), ("sinks", 17, torch.float32), ("float mask", 2, torch.float64)],
+    thorough(
+        [("plain", 1, torch.bfloat16), ("sinks", 17, torch.float32), ("float mask", 2, torch.float64)],
+        [("plain", 1, torch.bfloat16), ("sinks", 17, torch.float32)],
+    ),
     ids=str,
 )
 def test_few_keys(kind: str, k_len: int, dtype: torch.dtype) -> None:

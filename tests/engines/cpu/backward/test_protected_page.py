@@ -56,7 +56,7 @@ def test_some_calls(case: Case, dtype: torch.dtype, numbers: Sequence[int]) -> N
         assert exit_code(forked(lambda edge=edge: stays_inside(case, dtype, edge, numbers)), 200) == 0
 
 
-@pytest.mark.parametrize(("case", "dtype"), thorough(PRODUCT, (), share=13), ids=str)
+@pytest.mark.parametrize(("case", "dtype"), thorough(PRODUCT, (), share=23), ids=str)
 def test_nothing_outside(case: Case, dtype: torch.dtype) -> None:
     for edge in EDGES.values():
         assert exit_code(forked(lambda edge=edge: stays_inside(case, dtype, edge)), 200) == 0

@@ -94,7 +94,7 @@ TOGETHER = [
 FEW = ("entropy", "max score", "previous", "top-k", "received", "pooled")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 # By itself each is a case of its own among the stages of a kernel: what is nowhere else, and one of each way.
-ALONE = ("at, of all heads", "received from some", "anything where masked", "max score")
+ALONE = ("at, of all heads", "received from some", "anything where masked")
 
 
 def made_of(names: Sequence[str], q_len: int, k_len: int) -> list[Readout]:
@@ -142,7 +142,7 @@ def check(dtype: torch.dtype, heads: tuple[int, int], call: dict[str, Any], name
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), thorough(itertools.product(READOUTS, DTYPES), in_turn(ALONE, DTYPES), share=11), ids=str
+    ("name", "dtype"), thorough(itertools.product(READOUTS, DTYPES), in_turn(ALONE, DTYPES), share=27), ids=str
 )
 def test_each_by_itself(name: str, dtype: torch.dtype) -> None:
     place = list(READOUTS).index(name) + (dtype == torch.float32) + 3 * (dtype == torch.bfloat16)
@@ -155,7 +155,7 @@ def test_each_by_itself(name: str, dtype: torch.dtype) -> None:
     thorough(
         [*itertools.product(CALLS, DTYPES), ("causal, sinks", torch.float16)],
         in_turn(("window, softcap", "an empty row, sinks"), DTYPES, 1),
-        share=10,
+        share=11,
     ),
     ids=str,
 )
@@ -163,12 +163,16 @@ def test_all_in_one_loss(call: str, dtype: torch.dtype) -> None:
     check(dtype, (4, 2), CALLS[call], TOGETHER)
 
 
+def weighted(found: Sequence[Tensor]) -> Tensor:
+    """One loss, so that one kernel has all of them; of each number times some number."""
+    return torch.stack([(one * normal(*one.shape, seed=seed)).sum() for seed, one in enumerate(found)]).sum()
+
+
 def test_finite_differences_of_all() -> None:
     tensors = [tensor.requires_grad_() for tensor in drawn(torch.float64, (4, 2), 5, 23)]
 
     def loss(*leaves: Tensor) -> Tensor:
-        found = results(leaves, CALLS["causal, sinks"], made_of(TOGETHER, 5, 23))
-        return sum((result * normal(*result.shape, seed=seed)).sum() for seed, result in enumerate(found))
+        return weighted(results(leaves, CALLS["causal, sinks"], made_of(TOGETHER, 5, 23)))
 
     with engines.using("cpu"):
         assert torch.autograd.gradcheck(loss, tensors, atol=1e-6, fast_mode=True)
@@ -184,11 +188,11 @@ def test_finite_differences(call: str) -> None:
         Renyi(2), named("near", Renyi(0.7)),
     ]  # fmt: skip
 
-    def found(*leaves: Tensor) -> tuple[Tensor, ...]:
-        return tuple(results(leaves, CALLS[call], readouts))
+    def loss(*leaves: Tensor) -> Tensor:
+        return weighted(results(leaves, CALLS[call], readouts))
 
     with engines.using("cpu"):
-        assert torch.autograd.gradcheck(found, tensors, atol=1e-6, fast_mode=True)
+        assert torch.autograd.gradcheck(loss, tensors, atol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +216,8 @@ def test_the_same_bits_for_any_number_of_threads(call: str, dtype: torch.dtype) 
 @pytest.mark.parametrize(
     ("dtype", "dropout_p", "names"),
     thorough(
-        [(torch.float32, 0.3, FEW), *((dtype, p, TOGETHER) for dtype in DTYPES for p in (0.0, 0.3))],
-        [(torch.float32, 0.3, FEW)],
+        [(torch.float32, 0.3, FEW[-3:]), *((dtype, p, TOGETHER) for dtype in DTYPES for p in (0.0, 0.3))],
+        [(torch.float32, 0.3, FEW[-3:])],
         share=7,
     ),
     ids=str,
@@ -290,7 +294,7 @@ def test_what_has_no_stage_is_differentiated_by_another_engine() -> None:
     assert str(why) == "portable; not cpu: it carries no gradient back from the readout 'renyi'"
 
 
-@pytest.mark.parametrize("name", thorough([name for name in READOUTS if name != "Renyi 0"], ["received"], share=9))
+@pytest.mark.parametrize("name", thorough([name for name in READOUTS if name != "Renyi 0"], ["received"], share=17))
 def test_a_nan_is_where_the_reference_has_it(name: str) -> None:
     tensors = drawn(torch.float32, (2, 2))
     tensors[0][0, 0, 7] = math.nan
