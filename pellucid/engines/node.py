@@ -65,8 +65,9 @@ class _Node(torch.autograd.Function):
         # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read the
         # caller has copies, for those may be changed.
         own = (problem.query, problem.key, problem.value, problem.sinks)
-        ctx.save_for_backward(result.output, *own, *(load.value for load in problem.loads))
-        ctx.kinds = [_kind(tensor) for tensor in (result.output, *own)]
+        saved = result.output, *own, *(load.value for load in problem.loads)
+        ctx.save_for_backward(*saved)
+        ctx.kinds = list(map(_kind, saved))
         ctx.result = result._replace(output=result.output.new_empty(0))
         by_name = {readout.name: readout for readout in problem.readouts}
         readings = {name: by_name[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
@@ -80,7 +81,8 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        output, query, key, value, sinks = _as_saved(ctx.saved_tensors, ctx.kinds)
+        output, query, key, value, sinks, *_ = ctx.saved_tensors
+        _check_kinds((output, query, key, value, sinks, *(load.value for load in ctx.problem.loads)), ctx.kinds)
         problem: Problem = replace(ctx.problem, query=query, key=key, value=value, sinks=sinks)
         result = ctx.result._replace(output=output)
 
@@ -98,13 +100,11 @@ def _kind(tensor: Tensor | None) -> tuple[object, ...] | None:
     return None if tensor is None else (tensor.dtype, tensor.device, tensor.shape)
 
 
-def _as_saved(tensors: tuple[Tensor | None, ...], kinds: list[tuple[object, ...] | None]) -> tuple[Any, ...]:
-    """The first of some saved tensors, as many as there are kinds; hooks of saved tensors may give others back."""
-    tensors = tensors[: len(kinds)]
+def _check_kinds(tensors: tuple[Tensor | None, ...], kinds: list[tuple[object, ...] | None]) -> None:
+    """Whether tensors are still of the kinds they were: hooks of saved tensors, and `.data`, may put others there."""
     for tensor, kind in zip(tensors, kinds, strict=True):
         if _kind(tensor) != kind:
             raise RuntimeError(f"attention's backward: a saved tensor came back as {_kind(tensor)}, and was {kind}")
-    return tensors
 
 
 def without_tensors(problem: Problem) -> Problem:

@@ -87,3 +87,14 @@ def test_saved_tensors_that_come_back_laid_out_otherwise(change: Callable[[Tenso
 def test_saved_tensors_that_come_back_as_others(change: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(RuntimeError, match=r"a saved tensor came back as .*float.*, and was \(torch\.float32"):
         given_back(change, leaves())
+
+
+@pytest.mark.parametrize("changed", ["key", "table"])
+def test_data_of_another_shape_put_into_a_tensor_meanwhile(changed: str) -> None:
+    tensors = dict(zip(("query", "key", "value"), leaves(), strict=True)) | {"table": torch.randn(7).requires_grad_()}
+    query, key, value, table = tensors.values()
+    with engines.using("cpu"):
+        output = pellucid.attention(query, key, value, score_mod=lambda score, b, h, q, k: score + table[k])
+    tensors[changed].data = tensors[changed].data[..., :3].clone()
+    with pytest.raises(RuntimeError, match=r"a saved tensor came back as .*3\]\)\), and was"):
+        output.sum().backward()
