@@ -57,7 +57,7 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
 
 
-def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
+def gradients(problem: Problem, upstream: Upstream, result: Result | None = None) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
 
     The forward pass is run again.
@@ -65,6 +65,7 @@ def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
     Args:
         problem: the call.
         upstream: the gradients of its results.
+        result: is not looked at: row readouts have states that no result tells.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
