@@ -70,7 +70,7 @@ class Engine(NamedTuple):
     run: Callable[[Problem], Result]
     why_not: Callable[[Problem], Reason | None]
     weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
-    gradients: Callable[[Problem, Upstream], tuple[Tensor, ...]] = portable.gradients
+    gradients: Callable[[Problem, Upstream, Result | None], tuple[Tensor, ...]] = portable.gradients
     undifferentiated: Callable[[Problem], Reason | None] = lambda _: None
 
 
@@ -235,14 +235,15 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
         return rounded.replaced(made, lse, problem.k_len, whole)
 
 
-def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
+def gradients(problem: Problem, upstream: Upstream, result: Result | None = None) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of its results: what autograd would find, without it.
 
-    The forward pass is run again.
+    The forward pass is run again where the engine needs more than the result, or it is not given.
 
     Args:
         problem: the call.
         upstream: the gradients of what `run` gives.
+        result: the output and lse, if they are known.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
@@ -254,7 +255,9 @@ def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
     problem.check_memory()
     with torch.no_grad():
         able = (ENGINES[name] for name in _in_order() if ENGINES[name].why_not(problem) is None)
-        return next(engine for engine in able if engine.undifferentiated(problem) is None).gradients(problem, upstream)
+        return next(engine for engine in able if engine.undifferentiated(problem) is None).gradients(
+            problem, upstream, result
+        )
 
 
 @contextmanager

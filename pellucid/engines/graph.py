@@ -8,6 +8,7 @@ derivative; the shapes of results are known without running either.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from inspect import isabstract, isclass
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from pellucid import engines, readouts
 from pellucid.engines.node import Upstream
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem, Result
-from pellucid.readouts import Readout
+from pellucid.readouts import LogSumExp, Readout
 from pellucid.readouts.base import tensors_of
 
 
@@ -40,6 +41,10 @@ def _has_no_numbers(tensor: Tensor) -> bool:
 
 def run(problem: Problem) -> Result:
     """What an engine's `run` gives, as one node of the graph that is being made."""
+    followed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in problem.tensors)
+    if followed and not problem.readouts:
+        result = run(replace(problem, readouts=(LogSumExp(),)))  # which spares backward the forward pass
+        return Result(result.output, result.output.new_empty(0), {})
     functions = [problem.score, problem.mask, *(e for readout in problem.readouts for e in readout.expressions)]
     text, captured = write(*functions)
     seed = torch.as_tensor(problem.dropout_seed, device="cpu") if problem.dropout_p else None
@@ -134,7 +139,8 @@ SCHEMA = (
     "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads{}) -> Tensor[]"
 )
 torch.library.define("pellucid::attention", SCHEMA.format(""))
-torch.library.define("pellucid::attention_gradients", SCHEMA.format(", Tensor?[] upstream"))
+GIVEN = ", Tensor?[] results, bool[] wanted, Tensor?[] upstream"
+torch.library.define("pellucid::attention_gradients", SCHEMA.format(GIVEN))
 
 
 @torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
@@ -164,10 +170,14 @@ def _attention_shapes(*arguments: Any) -> list[Tensor]:
 
 @torch.library.impl("pellucid::attention_gradients", "CompositeExplicitAutograd")
 def _gradients(*arguments: Any) -> list[Tensor]:
-    """The gradients of query, key, value, sinks if any, and captured float tensors, given those of the results."""
-    *own, upstream = arguments
+    """The gradients of query, key, value, sinks if any, and captured tensors that want one, given those of the results.
+
+    `results` are output and lse, if lse is known.
+    """
+    *own, results, wanted, upstream = arguments
     call = Recorded(*own)
-    call = call._replace(captured=[t.detach().requires_grad_() if t.is_floating_point() else t for t in call.captured])
+    followed = [t.detach().requires_grad_(own) for t, own in zip(call.captured, wanted, strict=True)]
+    call = call._replace(captured=followed)
     problem, rest = call.problem, iter(upstream[2:])
     readings = {}
     for readout in problem.readouts:
@@ -178,30 +188,36 @@ def _gradients(*arguments: Any) -> list[Tensor]:
                 readings[readout.name] = gradient
     with torch.no_grad(), problem.own_precision():
         given = Upstream(upstream[0], upstream[1] if problem.readouts else None, readings)
-        made = engines.gradients(problem, given)
+        made = engines.gradients(problem, given, Result(results[0], results[1], {}) if results else None)
     return [gradient.contiguous() for gradient in made]
 
 
 @torch.library.register_fake("pellucid::attention_gradients")
 def _gradients_shapes(*arguments: Any) -> list[Tensor]:
-    call = Recorded(*arguments[:-1])
+    *own, _, wanted, _ = arguments
+    call = Recorded(*own)
     sinks = [] if call.sinks is None else [call.sinks]
-    tensors = [call.query, call.key, call.value, *sinks, *(t for t in call.captured if t.is_floating_point())]
+    captured = [tensor for tensor, own in zip(call.captured, wanted, strict=True) if own]
+    tensors = [call.query, call.key, call.value, *sinks, *captured]
     return [tensor.new_empty(tensor.shape) for tensor in tensors]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     query, key, value, sinks, captured, seed, *ctx.rest = inputs
-    ctx.save_for_backward(query, key, value, sinks, seed, *captured)
+    results = output[:2] if len(output) > 1 else []
+    ctx.results = len(results)
+    ctx.save_for_backward(query, key, value, sinks, seed, *results, *captured)
 
 
 def _backward(ctx: Any, upstream: list[Tensor | None]) -> tuple[Any, ...]:
-    query, key, value, sinks, seed, *captured = ctx.saved_tensors
+    query, key, value, sinks, seed, *others = ctx.saved_tensors
+    results, captured = others[: ctx.results], others[ctx.results :]
     own = (query, key, value, sinks, captured, seed, *ctx.rest)
-    made = iter(torch.ops.pellucid.attention_gradients(*own, upstream))
+    wanted = [bool(needed) for needed in ctx.needs_input_grad[4]] if captured else []
+    made = iter(torch.ops.pellucid.attention_gradients(*own, results, wanted, upstream))
     query, key, value = next(made), next(made), next(made)
     sinks = None if sinks is None else next(made)
-    of_captured = [next(made) if tensor.is_floating_point() else None for tensor in captured]
+    of_captured = [next(made) if needed else None for needed in wanted]
     # An empty list (no batch) is to torch one of tensors, with a gradient for each.
     return query, key, value, sinks, of_captured, None, *([] if own == [] else None for own in ctx.rest)
 

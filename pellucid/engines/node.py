@@ -62,13 +62,16 @@ class _Node(torch.autograd.Function):
         ctx.problem, ctx.steps = without_tensors(problem), steps
         names += result.readings
         ctx.names = [name for name, reading in result.readings.items() for _ in tensors_of(reading)]
-        # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read it
-        # has its own, for that may be changed.
+        # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read the
+        # caller has copies, for those may be changed.
         own = (problem.query, problem.key, problem.value, problem.sinks)
-        ctx.save_for_backward(result.output, *own, *(load.value for load in problem.loads))
+        saved = result.output, *own, *(load.value for load in problem.loads)
+        ctx.save_for_backward(*saved)
+        ctx.kinds = list(map(_kind, saved))
+        ctx.result = result._replace(output=result.output.new_empty(0))
         by_name = {readout.name: readout for readout in problem.readouts}
         readings = {name: by_name[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
-        ctx.result = result._replace(output=result.output.new_empty(0), lse=result.lse.clone(), readings=readings)
+        result = result._replace(lse=result.lse.clone(), readings=readings)
         made = _flat(result)
         cut = {readout.name for readout in problem.readouts if not readout.differentiable}
         parts = ((name, tensor) for name, reading in result.readings.items() for tensor in tensors_of(reading))
@@ -79,6 +82,7 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         output, query, key, value, sinks, *_ = ctx.saved_tensors
+        _check_kinds((output, query, key, value, sinks, *(load.value for load in ctx.problem.loads)), ctx.kinds)
         problem: Problem = replace(ctx.problem, query=query, key=key, value=value, sinks=sinks)
         result = ctx.result._replace(output=output)
 
@@ -90,6 +94,17 @@ class _Node(torch.autograd.Function):
 
         with problem.own_precision():
             return None, None, None, *one_by_one(again, *gradients)
+
+
+def _kind(tensor: Tensor | None) -> tuple[object, ...] | None:
+    return None if tensor is None else (tensor.dtype, tensor.device, tensor.shape)
+
+
+def _check_kinds(tensors: tuple[Tensor | None, ...], kinds: list[tuple[object, ...] | None]) -> None:
+    """Whether tensors are still of the kinds they were: hooks of saved tensors, and `.data`, may put others there."""
+    for tensor, kind in zip(tensors, kinds, strict=True):
+        if _kind(tensor) != kind:
+            raise RuntimeError(f"attention's backward: a saved tensor came back as {_kind(tensor)}, and was {kind}")
 
 
 def without_tensors(problem: Problem) -> Problem:

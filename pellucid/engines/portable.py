@@ -57,7 +57,7 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
     return torch.exp(problem.scores(queries, keys, heads) - finite(lse)[..., None])
 
 
-def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
+def gradients(problem: Problem, upstream: Upstream, result: Result | None = None) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
 
     The forward pass is run again.
@@ -65,6 +65,7 @@ def gradients(problem: Problem, upstream: Upstream) -> tuple[Tensor, ...]:
     Args:
         problem: the call.
         upstream: the gradients of its results.
+        result: is not looked at: row readouts have states that no result tells.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
@@ -318,7 +319,7 @@ class _Backward:
                 readout = self.readouts[name]
                 score_gradient += readout.score_gradient(gradient, tile, weights, states[name], rows)
                 for captures in self.readout_captures[name]:
-                    captures.add(gradient[..., None] * weights, place, problem.dtype, tile.scores > -torch.inf)
+                    captures.add(gradient[..., None] * weights, place, problem.dtype, tile.scores != -torch.inf)
             self._scores(queries, keys, tile, raw, score_gradient)
         if self.sinks is not None:
             sink_gradient = rows.sink_weight * (lse_gradient - mean)
@@ -349,7 +350,7 @@ class _Backward:
         """Carry the gradient of a tile's scores to query, key and what score_mod captured."""
         problem = self.problem
         if problem.score is not SCORE:
-            allowed = tile.scores > -torch.inf
+            allowed = tile.scores != -torch.inf
             inputs = {"score": raw, **tile.place}
             self.score_captures.add(gradient, inputs, problem.dtype, allowed)
             (derivative,) = evaluate(self.score_derivative, inputs=inputs, dtype=problem.dtype)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pellucid.engines import node
@@ -15,6 +16,8 @@ from pellucid.engines.cpu.call.result import read
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.problem import Problem, Result
 from pellucid.readouts import LogSumExp
+from pellucid.readouts.base import Rows
+from pellucid.softmax import Softmax
 
 
 def run(problem: Problem) -> Result:
@@ -26,9 +29,19 @@ def run(problem: Problem) -> Result:
     return result if problem.dropout_p else result._replace(again=partial(Repeat, plan))
 
 
-def gradients(problem: Problem, upstream: node.Upstream) -> tuple[Tensor, ...]:
-    """The gradients of `problem.differentiable`, given those of what `run` returns; the forward pass is run again."""
-    return backward(problem, *_forward(problem), upstream)
+def gradients(problem: Problem, upstream: node.Upstream, result: Result | None = None) -> tuple[Tensor, ...]:
+    """The gradients of `problem.differentiable`, given those of what `run` returns.
+
+    Args:
+        problem: the call.
+        upstream: the gradients of its results.
+        result: output and lse; if they are not all that is needed, or None, the forward pass is run again.
+
+    """
+    if result is None or problem.sinks is not None or upstream.readings:
+        return backward(problem, *_forward(problem), upstream)
+    rows = Rows(Softmax(result.lse, (result.lse != -torch.inf).to(result.lse.dtype)), None)
+    return backward(problem, result, Found(node.without_tensors(problem), {}, {}, 0, rows, result.lse), upstream)
 
 
 class Repeat(NamedTuple):

@@ -171,7 +171,8 @@ def compiling_for(target: Target) -> Iterator[None]:
             if name.startswith("pellucid.engines.cpu"):
                 if hasattr(module, "host"):
                     patch.setattr(module, "host", lambda: target)
-                if hasattr(module, "_plans"):  # which are of the processor that this runs on
-                    patch.setattr(module, "_plans", {})
+                for known in ("_plans", "_prepared"):  # which are of the processor that this runs on
+                    if hasattr(module, known):
+                        patch.setattr(module, known, {})
         patch.setattr(repeated, "_known", {})  # which hold plans
         yield

@@ -11,6 +11,7 @@ import torch
 
 import pellucid
 from pellucid import engines, masks, readouts
+from pellucid.engines.cpu.call import differentiate
 from pellucid.engines.cpu.machine.target import describe
 from tests.engines.cpu.direct import observe
 from tests.engines.cpu.emulated import ARM, COMPILER, EMULATOR, Listed, emulated, exchanged
@@ -72,6 +73,30 @@ def test_an_emulated_processor_computes_the_same(shape: str, name: str, dtype: t
         torch.testing.assert_close(a.double(), b, rtol=limit, atol=limit)
 
 
+@needs_emulator
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_emulated_processor_computes_the_same_gradients(dtype: torch.dtype, tmp_path: Path) -> None:
+    heads, kv_heads, q_len, k_len, head_dim, value_dim = SHAPES["several tiles"]
+    call = calls()["causal, tanh"]
+    made = [(heads, q_len, head_dim), (kv_heads, k_len, head_dim), (kv_heads, k_len, value_dim)]
+
+    def gradients(tensors: list[torch.Tensor], upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        output, seen = observe(*leaves, readouts=[pellucid.LogSumExp(), pellucid.Entropy()], **call)
+        return torch.autograd.grad([output, seen.lse, seen.entropy], leaves, [upstream, seen.lse, seen.entropy])
+
+    with emulated(tmp_path) as machine, engines.using("cpu"):
+        tensors = [torch.randn(2, *dims).to(dtype) for dims in made]
+        upstream = torch.randn(2, heads, q_len, value_dim).to(dtype)
+        found = gradients(tensors, upstream)
+    assert machine.ran == ["forward", "backward"]
+    with engines.using("reference"):
+        exact = gradients([tensor.double() for tensor in tensors], upstream.double())
+    for own, true in zip(found, exact, strict=True):
+        assert (own.double() - true).norm() / true.norm() < 4 * torch.finfo(dtype).eps
+
+
 @pytest.mark.parametrize(
     ("triple", "cpu"),
     [
@@ -104,6 +129,17 @@ def test_the_code_calls_nothing_but_what_every_c_library_has(triple: str, cpu: s
                 "memset_pattern16",
             }
             assert ("ldadd" in listed.assembly["forward"]) == (cpu == "apple-m1")
+
+
+@pytest.mark.parametrize("triple", [ARM, "arm64-apple-macosx14.0.0", "x86_64-unknown-linux-gnu"])
+def test_backward_calls_nothing_else_but_to_let_others_run(triple: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differentiate, "is_rounded", lambda lse: torch.zeros(()))  # which no kernel has written
+    listed, x = Listed(), torch.randn(1, 2, 70, 24).requires_grad_()
+    cpu = {"arm64-apple-macosx14.0.0": "apple-m1", "x86_64-unknown-linux-gnu": "haswell"}.get(triple, "generic")
+    with exchanged(describe(triple, cpu, ""), listed), engines.using("cpu"):
+        pellucid.attention(x, x, x, is_causal=True, dropout_p=0.1).sum().backward()
+    called = set(re.findall(CALLED, listed.assembly["backward"], re.MULTILINE))
+    assert {name.strip("_").removesuffix("@PLT") for name in called} <= {"memset", "memcpy", "bzero", "sched_yield"}
 
 
 CALLED = r"^\s+(?:bl|b|callq|jmp)\s+(?!L?BB|LBB)([A-Za-z_][\w@]*)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,21 +20,25 @@ from pellucid.engines.cpu.kernels.emit import emit
 from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.layout import SLOT, Spec
 from pellucid.engines.cpu.machine import compile as compiler
-from pellucid.engines.cpu.machine import threads
+from pellucid.engines.cpu.machine import memory, threads
 from pellucid.engines.cpu.machine.address import address_of, address_of_own
 from pellucid.engines.cpu.stages.stage import Reading
 from pellucid.language import walk
 from pellucid.problem import Problem
 from pellucid.tensors import storage
+from pellucid.tensors.once import forget_oldest
 
 NO_TENSORS: dict[str, Tensor] = {}
 TASKS_A_THREAD = 4
+MOST_PREPARED = 512
 WORK_A_THREAD = 1 << 17  # multiplications that are worth another thread
 RANGES = 8  # ranges of queries that have column sums of their own
 KEPT_BYTES = 2 << 20  # of a thread's memory at most for what readings keep, if a single block does not need more
 # Chunks of a head where they do, for any number of threads, heads and batches: what is rounded together is the same.
 KEPT_CHUNKS = 8
 LEAST_KEPT = 512  # queries of such a chunk, if there are as many: packing the keys is shared by so many
+
+_prepared: dict[Hashable, Prepared] = {}  # of kernels that are no plan's, the least recently made first
 
 
 @dataclass(frozen=True)
@@ -182,11 +186,23 @@ def call(
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     problem = replace(problem, query=query, key=key, value=value)
     others = {name: in_place(tensor, problem.batch) for name, tensor in others.items()}
-    prepared = prepare(problem, kernel, program, spec, readings, own, made["output"], others)
+    captured = captured_by(program)
+    known = (
+        kernel, spec, program.description(), *readings, *own.items(), problem.batch, problem.heads,
+        problem.scale, math.copysign(1, problem.scale), problem.dropout_p, made["output"].shape,
+        *((t.shape, t.stride(), t.dtype) for t in (query, key, value, *others.values(), *captured)),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    prepared = _prepared.get(known)
+    if prepared is None:
+        prepared = prepare(problem, kernel, program, spec, readings, own, made["output"], others)
+        memory.keep_freed(sum(tensor.nbytes for tensor in made.values()))
+        forget_oldest(_prepared, MOST_PREPARED - 1)
+        _prepared[known] = prepared
     tensors = tensors | {"query": query, "key": key, "value": value, **others}
     if problem.sinks is not None:
         tensors["sinks"] = sinks_in(problem.sinks, problem.dtype)
-    prepared.run(tensors, made, captured_by(program), seed_of(problem))
+    prepared.run(tensors, made, captured, seed_of(problem))
 
 
 def seed_of(problem: Problem) -> int:

@@ -15,6 +15,7 @@ from pellucid.engines.cpu.call.gradients import gradients, means_of
 from pellucid.engines.cpu.call.plan import plan_of
 from pellucid.engines.cpu.call.result import read as read_plan
 from pellucid.engines.cpu.kernels.backward.means import FUNCTION
+from pellucid.engines.cpu.machine.address import plain
 from pellucid.engines.cpu.stages.expect import FunctionStage
 from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found
@@ -38,6 +39,9 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
     """
     if is_rounded(result.lse).any():  # of whose weights one computation must make all
         return portable.gradients(problem, upstream)
+    upstream = _plain(upstream)
+    problem = replace(problem, query=plain(problem.query), key=plain(problem.key), value=plain(problem.value))
+    result = result._replace(output=plain(result.output).contiguous())
     of_output = upstream.output
     if of_output is None:
         of_output = result.output.new_zeros(()).expand_as(result.output)
@@ -55,6 +59,11 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
     of_sinks = found.rows.sink_weight * (same - mean) + sum(own, nothing)
     heads = folded(of_sinks.movedim(len(problem.batch), 0).flatten(1), 1)
     return *made[:3], heads.to(problem.sinks.dtype), *made[3:]
+
+
+def _plain(upstream: Upstream) -> Upstream:
+    output, lse = (None if gradient is None else plain(gradient) for gradient in (upstream.output, upstream.lse))
+    return Upstream(output, lse, {name: plain(gradient) for name, gradient in upstream.readings.items()})
 
 
 def _carried(problem: Problem, result: Result, found: Found, gradients: dict[str, Tensor]) -> list[Carried]:

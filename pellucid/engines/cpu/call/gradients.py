@@ -134,7 +134,7 @@ def means_of(problem: Problem, rows: Softmax, function: Expression) -> Tensor:
 def _softmax(problem: Problem, rows: Softmax) -> dict[str, Tensor]:
     """The softmax of each row as kernels read it."""
     natural = 1.0 if problem.score is not SCORE else math.log2(math.e)
-    seen = rows.total > 0
+    seen = rows.total != 0  # NaN among them
     return {
         "maximum": torch.where(seen, rows.maximum, 0.0) * natural,
         "log_total": torch.where(seen, rows.total, 1.0).log() * natural,

@@ -29,6 +29,16 @@ def is_plain(tensor: Tensor) -> bool:
     return not torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor with simply its numbers in memory: itself if it is one, else a copy.
+
+    What autograd hands to a backward pass may be negated as it is read, or zeros without memory.
+    """
+    if is_plain(tensor):
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor.to_dense())
+
+
 def address_of(tensor: Tensor, reach: int | None = None) -> int:
     """The address of the first element of a tensor that others know as well: its storage may have been cut.
 

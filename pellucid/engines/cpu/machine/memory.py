@@ -36,4 +36,4 @@ def keep_freed(size: int) -> None:
     It keeps twice the largest block that was ever freed, so one is made and freed, which touches no memory. Without it
     some processes had each page of all results cleared anew at each call: a fourth of the time of six readouts.
     """
-    torch.empty(min(size, LARGE // 2), dtype=torch.uint8, device="cpu")
+    torch.empty(min(size, LARGE - mmap.PAGESIZE), dtype=torch.uint8, device="cpu")

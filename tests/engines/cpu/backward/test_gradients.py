@@ -159,6 +159,18 @@ def test_a_nan_stays_in_its_row_and_reaches_the_keys() -> None:
     assert of_value.isnan().all()
 
 
+def test_a_key_of_nan_makes_all_weights_of_its_rows_nan() -> None:
+    query, key, value = (torch.randn(1, 1, 70, 16) for _ in range(3))
+    key[0, 0, 7, 3] = torch.nan
+    found = []
+    for engine in ("cpu", "reference"):
+        leaves = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+        with engines.using(engine):
+            found.append(torch.autograd.grad(pellucid.attention(*leaves, is_causal=True).sum(), leaves))
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, equal_nan=True)
+
+
 def test_precision_in_bfloat16_is_flat() -> None:
     """torch adds up gradients in bfloat16, and its error grows with the length."""
     made = [torch.randn(1, 1, 4096, 64) for _ in range(4)]
