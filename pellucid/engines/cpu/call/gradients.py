@@ -17,6 +17,7 @@ from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.backward.kernel import Backward
 from pellucid.engines.cpu.kernels.backward.layout import BackwardSpec
 from pellucid.engines.cpu.kernels.backward.means import FUNCTION, Means, MeansSpec
+from pellucid.engines.cpu.kernels.backward.sums import starts_anew
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.target import Target
 from pellucid.engines.cpu.stages.gradient import Carried, GradientStage
@@ -51,7 +52,8 @@ def gradients(
     pairs, group = math.prod(problem.rows[:-1]), _shared(problem)
     number = problem.dtype
     rows_kept = -(-problem.q_len // spec.query_step) * spec.query_step
-    d_query = torch.zeros(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number)
+    new = torch.empty if starts_anew(problem.mask, spec) else torch.zeros
+    d_query = new(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number)
     kept = number if spec.summed else problem.query.dtype
     shared = (*problem.batch, problem.heads // group, problem.k_len)
     d_key, d_value = (torch.empty(*shared, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))

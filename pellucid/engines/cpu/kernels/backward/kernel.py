@@ -108,7 +108,7 @@ class Backward(Kernel):
         self.mirrored.pack_values(source, stride, count, self.scratch["key_rows"])
         stride = self.argument("value_row")
         self.mirrored.pack_keys(code.at(task.value, key * stride, spec.storage), stride, count, self.scratch["values"])
-        self.sums.begin()
+        self.sums.begin(count)
 
     def pack_block(self, block: Strip) -> None:
         """Pack a block of queries and their upstream gradients, each both ways; and what their rows have in common."""

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pellucid.engines.cpu.kernels.backward.layout import QUERY_WORDS, SPARE
+from pellucid.engines.cpu.kernels.backward.layout import QUERY_WORDS, SPARE, BackwardSpec
 from pellucid.engines.cpu.kernels.block import Block, Strip
 from pellucid.engines.cpu.layout import KEYS
 from pellucid.engines.cpu.machine.builder import I32, Value, vector
 from pellucid.engines.cpu.products import tiles
 from pellucid.engines.cpu.products.amx import SIDE, Matrix, Operand
 from pellucid.engines.cpu.products.tiles import Products
+from pellucid.language import TRUE, Expression
 
 if TYPE_CHECKING:
     from pellucid.engines.cpu.kernels.backward.kernel import Backward
@@ -25,10 +26,10 @@ class Sums:
         self.kernel, self.code, self.spec, self.scratch = kernel, kernel.code, kernel.spec, kernel.scratch
         self.lanes, self.type, self.number = kernel.lanes, kernel.type, kernel.number
 
-    def begin(self) -> None:
-        """No gradient of the tile's keys and values yet."""
-        for name, width in (("d_keys", self.spec.head_rows), ("d_values", self.spec.value_rows)):
-            self.code.clear(self.scratch[name], self.code.i64((KEYS + SPARE) * width), self.number)
+    def begin(self, count: Value) -> None:
+        """No gradient yet of so many keys and values."""
+        for name, width in (("d_keys", self.spec.head_width), ("d_values", self.spec.value_width)):
+            self.code.clear(self.scratch[name], (count + SPARE) * width, self.number)
 
     def block(self, block: Strip) -> None:
         """A block of queries was packed."""
@@ -99,11 +100,22 @@ class Sums:
                 found = products.product(self._zeros(height, vectors), length, left, operand, width)
                 for r, parts in enumerate(found):
                     with code.when(row + r < block.rows):
-                        self._add(target, (row + r) * width + column, [part * scale for part in parts])
+                        self._to_query(target, (row + r) * width + column, [part * scale for part in parts])
 
             code.loop(0, block.rows, rows, step=height)
 
         products.over_columns(columns)
+
+    def _to_query(self, target: Value, place: Value, vectors: list[Value]) -> None:
+        """Add to a query's gradient, or put it there, if nobody has and every query looks at the first tile."""
+        if not starts_anew(self.kernel.mask, self.spec):
+            self._add(target, place, vectors)
+            return
+        first = self.code.spread(self.kernel.sweep.tile == 0, self.lanes)
+        for v, own in enumerate(vectors):
+            at = place + v * self.lanes
+            so_far = self.code.load(target, self.type, at)
+            self.code.store(target, self.code.select(first, own, so_far + own), at)
 
     def _of_queries(self, block: Block) -> Value:
         """Where the gradients of a strip's queries begin, `head_width` numbers each."""
@@ -165,12 +177,22 @@ class Sums:
         tiles.store_numbers(code, spec, self.kernel.pointer(name), numbers, place, valid)
 
 
+def starts_anew(mask: Expression, spec: BackwardSpec) -> bool:
+    """Whether the first tile of keys puts the queries' gradients where the others add to them."""
+    return mask is TRUE and not spec.matrix
+
+
 class TileSums(Sums):
     """On matrix tiles: what is summed over queries is kept transposed, a row for each dimension.
 
     So weights and slopes, whose pairs of queries lie in words, are right operands as they are; the left ones are turned
     once a block.
     """
+
+    def begin(self, count: Value) -> None:
+        """No gradient yet of the tile's keys and values, a row for each dimension."""
+        for name, rows in (("d_keys", self.spec.head_rows), ("d_values", self.spec.value_rows)):
+            self.code.clear(self.scratch[name], self.code.i64((KEYS + SPARE) * rows), self.number)
 
     def block(self, block: Strip) -> None:
         """Turn the packed pairs of queries, and of their upstream gradients."""
