@@ -44,7 +44,6 @@ class Backward(Kernel):
         # Values take the keys' place, and upstream gradients the queries'.
         self.mirrored = self.products_type()(code, spec.mirrored, places, one)
         self.kept = self._kept_type()(self)
-        self.captured = Captured(self)
         self.sums = (TileSums if spec.matrix else Sums)(self)
         self.captured = Captured(self)
 
