@@ -86,10 +86,10 @@ def test_what_is_looked_at_is_what_is_drawn(pellucid, run, tmp_path, monkeypatch
     assert pellucid("show", run, "--layer", 0, "--head", 1, *window, "--save", path)[0] == 0
     expected = open_record(run)[0].weights(queries=slice(5, 25), keys=slice(0, 30), heads=1)[0, 0]
     torch.testing.assert_close(drawn[0].weights, expected, rtol=0, atol=1e-6)
-    assert drawn[0].title.startswith("TransformerEncoder, layer 0, head 1: ")
+    assert drawn[0].title.startswith("run.attn, layer 0, head 1: ")
     pellucid("show", run, "--layer", 0, "--head", "mean", "--save", path)
     torch.testing.assert_close(drawn[1].weights, open_record(run)[0].weights()[0].mean(0), rtol=0, atol=1e-6)
-    assert drawn[1].title == "TransformerEncoder, layer 0, mean of 2 heads"
+    assert drawn[1].title == "run.attn, layer 0, mean of 2 heads"
     pellucid("show", run, *window, "--save", path)
     assert walls == [(None, "max", slice(5, 25), slice(None, 30), 0)]
 
