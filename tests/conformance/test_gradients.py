@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.cases import (
     normal,
     running,
 )
+from tests.thorough import in_turn, thorough
 
 EPS = torch.finfo(torch.float64).eps
 TILE = (2, 3)
@@ -129,6 +130,12 @@ VARIANTS: dict[str, Variant] = {
 ROW_READOUTS = (readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), readouts.mean_distance())
 
 
+def by_turns(names: Iterable[str]) -> list[Any]:
+    """Every variant on one engine after the other every day, and more of the others where cases are thorough."""
+    pairs = [(name, engine) for name in names for engine in DIFFERENTIABLE]
+    return thorough(pairs, in_turn(names, DIFFERENTIABLE), share=5)
+
+
 def results(query: Tensor, key: Tensor, value: Tensor, *learned: Tensor, variant: Variant) -> tuple[Tensor, ...]:
     """The output and every differentiable readout, an infinite one as 0: finite differences cannot tell."""
     options = variant.options(*learned)
@@ -138,8 +145,7 @@ def results(query: Tensor, key: Tensor, value: Tensor, *learned: Tensor, variant
     return tuple(torch.where(tensor == -torch.inf, 0.0, tensor) for tensor in found)
 
 
-@engines
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "engine"), by_turns(VARIANTS))
 def test_finite_differences(name: str, engine: str) -> None:
     variant = VARIANTS[name]
     with running(engine, TILE):
@@ -185,8 +191,7 @@ TWICE = (
 )
 
 
-@engines
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize(("name", "engine"), by_turns(TWICE))
 def test_finite_differences_of_gradients(name: str, engine: str) -> None:
     variant = VARIANTS[name]
     with running(engine, TILE):
@@ -291,7 +296,7 @@ def gradients(case: Differentiated, run: Callable[[Call, Tensor | None], tuple[T
 
 @engines
 def test_random_gradients_are_those_of_the_dense_formula(engine: str) -> None:
-    @examples(60)
+    @examples(60, engine)
     @given(case=differentiated_calls())
     def agree(case: Differentiated) -> None:
         exact = gradients(case, lambda call, sinks: dense_results(dense(call, sinks=sinks)))
