@@ -54,7 +54,8 @@ def _by_torch(
     if score_mod is not None or sinks is not None:
         raise ValueError("attention: torch's has no score functions and no sinks.")
     if mask_mod is not None:
-        batch, keys = torch.arange(len(key))[:, None, None, None], torch.arange(key.shape[-2])
+        batch = torch.arange(len(key), device=key.device)[:, None, None, None]
+        keys = torch.arange(key.shape[-2], device=key.device)
         attn_mask = mask_mod(batch, 0, 0, keys)  # [batch, 1, 1, keys]: all that these models mask is padding
     return scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

@@ -20,7 +20,7 @@ from pellucid.engines.cpu.kernels.emit import emit
 from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.layout import SLOT, Spec
 from pellucid.engines.cpu.machine import compile as compiler
-from pellucid.engines.cpu.machine import memory, threads
+from pellucid.engines.cpu.machine import threads
 from pellucid.engines.cpu.machine.address import address_of, address_of_own
 from pellucid.engines.cpu.stages.stage import Reading
 from pellucid.language import walk
@@ -196,7 +196,6 @@ def call(
     prepared = _prepared.get(known)
     if prepared is None:
         prepared = prepare(problem, kernel, program, spec, readings, own, made["output"], others)
-        memory.keep_freed(sum(tensor.nbytes for tensor in made.values()))
         forget_oldest(_prepared, MOST_PREPARED - 1)
         _prepared[known] = prepared
     tensors = tensors | {"query": query, "key": key, "value": value, **others}

@@ -19,6 +19,7 @@ from pellucid.engines.cpu.kernels.backward.layout import BackwardSpec
 from pellucid.engines.cpu.kernels.backward.means import FUNCTION, Means, MeansSpec
 from pellucid.engines.cpu.kernels.backward.sums import starts_anew
 from pellucid.engines.cpu.layout import KEYS
+from pellucid.engines.cpu.machine import memory
 from pellucid.engines.cpu.machine.target import Target
 from pellucid.engines.cpu.stages.gradient import Carried, GradientStage
 from pellucid.language import SCORE, Expression, derivatives
@@ -53,10 +54,10 @@ def gradients(
     number = problem.dtype
     rows_kept = -(-problem.q_len // spec.query_step) * spec.query_step
     new = torch.empty if starts_anew(problem.mask, spec) else torch.zeros
-    d_query = new(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number)
+    d_query = new(*problem.rows[:-1], rows_kept, spec.head_width, dtype=number, device="cpu")
     kept = number if spec.summed else problem.query.dtype
     shared = (*problem.batch, problem.heads // group, problem.k_len)
-    d_key, d_value = (torch.empty(*shared, dim, dtype=kept) for dim in (spec.head_dim, spec.value_dim))
+    d_key, d_value = (torch.empty(*shared, dim, dtype=kept, device="cpu") for dim in (spec.head_dim, spec.value_dim))
     made = {
         "output": output,
         "d_query": d_query,
@@ -64,7 +65,7 @@ def gradients(
         "d_value": d_value,
         **_softmax(problem, rows),
         "offset": offset.to(number).contiguous(),
-        "done": torch.zeros(pairs, -(-problem.q_len // spec.block), dtype=torch.int64),
+        "done": torch.zeros(pairs, -(-problem.q_len // spec.block), dtype=torch.int64, device="cpu"),
     }
     tiles = -(-problem.k_len // KEYS)
     for part in carried:
@@ -80,6 +81,7 @@ def gradients(
     for part in carried:
         own |= part.numbers
     problem = replace(problem, readouts=(), sinks=None)
+    memory.keep_freed(sum(tensor.nbytes for tensor in made.values()))
     call(problem, Backward, program, spec, (), own, {}, made | shares.tensors, {"gradient": of_output})
     d_query = d_query[..., : problem.q_len, : spec.head_dim]
     wanted = zip((d_query, d_key, d_value), (problem.query, problem.key, problem.value), strict=True)
@@ -127,7 +129,7 @@ def means_of(problem: Problem, rows: Softmax, function: Expression) -> Tensor:
     program = program_of(problem, {FUNCTION: read.expression})
     spec = spec_of(problem, program)
     spec = MeansSpec(**{field.name: getattr(spec, field.name) for field in fields(spec)})
-    means = torch.zeros(problem.rows, dtype=problem.dtype)
+    means = torch.zeros(problem.rows, dtype=problem.dtype, device="cpu")
     output = means.new_empty(*problem.batch, problem.heads, 1, 1)
     call(problem, Means, program, spec, (), {}, {}, {"output": output, "means": means, **_softmax(problem, rows)})
     return means

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return tensor
 
 
+@lru_cache(maxsize=1024)  # once is enough
 def keep_freed(size: int) -> None:
     """Let glibc keep as many bytes of what is freed as a call's results take, instead of giving them back.
 
