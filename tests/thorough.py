@@ -10,6 +10,7 @@ import pytest
 from tests.cases import EFFORT
 
 ALL = 4  # the effort that leaves nothing out
+SPARING = 3  # how many times fewer of a share .ci/run has time for
 
 
 def thorough(cases: Iterable[Any], every_day: Container[Any], share: int = 1) -> list[Any]:
@@ -19,7 +20,7 @@ def thorough(cases: Iterable[Any], every_day: Container[Any], share: int = 1) ->
         cases: all of them.
         every_day: those that any run has.
         share: of the others, one in so many is run at the usual effort, and all with PELLUCID_TEST_EFFORT=4. Where the
-            cases are a product, no number that divides the count of a factor: it would choose the same of it each time.
+            cases are a product, no number, three times over, that divides the count of a factor: it would choose the same of it each time.
 
     """
     made, left = [], 0
@@ -27,7 +28,9 @@ def thorough(cases: Iterable[Any], every_day: Container[Any], share: int = 1) ->
         if case in every_day:
             made.append(case)
             continue
-        made.append(_marked(case, skipped=EFFORT < ALL and left % max(share // EFFORT, 1) > 0))
+        made.append(
+            _marked(case, skipped=EFFORT < ALL and left % max(share * (SPARING if share > 1 else 1) // EFFORT, 1) > 0)
+        )
         left += 1
     return made
 

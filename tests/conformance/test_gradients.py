@@ -133,7 +133,7 @@ ROW_READOUTS = (readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), r
 def by_turns(names: Iterable[str]) -> list[Any]:
     """Every variant on one engine after the other every day, and more of the others where cases are thorough."""
     pairs = [(name, engine) for name in names for engine in DIFFERENTIABLE]
-    return thorough(pairs, in_turn(names, DIFFERENTIABLE), share=5)
+    return thorough(pairs, in_turn(names, DIFFERENTIABLE), share=25)
 
 
 def results(query: Tensor, key: Tensor, value: Tensor, *learned: Tensor, variant: Variant) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-EXAMPLES = int(os.environ.get("PELLUCID_FUZZ", "200"))
+EXAMPLES = int(os.environ.get("PELLUCID_FUZZ", "120"))
 
 
 def fuzzed(share: float = 1.0) -> settings:
