@@ -19,18 +19,18 @@ def thorough(cases: Iterable[Any], every_day: Container[Any], share: int = 1) ->
     Args:
         cases: all of them.
         every_day: those that any run has.
-        share: of the others, one in so many is run at the usual effort, and all with PELLUCID_TEST_EFFORT=4. Where the
-            cases are a product, no number, three times over, that divides the count of a factor: it would choose the same of it each time.
+        share: of the others, one in so many times `SPARING` is run at the usual effort, and all with
+            PELLUCID_TEST_EFFORT=4. Where the cases are a product, no number that shares a factor with the count of a
+            side: it would choose the same of it each time.
 
     """
     made, left = [], 0
+    apart = max(share * (SPARING if share > 1 else 1) // EFFORT, 1)
     for case in cases:
         if case in every_day:
             made.append(case)
             continue
-        made.append(
-            _marked(case, skipped=EFFORT < ALL and left % max(share * (SPARING if share > 1 else 1) // EFFORT, 1) > 0)
-        )
+        made.append(_marked(case, skipped=EFFORT < ALL and left % apart > 0))
         left += 1
     return made
 
