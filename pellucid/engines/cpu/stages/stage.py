@@ -287,8 +287,11 @@ class Reading(ABC):
         return None
 
     def carried(self, name: str, readout: Any, back: Back) -> Carried:
-        """What the gradient comes to of any other readout; `name` is no other's in the kernel."""
-        raise NotImplementedError
+        """What the gradient comes to of any other readout; `name` is no other's in the kernel.
+
+        Raises TypeError if nothing does, which `carries` says.
+        """
+        raise TypeError(f"{type(self).__name__} carries no gradient back")
 
 
 def one_of_a_name(readout: Readout) -> Reason | None:

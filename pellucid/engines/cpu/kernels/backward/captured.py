@@ -11,6 +11,7 @@ copies are added up afterwards (call/captured.py says how many there are). Three
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ class Captured:
         return Anywhere if {"k", "score"} & inputs_of(*load.args) else OfRow
 
 
-class Adder:
+class Adder(ABC):
     """What one load's tensor gets of a row.
 
     Args:
@@ -99,9 +100,10 @@ class Adder:
         self.spare = kernel.scratch.get("lanes")
         self.begin(functions)
 
-    def begin(self, functions: Values) -> None:
+    def begin(self, functions: Values) -> None:  # noqa: B027 - some have nothing in common
         """Compute what the row's places have in common."""
 
+    @abstractmethod
     def add(self, functions: Values, gradients: Value, place: Value, valid: Value | None) -> Callable[[], None]:
         """What adds a vector of gradients.
 
@@ -112,9 +114,8 @@ class Adder:
             valid: lanes that are keys; all if None.
 
         """
-        raise NotImplementedError
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027 - most have added already
         """After the row's last vector."""
 
     def into(self, offset: Value, numbers: Value, valid: Value | None = None) -> None:
