@@ -75,7 +75,7 @@ def _with(problem: Problem, inputs: Sequence[Tensor]) -> Problem:
     others = {id(old): new for old, new in zip(problem.captured, rest, strict=True)}
 
     def change(expression: Any) -> Any:
-        return with_tensors(expression, others)
+        return with_tensors(expression, lambda tensor: others.get(id(tensor), tensor))
 
     return replace(
         problem,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,12 +56,12 @@ def substituted(root: Expression, inputs: dict[str, Expression]) -> Expression:
     return made[id(root)]
 
 
-def with_tensors(root: Expression, others: dict[int, Tensor]) -> Expression:
-    """An expression that reads other tensors in the place of some, which are named by their `id`."""
+def with_tensors(root: Expression, change: Callable[[Tensor], Tensor]) -> Expression:
+    """An expression that reads what `change` makes of each tensor that it reads."""
     made: dict[int, Expression] = {}
     for node in walk(root):
         args = tuple(made[id(arg)] for arg in node.args)
-        value = others.get(id(node.value), node.value) if node.op == "load" else node.value
+        value = change(node.value) if node.op == "load" else node.value
         same = value is node.value and all(new is old for new, old in zip(args, node.args, strict=True))
         made[id(node)] = node if same else Expression(node.op, node.kind, args, value)
     return made[id(root)]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+import torch._dynamo  # torch imports it with some first operation, which takes two seconds of the processor
 
 from pellucid.readouts import Pooled, TopK
 from pellucid.record.disk import manifest as manifests

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from pellucid.capture.calls.call import FORBIDDING, Call
-from pellucid.capture.calls.members import loads
 from pellucid.language import INPUTS, TRUE, Expression, evaluate, operation, walk
-from pellucid.language.shift import of_heads
+from pellucid.language.shift import of_heads, with_tensors
 from pellucid.record.part import Part
 
 _ROWS = 64  # queries whose scores are computed at once
@@ -33,12 +32,13 @@ def part_of(call: Call, start: int, heads: Tensor | None) -> Part:
         query, key = query[:, heads], key[:, own]
         sinks = None if sinks is None else sinks[heads]
         score, mask = of_heads(score, heads), of_heads(mask, heads)
-    score, mask = (loads(function, Tensor.detach) if _has_graph(function) else function for function in (score, mask))
+    score, mask = _without_graph(score), _without_graph(mask)
     return Part(start, call.k_start, query, key, call.scale, score, mask, sinks)
 
 
-def _has_graph(function: Expression) -> bool:
-    return any(node.op == "load" and node.value.requires_grad for node in walk(function))
+def _without_graph(function: Expression) -> Expression:
+    followed = any(node.op == "load" and node.value.requires_grad for node in walk(function))
+    return with_tensors(function, Tensor.detach) if followed else function
 
 
 def kept_part_of(call: Call, start: int, heads: Tensor | None) -> Part:

@@ -14,7 +14,7 @@ from torch._C import _functorch
 from torch.autograd.forward_ad import unpack_dual
 
 from pellucid.capture.calls.call import Call
-from pellucid.language import Expression, walk
+from pellucid.language.shift import with_tensors
 from pellucid.tensors.transformed import is_transformed
 
 Change = Callable[[Tensor], Tensor]
@@ -71,17 +71,6 @@ def _changed(call: Call, change: Change) -> Call:
 
     return replace(
         call, query=change(call.query), key=change(call.key), value=change(call.value), sinks=of(call.sinks),
-        padded_queries=of(call.padded_queries), padded_keys=of(call.padded_keys), score=loads(call.score, change),
-        mask=loads(call.mask, change),
+        padded_queries=of(call.padded_queries), padded_keys=of(call.padded_keys),
+        score=with_tensors(call.score, change), mask=with_tensors(call.mask, change),
     )  # fmt: skip
-
-
-def loads(root: Expression, change: Change) -> Expression:
-    """The expression with what it reads changed."""
-    made: dict[int, Expression] = {}
-    for node in walk(root):
-        args = tuple(made[id(arg)] for arg in node.args)
-        value = change(node.value) if isinstance(node.value, Tensor) else node.value
-        same = value is node.value and all(new is old for new, old in zip(args, node.args, strict=True))
-        made[id(node)] = node if same else Expression(node.op, node.kind, args, value)
-    return made[id(root)]
