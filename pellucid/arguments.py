@@ -65,8 +65,8 @@ def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
         ValueError: as `attention`.
 
     """
-    query, key, value = map(_as_autocast, call[:3])
-    _check_tensors(query, key, value)
+    query, key, value = map(as_autocast, call[:3])
+    check_tensors(query, key, value)
     flat = max(query.ndim, key.ndim, value.ndim) == 2
     _check_flags(call)
     query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
@@ -135,7 +135,7 @@ def _number(name: str, value: Any) -> float:
     raise TypeError(f"{name}: a number is needed, got {type(value).__name__} {value!r}")
 
 
-def _as_autocast(tensor: Tensor) -> Tensor:
+def as_autocast(tensor: Tensor) -> Tensor:
     """What SDPA makes of an input inside torch.autocast: everything but float64 in its dtype."""
     if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES[1:]:
         return tensor
@@ -143,7 +143,8 @@ def _as_autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind)) if is_autocast(kind) else tensor
 
 
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Check each alone and that they fit one another, but for their leading dimensions; raises as `attention`."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")

@@ -37,7 +37,7 @@ class MaxScore(RowReadout):
         if not isinstance(per_head, bool):
             raise TypeError(f"per_head: MaxScore takes True or False, got {per_head!r}")
         if per_head:
-            self.name, self.joins_rows = "head_max_scores", True
+            self.name, self.joins_rows, self.joined_by = "head_max_scores", True, "max"
 
     @property
     def numbers(self) -> Numbers:
