@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_re
 from pellucid.distributed import layout as layouts
 from pellucid.distributed.exchange import Group, Joining, agree, gathered, joined, numbers_of_all, refuse_together
 from pellucid.distributed.layout import Layout, Spans
-from pellucid.distributed.parts import Parts, computed
+from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.region import Region, as_it_is
 from pellucid.distributed.seen import OfRank, SharedObservation
 from pellucid.language import write
@@ -84,7 +85,7 @@ def attention(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    return shared(call, group, layout, key_layout)[0]
+    return _run(call, group, layout, key_layout)[0]
 
 
 def observe(
@@ -136,9 +137,16 @@ def observe(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    output, seen = shared(call, group, layout, key_layout, asked=[readouts])
+    output, seen = _run(call, group, layout, key_layout, asked=[readouts])
     assert seen is not None
     return output, seen
+
+
+def _run(*call: Any, **named: Any) -> tuple[Tensor, Observation | None]:
+    if not torch.compiler.is_compiling():
+        return shared(*call, **named)
+    why = "ranks compare what they are asked, which no graph holds; DTensors at pellucid.attention are compiled"
+    return torch.compiler.disable(shared, reason=why)(*call, **named)  # type: ignore[no-any-return]
 
 
 def shared(
@@ -154,15 +162,16 @@ def shared(
         asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
 
     """
-    ranks = dist.get_world_size(group)
+    if dist.get_world_size(group) < 1:
+        raise ValueError("group: it must have this rank in it")
     call, lengths = _together(call, group, asked)
-    queries = _layout("layout", layout, [own[0] for own in lengths], ranks)
-    keys = _key_layout(key_layout, queries, [own[1] for own in lengths], ranks)
-    whole, shaped = _whole(call, queries, keys, group)
+    whole, shaped, queries, keys = _whole(call, lengths, (layout, key_layout), group)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
     regions = [Region.of_queries(whole, span) for span in queries.spans[dist.get_rank(group)] or (range(0),)]
     every_key, every_value = key_and_value = gathered((key, value), keys, group)
-    parts = computed(regions, query, every_key, every_value)
+    problems = posed(regions, query, every_key, every_value)
+    check_numbers(whole, problems, [group])
+    parts = computed(regions, problems)
     if asked is None:
         return shaped(joined(Joining([None], group), [parts.output], key_and_value)[0]), None
     made = _joined(parts, key_and_value, group)
@@ -170,7 +179,9 @@ def shared(
     own_keys = keys.spans[dist.get_rank(group)]
     for readout in whole.readouts:
         readings[readout.name] = _reading(readout, made.readings[readout.name], parts, shaped, own_keys)
-    of_rank = OfRank(parts, query, lambda: gathered((key.detach(),), keys, group)[0], as_it_is, [group])
+    of_rank = OfRank(
+        parts, query, lambda: gathered((key.detach(),), keys, group)[0], as_it_is, [group], weighing(call, whole)
+    )
     return shaped(made.output), SharedObservation(whole, readings, shaped, of_rank)
 
 
@@ -184,19 +195,19 @@ def _together(call: Arguments, group: Group, asked: list[Any] | None) -> tuple[A
         if asked is not None:
             call = call._replace(readouts=checked_readouts(asked[0], Observation))
         call, own = call._replace(query=query, key=key, value=value), [1, query.shape[-2], key.shape[-2]]
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         fault = error
     told = numbers_of_all(group, own)
     refuse_together(fault, [rank for rank, found in enumerate(told) if not found[0]])
     return call, [found[1:] for found in told]
 
 
-def _layout(name: str, given: Given, lengths: list[int], ranks: int) -> Layout:
+def _layout(name: str, given: Given, lengths: list[int]) -> Layout:
     if isinstance(given, str):
         if given not in BY_NAME:
             raise ValueError(f"{name}: a Layout or one of {', '.join(BY_NAME)} is needed, got {given!r}")
         made = BY_NAME[given]
-        given = None if made is None else made(sum(lengths), ranks)
+        given = None if made is None else made(sum(lengths), len(lengths))
     if given is None:
         return layouts.of_lengths(lengths)
     if not isinstance(given, Layout):
@@ -206,26 +217,36 @@ def _layout(name: str, given: Given, lengths: list[int], ranks: int) -> Layout:
     return given
 
 
-def _key_layout(given: Given, queries: Layout, lengths: list[int], ranks: int) -> Layout:
+def _key_layout(given: Given, queries: Layout, lengths: list[int]) -> Layout:
     if given is None and list(queries.lengths) == lengths:
         return queries
-    return _layout("key_layout", given, lengths, ranks)
+    return _layout("key_layout", given, lengths)
 
 
-def _whole(call: Arguments, queries: Layout, keys: Layout, group: Group) -> tuple[Problem, Callable[[Tensor], Tensor]]:
-    """The call of all ranks, whose query, key and value have sizes and no numbers; all raise where one refuses it."""
+def _whole(
+    call: Arguments, lengths: list[list[int]], given: tuple[Given, Given], group: Group
+) -> tuple[Problem, Callable[[Tensor], Tensor], Layout, Layout]:
+    """The call of all ranks, whose query, key and value have sizes and no numbers, and where its queries and keys lie.
+
+    All raise where one refuses it.
+    """
     fault: Exception | None = None
-    whole = shaped = None
+    whole = shaped = queries = keys = None
     try:
+        queries = _layout("layout", given[0], [own[0] for own in lengths])
+        keys = _key_layout(given[1], queries, [own[1] for own in lengths])
         query = sized(call.query, queries.length)
         key, value = (sized(tensor, keys.length) for tensor in (call.key, call.value))
         whole, shaped = describe(call._replace(query=query, key=key, value=value))
-    except (TypeError, ValueError) as error:
+        check_parts(whole)
+    except Exception as error:  # a user's function may raise anything
         fault = error
-    agree([group], fault, texts_of(whole, call[:3], queries, keys))
+    agree([group], fault, texts_of(None if fault else whole, call[:3], queries, keys))
     assert whole is not None
     assert shaped is not None
-    return whole, shaped
+    assert queries is not None
+    assert keys is not None
+    return whole, shaped, queries, keys
 
 
 def sized(tensor: Tensor, length: int) -> Tensor:
@@ -261,13 +282,24 @@ def texts_of(
                     (type(readout).__name__, readout.name, readout.numbers, *map(_written, readout.expressions))
                     for readout in whole.readouts
                 ],
-                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in own)],
+                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in (*own, *_given(whole)))],
                 queries,
                 keys,
             ),
             strict=True,
         )
     )
+
+
+def _given(whole: Problem) -> list[Tensor]:
+    """Sinks and captured tensors, which are as the user gave them."""
+    sinks = [] if whole.sinks is None else [whole.sinks]
+    return [*sinks, *(load.value for load in whole.loads)]
+
+
+def weighing(call: Arguments, whole: Problem) -> list[Tensor]:
+    """The tensors that a rank gave and that its weights are computed from."""
+    return [call.query, call.key, *_given(replace(whole, readouts=()))]
 
 
 def _written(function: Any) -> tuple[str, list[Any]]:

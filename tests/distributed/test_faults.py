@@ -1,0 +1,51 @@
+"""What ranks do not agree on, or what one refuses: a message on each, and then they go on together."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.distributed import faults
+from tests.distributed.ranks import Ranks
+
+FACES = {"sequence": faults.of_sequence, "DTensors": faults.of_dtensors}
+each_face = pytest.mark.parametrize("face", FACES)
+
+
+@each_face
+@pytest.mark.parametrize("name", faults.DIFFERING)
+def test_differing_arguments(ranks: Ranks, face: str, name: str) -> None:
+    told = ranks.run(FACES[face], "differing", name, 3, ranks=3)
+    said = re.escape(faults.DIFFERING[name][1])
+    for text in told:
+        assert re.match(rf"ValueError: {said}: the ranks of a sharded call must give the same; rank 0 has ", text)
+    assert len(set(told)) == 1
+
+
+@each_face
+@pytest.mark.parametrize("name", faults.WRONG)
+def test_a_wrong_argument_on_one_rank(ranks: Ranks, face: str, name: str) -> None:
+    assert_one_refuses(ranks.run(FACES[face], "wrong", name, 3, ranks=3), faults.WRONG[name][1])
+
+
+@pytest.mark.parametrize("name", faults.LAYOUTS)
+def test_a_wrong_layout_on_one_rank(ranks: Ranks, name: str) -> None:
+    assert_one_refuses(ranks.run(faults.of_sequence, "wrong", name, 2, ranks=2), faults.LAYOUTS[name][1])
+
+
+def assert_one_refuses(told: list[str], why: str) -> None:
+    for rank, text in enumerate(told):
+        if rank == faults.ODD:
+            assert re.search(why, text), text
+        else:
+            assert text == (
+                f"ValueError: attention: rank {faults.ODD} refuses its own arguments, so no rank computes; its error "
+                "says why"
+            )
+
+
+@pytest.mark.parametrize("name", faults.PARTIAL)
+def test_what_one_rank_alone_would_find(ranks: Ranks, name: str) -> None:
+    for text in ranks.run(faults.of_sequence, "partial", name, 2, ranks=2):
+        assert re.search(faults.PARTIAL[name][1], text), text
