@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import Shard
+from torch.distributed.tensor import DTensor, Shard
 
 import pellucid
 from pellucid import At, Entropy, Expect, TopK, distributed
@@ -78,7 +78,7 @@ DIFFERING: dict[str, tuple[Callable[[int], Named], str]] = {
     ),
 }  # fmt: skip
 WRONG: dict[str, tuple[Named, str]] = {  # on the odd rank alone
-    "query": ({"query": 3}, "query: a tensor is needed"),
+    "query": ({"query": 3}, "query: a (DT|t)ensor is needed"),
     "a kind of tensor": ({"key": torch.ones(HEADS, LENGTH, DIM, dtype=torch.long)}, "key: one of float64"),
     "scale": ({"scale": "large"}, "scale: a number is needed"),
     "flag": ({"is_causal": 1}, "is_causal: a bool is needed"),
@@ -134,9 +134,10 @@ def of_sequence(of: str, name: str, ranks: int) -> str:
 
 
 def of_dtensors(of: str, name: str, ranks: int) -> str:
-    """The same of DTensors, sharded by heads."""
+    """The same of DTensors, sharded along the sequence."""
     lies = mesh(ranks)
     given = arguments(of, name, lies.get_local_rank())
+    given.pop("layout", None)
     for argument in ("query", "key", "value"):
         if isinstance(given[argument], Tensor):
             made = placed_here(given[argument], lies)
@@ -148,9 +149,7 @@ def of_dtensors(of: str, name: str, ranks: int) -> str:
 
 def placed_here(tensor: Tensor, lies: Any) -> Any:
     """A DTensor whose local part this rank has, nothing being sent."""
-    from torch.distributed.tensor import DTensor
-
-    return DTensor.from_local(tensor, lies, [Shard(tensor.ndim - 3)], run_check=False)
+    return DTensor.from_local(tensor, lies, [Shard(tensor.ndim - 2)], run_check=False)
 
 
 def _told(call: Callable[[], Any]) -> str:
