@@ -318,7 +318,9 @@ def check_names(readouts: tuple[Any, ...], holder: type) -> None:
     names = [readout.name for readout in readouts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}; give others another `name`")
-    taken = {*dir(holder), *getattr(holder, "__annotations__", ())}
+    # Annotations first: a class without any gets empty ones when it is asked, which dir then tells, and torch.compile,
+    # which may trace this twice, must find the same names again.
+    taken = {*getattr(holder, "__annotations__", ()), *dir(holder)}
     for readout in readouts:
         if readout.name in taken or (readout.name == "lse" and not readout.is_lse):
             kind = type(readout).__name__

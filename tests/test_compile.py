@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import pellucid
 from pellucid import masks, readouts, scores
+from pellucid.observation import Observation
 from tests.cases import normal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of this and that
@@ -162,6 +163,28 @@ def test_lengths_may_change() -> None:
         tensors = normal(2, 3, q_len, 8), normal(2, 3, k_len, 8), normal(q_len, k_len) < 0.5
         torch.testing.assert_close(compiled(*tensors), function(*tensors), rtol=0, atol=0)
     assert counter.frame_count == 1
+
+
+def test_what_may_lie_on_several_ranks_is_one_graph_too() -> None:
+    import torch.distributed.tensor  # noqa: F401  # from here on a call asks whether it is one of several
+
+    torch._dynamo.reset()
+    compiled = torch.compile(pellucid.attention, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(QUERY, KEY, VALUE), pellucid.attention(QUERY, KEY, VALUE))
+
+
+def test_the_first_observe_of_a_process_may_be_in_a_graph_that_is_traced_twice() -> None:
+    torch._dynamo.reset()
+    if "__annotations__" in vars(Observation):
+        del Observation.__annotations__  # as before any call
+
+    def function(query: Tensor) -> Tensor:
+        output, seen = pellucid.observe(query, query, query, is_causal=True, readouts=[pellucid.Entropy()])
+        return output.mean() + seen.entropy.mean()
+
+    compiled = torch.compile(function, fullgraph=True, backend="eager", dynamic=True)
+    found = compiled(QUERY.detach())
+    torch.testing.assert_close(found, function(QUERY.detach()))
 
 
 def test_dropout_is_drawn_whenever_the_graph_runs() -> None:
