@@ -144,7 +144,7 @@ def as_autocast(tensor: Tensor) -> Tensor:
 
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Check each alone and that they fit one another, but for their leading dimensions; raises as `attention`."""
+    """Check each alone and that they fit one another, but for their leading dimensions. Raises as `attention`."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
