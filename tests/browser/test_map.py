@@ -194,8 +194,8 @@ def test_what_is_gone_to_is_told_where_the_pointer_rests_on_the_map(opened: Page
     card = opened.locator(UNDER_THE_CROSSHAIR).first
     told = card.inner_text()
     map_of(opened).focus()
-    opened.keyboard.press("ArrowDown")
-    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("+")
+    opened.keyboard.press("+")
     settled(opened)
     assert card.inner_text().splitlines()[0] != told.splitlines()[0]
 
@@ -218,7 +218,7 @@ def test_what_all_read_stands_beside_the_map_until_one_is_pointed_at(watched: Wa
     assert float(shown[1]) == pytest.approx(most.values[0].item(), rel=0.01)
 
 
-@pytest.mark.parametrize("width", [390, 640, 1000, 1280, 1900])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_what_opens_is_not_cut_off(watched: Watched, sentence: str, width: int) -> None:
     page = watched.open(f"{sentence}#view=map&layer=1&heads=3", width=width)
     settled(page)
