@@ -167,7 +167,7 @@ def test_lengths_may_change() -> None:
 
 
 def test_what_may_lie_on_several_ranks_is_one_graph_too() -> None:
-    import torch.distributed.tensor  # noqa: F401  # from here on a call asks whether it is one of several
+    import torch.distributed.tensor  # from here on a call asks whether it is one of several
 
     torch._dynamo.reset()
     compiled = torch.compile(pellucid.attention, fullgraph=True, backend="eager")
