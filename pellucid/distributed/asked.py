@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from pellucid.arguments import Arguments, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
+
+Made = TypeVar("Made")
 
 
 class Sharing(NamedTuple):
@@ -23,21 +27,44 @@ class Sharing(NamedTuple):
 
 
 _sharing: ContextVar[Sharing | None] = ContextVar("pellucid_sharing", default=None)
+_open = 0  # how many are set in all threads: torch.compile guards a number, and cannot follow a ContextVar
+_lock = Lock()
 
 
 @contextmanager
 def sharing(how: Sharing) -> Iterator[None]:
     """Calls inside the `with` are of sequences that lie on several ranks."""
     token = _sharing.set(how)
+    _count(1)
     try:
         yield
     finally:
+        _count(-1)
         _sharing.reset(token)
+
+
+def _count(more: int) -> None:
+    global _open
+    with _lock:
+        _open += more
 
 
 def is_shared_here() -> bool:
     """Whether calls are of sequences that lie on several ranks, in this context."""
+    if torch.compiler.is_compiling():
+        if not _open:
+            return False
+        torch._dynamo.graph_break("inside context_parallel ranks compare what they are asked, which no graph holds")
     return _sharing.get() is not None
+
+
+def beside_graphs(function: Callable[..., Made], why: str, *arguments: Any) -> Made:
+    """What a function gives; torch.compile, which it cannot be a part of, goes on after it, or says why not."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments)
+    torch._dynamo.graph_break(why)
+    made: Made = torch.compiler.disable(function)(*arguments)
+    return made
 
 
 def is_sharded(call: Arguments) -> bool:

@@ -26,7 +26,7 @@ class LostRankError(RuntimeError):
 
 @contextmanager
 def reaching(what: str) -> Iterator[None]:
-    """Say what was waited for where a rank is not reached."""
+    """Say what was waited for where a rank is not reached. Raises LostRankError."""
     try:
         yield
     except RuntimeError as error:  # which dist.DistBackendError and its kin derive from
@@ -165,6 +165,11 @@ def _zeros(kind: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
+def _device(group: Group) -> str:
+    """Where a tensor must lie that the group's backend sends."""
+    return "cuda" if "nccl" in dist.get_backend(group) else "cpu"
+
+
 def summed(local: Tensor, group: Group) -> Tensor:
     """The sum over the ranks, on each; differentiable, the loss being the sum of the ranks' own."""
     whole: Tensor = _Summed.apply(local, group)
@@ -221,7 +226,7 @@ def agree(groups: Sequence[Group], fault: Exception | None, told: Mapping[str, A
 
 
 def refuse_together(fault: Exception | None, refusing: Sequence[int]) -> None:
-    """Raise this rank's own fault, or say which ranks have one."""
+    """Raise this rank's own fault, or a ValueError that says which ranks have one."""
     if fault is not None:
         raise fault
     if refusing:

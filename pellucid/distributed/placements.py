@@ -63,9 +63,15 @@ def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Obs
     readings = {"lse": results.of_rows(parts.lse)}
     for readout in whole.readouts:
         readings[readout.name] = results.reading(readout, key)
-    given = [t.detach().to_local() if isinstance(t, DTensor) else t for t in weighing(query, key, whole)]
+    given = _with_local(weighing(query, key, whole))
     of_rank = OfRank(parts, own.detach(), lambda: plan.keys(key).detach(), plan.own, plan.groups(), given)
     return output, SharedObservation(whole, readings, shaped, of_rank)
+
+
+def _with_local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors and the local parts of DTensors: each counts its own changes in place."""
+    with torch.no_grad():
+        return [*tensors, *(tensor.to_local() for tensor in tensors if isinstance(tensor, DTensor))]
 
 
 def plan_of(whole: Problem, tensors: Tensors) -> Plan:

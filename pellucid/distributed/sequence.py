@@ -14,6 +14,7 @@ from torch import Tensor
 from pellucid.arguments import Arguments, as_autocast, check_captured, check_tensors, checked_readouts, describe
 from pellucid.distributed import layout as layouts
 from pellucid.distributed import ring_gradients
+from pellucid.distributed.asked import beside_graphs
 from pellucid.distributed.exchange import (
     Group,
     Joining,
@@ -40,6 +41,7 @@ Function = Callable[..., Any]
 Given = Layout | str | None
 
 
+UNCOMPILED = "ranks compare what they are asked, which no graph holds; of DTensors at pellucid.attention one does"
 TOLD = (
     "query", "key", "value", "sinks", "scale", "dropout_p", "score_mod or attn_mask",
     "mask_mod, attn_mask or is_causal", "readouts", "requires_grad", "layout", "key_layout", "sending",
@@ -97,7 +99,7 @@ def attention(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    return _run(call, group, layout, key_layout)[0]
+    return beside_graphs(shared, UNCOMPILED, call, group, layout, key_layout)[0]
 
 
 def observe(
@@ -149,16 +151,9 @@ def observe(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    output, seen = _run(call, group, layout, key_layout, asked=[readouts])
+    output, seen = beside_graphs(shared, UNCOMPILED, call, group, layout, key_layout, [readouts])
     assert seen is not None
     return output, seen
-
-
-def _run(*call: Any, **named: Any) -> tuple[Tensor, Observation | None]:
-    if not torch.compiler.is_compiling():
-        return shared(*call, **named)
-    why = "ranks compare what they are asked, which no graph holds; DTensors at pellucid.attention are compiled"
-    return torch.compiler.disable(shared, reason=why)(*call, **named)  # type: ignore[no-any-return]
 
 
 def shared(

@@ -186,13 +186,14 @@ def observed(ranks: int, placements: list[Placement] | None) -> tuple[list[Tenso
     return [*tensors, sinks], pellucid.observe(*tensors, sinks=sinks)[1]
 
 
-def changed(ranks: int, place: int, placements: list[Placement] | None) -> list[str]:
+def changed(ranks: int, place: int, inside: bool, placements: list[Placement] | None) -> list[str]:
     """What the last rank is told of weights once it has changed a tensor in place, and the others."""
     tensors, seen = observed(ranks, placements)
     before = seen.weights()
     if dist.get_rank(group(ranks)) == ranks - 1:
         with torch.no_grad():
-            (tensors[place].to_local() if isinstance(tensors[place], DTensor) else tensors[place]).add_(1)
+            tensor = tensors[place]
+            (tensor.to_local() if inside and isinstance(tensor, DTensor) else tensor).add_(1)
     dropped = seen.dropped()
     assert before.shape == dropped.shape
     return [told(seen.weights), told(seen.dropped)]

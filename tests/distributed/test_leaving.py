@@ -19,11 +19,11 @@ def told_of(outcomes: list[Outcome]) -> list[str]:
 
 @pytest.mark.parametrize("when", ["dies before", "dies before backward", "dies before weights"])
 def test_a_rank_dies(when: str) -> None:
-    with some(3) as own:
+    with some(3, patience=6) as own:  # one notices at once; who waits for that one, as long as it may
         began = time.monotonic()
         first, second, last = told_of(own.outcomes(surroundings.leaving, when))
         assert last == Died.__name__
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 40
     for text in (first, second):
         assert re.match(LOST, text), text
 
