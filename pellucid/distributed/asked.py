@@ -54,7 +54,7 @@ def is_shared_here() -> bool:
     if torch.compiler.is_compiling():
         if not _open:
             return False
-        torch._dynamo.graph_break("inside context_parallel ranks compare what they are asked, which no graph holds")
+        torch._dynamo.graph_break(msg="inside context_parallel ranks compare what they are asked, which no graph holds")
     return _sharing.get() is not None
 
 
@@ -62,7 +62,7 @@ def beside_graphs(function: Callable[..., Made], why: str, *arguments: Any) -> M
     """What a function gives; torch.compile, which it cannot be a part of, goes on after it, or says why not."""
     if not torch.compiler.is_compiling():
         return function(*arguments)
-    torch._dynamo.graph_break(why)
+    torch._dynamo.graph_break(msg=why)
     made: Made = torch.compiler.disable(function)(*arguments)
     return made
 
@@ -77,7 +77,7 @@ def is_sharded(call: Arguments) -> bool:
 
 def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
     """A call of several ranks: the output, and what was seen if readouts, the argument of `observe`, are asked."""
-    how = _sharing.get()
+    how = _sharing.get() if is_shared_here() else None
     if how is None:
         from pellucid.distributed import placements
 

@@ -25,7 +25,7 @@ from pellucid.distributed.plan import Plan, roles_of
 from pellucid.distributed.results import Results
 from pellucid.distributed.ring import Ring, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
-from pellucid.distributed.sequence import texts_of, weighing
+from pellucid.distributed.sequence import given_beside, texts_of, weighing
 from pellucid.engines.rounded import is_rounded
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
@@ -82,8 +82,7 @@ def plan_of(whole: Problem, tensors: Tensors) -> Plan:
 
 def followed(whole: Problem, tensors: Tensors) -> bool:
     """Whether autograd follows a call."""
-    every = (*tensors, *whole.captured, *(() if whole.sinks is None else (whole.sinks,)))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *given_beside(whole)))
 
 
 def _on_ring(plan: Plan, tensors: Tensors, own: Tensor) -> Parts | None:
@@ -133,7 +132,7 @@ def whole_of(call: Arguments) -> Whole:
     sized = [tensor.to_local().new_empty(()).expand(tensor.shape) for tensor in tensors]
     whole, shaped = describe(call._replace(query=sized[0], key=sized[1], value=sized[2]))
     check_parts(whole)
-    for tensor in (*whole.captured, *(() if whole.sinks is None else (whole.sinks,))):
+    for tensor in given_beside(whole):  # not by their ids, for which a graph would be made anew
         if tensor.requires_grad and not isinstance(tensor, DTensor):
             raise TypeError(
                 "attn_mask, sinks or a captured tensor: among DTensors one that needs a gradient must be one, "

@@ -154,6 +154,8 @@ _chosen: ContextVar[str | None] = ContextVar("pellucid_sending", default=None)
 def sending(way: str) -> Iterator[None]:
     """Send keys and values of a sharded sequence in one way, inside the `with`, on every rank alike.
 
+    What torch.compile makes a graph of gathers them.
+
     Args:
         way: "ring", in which no rank ever holds all of them, or "gather".
 
@@ -171,8 +173,8 @@ def sending(way: str) -> Iterator[None]:
 
 
 def chosen() -> str | None:
-    """The way that `sending` has chosen here."""
-    return _chosen.get()
+    """The way that `sending` has chosen here; none in a graph, which holds no sends between ranks."""
+    return None if torch.compiler.is_compiling() else _chosen.get()
 
 
 def travels(whole: Problem, followed: bool) -> bool:

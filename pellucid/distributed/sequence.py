@@ -399,7 +399,7 @@ def texts_of(
                     (type(readout).__name__, readout.name, readout.numbers, *map(_written, readout.expressions))
                     for readout in whole.readouts
                 ],
-                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in (*own, *_given(whole)))],
+                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in (*own, *given_beside(whole)))],
                 queries,
                 keys,
                 chosen(),
@@ -409,7 +409,7 @@ def texts_of(
     )
 
 
-def _given(whole: Problem) -> list[Tensor]:
+def given_beside(whole: Problem) -> list[Tensor]:
     """Sinks and captured tensors, which are as the user gave them."""
     sinks = [] if whole.sinks is None else [whole.sinks]
     return [*sinks, *(load.value for load in whole.loads)]
@@ -417,7 +417,7 @@ def _given(whole: Problem) -> list[Tensor]:
 
 def weighing(query: Tensor, key: Tensor, whole: Problem) -> list[Tensor]:
     """The tensors that weights of a call are computed from, of this rank's query and key."""
-    return [query, key, *_given(replace(whole, readouts=()))]
+    return [query, key, *given_beside(replace(whole, readouts=()))]
 
 
 def _written(function: Any) -> tuple[str, list[Any]]:
