@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         corpus = Corpus(texts.name, texts.identity())
     with about("--pattern: "):
         TokenClasses(dict(options.pattern or ()))
-    place = ranks.place(options)
+    place = ranks.place(options, texts)
     if options.ray and (place.is_part or options.shard):
         raise InputError("--ray: shares the corpus out itself; leave out --shard, and torchrun")
     reader = load_reader(options.model, options.max_tokens)

@@ -20,7 +20,8 @@ from pellucid.profiles.corpus import Ranges, joined
 from pellucid.profiles.disk.form import ProfileError
 from pellucid.profiles.disk.read import open_profile
 from pellucid.profiles.profile import Profile
-from pellucid.profiles.running.blocks import Shard
+from pellucid.profiles.reading.texts import Texts
+from pellucid.profiles.running.blocks import SIZE, Shard
 from pellucid.record.disk.lock import FolderLock, LockedError
 
 PARTS = ".parts"  # the folder, after the profile's name
@@ -85,8 +86,8 @@ class Place:
         return [self.out] if self.resumes and self.out.exists() else []
 
 
-def place(options: argparse.Namespace) -> Place:
-    """Where this process keeps what it reads.
+def place(options: argparse.Namespace, texts: Texts) -> Place:
+    """Where this process keeps what it reads of a corpus.
 
     Raises:
         InputError: there is a file already, or it cannot be made, or --shard is given to ranks.
@@ -105,6 +106,8 @@ def place(options: argparse.Namespace) -> Place:
     restarted = ranked and _restarts() > 0
     if not options.resume and not restarted:
         _make_free(out, path, options.overwrite)
+        if path != out and not options.overwrite and out.exists() and _reads_some(texts, shard):
+            raise InputError(_taken(out))
     _clean(path)
     return Place(out, path, shard, options.resume, restarted)
 
@@ -123,12 +126,20 @@ def _make_free(out: Path, path: Path, overwrite: bool) -> None:
     old = [path]
     if path != out:
         old += [one for one in _parts(path.parent) if _count_of(one) != _count_of(path)]
-        old += [] if overwrite else [out]  # in its place until there is another
     for one in old:
         if os.path.lexists(one) and not overwrite:
-            raise InputError(f"--out {one}: is there already; --overwrite it, --resume it, or name another")
+            raise InputError(_taken(one))
         if path != out:
             one.unlink(missing_ok=True)
+
+
+def _taken(path: Path) -> str:
+    return f"--out {path}: is there already; --overwrite it, --resume it, or name another"
+
+
+def _reads_some(texts: Texts, shard: Shard) -> bool:
+    """Whether a shard has any document. If not, the other ranks may have finished before it begins."""
+    return any(document.number == shard.index * SIZE for document in texts)
 
 
 def _part(out: Path, shard: Shard) -> Path:

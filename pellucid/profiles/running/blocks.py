@@ -16,7 +16,8 @@ from pellucid.profiles.reading.texts import Document
 from pellucid.profiles.running.reader import Encoded
 
 SIZE = 32  # documents of a block
-FULLEST = 0.8  # no document of a batch is shorter than this share of the longest
+FULLEST = 0.8  # no document of a batch is shorter than this share of the longest,
+SPARE = 16  # unless it is no more tokens shorter than this
 
 
 class Block(NamedTuple):
@@ -77,7 +78,7 @@ def batches(encoded: Sequence[Encoded], tokens: int, pads: bool) -> Iterator[lis
         length = len(encoded[place].ids)
         if held:
             longest = len(encoded[held[0]].ids)
-            fits = length >= FULLEST * longest if pads else length == longest
+            fits = length >= min(FULLEST * longest, longest - SPARE) if pads else length == longest
             if not fits or (len(held) + 1) * longest > tokens:
                 yield held
                 held = []
