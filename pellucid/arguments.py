@@ -65,8 +65,8 @@ def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
         ValueError: as `attention`.
 
     """
-    query, key, value = map(_as_autocast, call[:3])
-    _check_tensors(query, key, value)
+    query, key, value = map(as_autocast, call[:3])
+    check_tensors(query, key, value)
     flat = max(query.ndim, key.ndim, value.ndim) == 2
     _check_flags(call)
     query, key, value = (t if t.ndim > 2 else t[None] for t in (query, key, value))
@@ -82,7 +82,7 @@ def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     )  # fmt: skip
     for readout in call.readouts:
         readout.check(problem)
-    _check_captured(problem)
+    check_captured(problem)
     return problem, _without_heads if flat else _as_it_is
 
 
@@ -135,7 +135,7 @@ def _number(name: str, value: Any) -> float:
     raise TypeError(f"{name}: a number is needed, got {type(value).__name__} {value!r}")
 
 
-def _as_autocast(tensor: Tensor) -> Tensor:
+def as_autocast(tensor: Tensor) -> Tensor:
     """What SDPA makes of an input inside torch.autocast: everything but float64 in its dtype."""
     if not isinstance(tensor, Tensor) or tensor.dtype not in DTYPES[1:]:
         return tensor
@@ -143,7 +143,8 @@ def _as_autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind)) if is_autocast(kind) else tensor
 
 
-def _check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Check each alone and that they fit one another, but for their leading dimensions; raises as `attention`."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
@@ -266,7 +267,8 @@ def _check_sinks(sinks: Tensor | None, heads: int) -> None:
         raise ValueError(f"sinks: one logit a head, [{heads}], is needed, got {list(sinks.shape)}")
 
 
-def _check_captured(problem: Problem) -> None:
+def check_captured(problem: Problem) -> None:
+    """Raise TypeError or ValueError for a captured tensor that does not fit a problem."""
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
         _check_dense("attn_mask, sinks or a captured tensor", tensor)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from pellucid import engines
 from pellucid.arguments import Arguments, Function, checked_readouts, describe
-from pellucid.engines import graph, repeated
+from pellucid.distributed.asked import is_sharded, sharded
+from pellucid.engines import repeated
+from pellucid.engines.executing import executed
 from pellucid.observation import Observation
-from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 
 
@@ -70,6 +70,8 @@ def attention(
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
     if has_torch_function(call[:3]):
         return _handed_over(attention, call)
+    if is_sharded(call):
+        return sharded(call)[0]
     known = repeated.signature(call)
     earlier = repeated.find(known)
     if earlier is not None:
@@ -78,7 +80,7 @@ def attention(
         except engines.AddressError:  # the long way does without addresses, or says what is wrong
             known = None
     problem, shaped = describe(call)
-    result = _run(problem)
+    result = executed(problem)
     repeated.remember(known, call, problem, shaped, result)
     return shaped(result.output)
 
@@ -129,10 +131,10 @@ def observe(
         (torch.Size([10]), torch.Size([10, 3]), torch.Size([2, 10]))
 
     """
-    call = Arguments(
-        query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks,
-        checked_readouts(readouts, Observation),
-    )  # fmt: skip
+    call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
+    if is_sharded(call):
+        return sharded(call, [readouts])  # type: ignore[return-value]
+    call = call._replace(readouts=checked_readouts(readouts, Observation))
     if has_torch_function(call[:3]):
         return _handed_over(observe, call)
     known = repeated.signature(call)
@@ -145,7 +147,7 @@ def observe(
         except engines.AddressError:
             known = None
     problem, shaped = describe(call)
-    result = _run(problem)
+    result = executed(problem)
     repeated.remember(known, call, problem, shaped, result)
     return shaped(result.output), Observation(problem, result._replace(again=None), shaped)
 
@@ -156,15 +158,3 @@ def _handed_over(function: Callable[..., Any], call: Arguments) -> Any:
     if function is observe:
         named["readouts"] = call.readouts
     return handle_torch_function(function, call[:3], *call[:8], **named)
-
-
-def _run(problem: Problem) -> Result:
-    if torch.compiler.is_compiling():
-        return graph.run(problem) if graph.holds(problem) else torch.compiler.disable(_execute)(problem)
-    return graph.run(problem) if graph.is_wanted(problem) else _execute(problem)
-
-
-def _execute(problem: Problem) -> Result:
-    engines.warn_if_slow(problem)
-    with problem.own_precision():
-        return engines.run(problem)

@@ -24,6 +24,7 @@ LAYERS = (
     ("reference", "arguments"),
     ("engines",),
     ("observation",),
+    ("distributed",),
     ("functional",),
     ("nn", "record"),
     ("capture",),

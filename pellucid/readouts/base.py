@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -139,6 +139,7 @@ class Readout(ABC):
             several tensors they flow through the first; the others are whole numbers.
         is_lse: whether the result is the lse, which every call gives anyway.
         per_head: whether the result has a dimension of heads, after those of the batch.
+        joined_by: how what machines read, each of queries of its own, becomes one: "sum" or "max"; None if it does not.
         joins_rows: whether what a user gets of it is `joined_rows` of what an engine gives, of all rows and sequences.
 
     """
@@ -148,6 +149,7 @@ class Readout(ABC):
     is_lse = False
     per_head = True
     joins_rows = False
+    joined_by: str | None = None
 
     def __repr__(self) -> str:
         return f"<readout {self.name}>"
@@ -281,6 +283,17 @@ class RowReadout(Readout):
         """The gradient with respect to each row's sink, [*batch, heads, queries]."""
         return 0.0
 
+    def of_ranges(self, left: Any, right: Any, shares: tuple[Tensor, Tensor]) -> Any:
+        """The result of rows over two ranges of keys, from the results over each; None if it cannot be told from them.
+
+        Args:
+            left: over some keys, which come before the others.
+            right: over the others; None of a sink.
+            shares: how much of each row's weight either has, [*batch, heads, queries].
+
+        """
+        return None
+
     def empty(self, problem: Problem) -> Any:
         """A number a row."""
         return problem.query.new_empty(problem.rows, dtype=problem.dtype)
@@ -305,7 +318,15 @@ class RowReadout(Readout):
 
 
 class ColumnReadout(Readout):
-    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up."""
+    """A sum over queries. Its state is one tensor that tiles add to; states over other queries or keys add up.
+
+    Attributes:
+        of_keys: whether the last dimension of the result is that of the keys.
+
+    """
+
+    joined_by: str | None = "sum"
+    of_keys = False
 
     @property
     def adds_up(self) -> bool:
@@ -349,6 +370,25 @@ class ColumnReadout(Readout):
     def finish(self, state: Tensor, problem: Problem) -> Any:
         """The result, once all queries were seen."""
         return state
+
+    def of_queries(self, queries: range, whole: Problem) -> ColumnReadout | None:
+        """What a call of some of the queries reads of this; None where none of them counts.
+
+        Args:
+            queries: their positions, with all keys.
+            whole: the call of all queries.
+
+        Raises:
+            TypeError: this one cannot be read in parts.
+
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no of_queries, so it is not read where queries lie on several ranks"
+        )
+
+    def state_of(self, result: Any, queries: range, whole: Problem) -> Tensor:
+        """The state of `whole` that a result of some of the queries is: what `start` makes, where no tile was seen."""
+        return cast("Tensor", result)
 
     def empty(self, problem: Problem) -> Any:
         """Like the state."""

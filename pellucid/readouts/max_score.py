@@ -37,7 +37,7 @@ class MaxScore(RowReadout):
         if not isinstance(per_head, bool):
             raise TypeError(f"per_head: MaxScore takes True or False, got {per_head!r}")
         if per_head:
-            self.name, self.joins_rows = "head_max_scores", True
+            self.name, self.joins_rows, self.joined_by = "head_max_scores", True, "max"
 
     @property
     def numbers(self) -> Numbers:
@@ -92,6 +92,10 @@ class MaxScore(RowReadout):
     def finish(self, state: State, rows: Rows) -> Tensor:
         """The maximum over the keys."""
         return rows.keys.maximum
+
+    def of_ranges(self, left: Tensor, right: Tensor | None, shares: tuple[Tensor, Tensor]) -> Tensor:
+        """The larger; a sink is not counted."""
+        return left if right is None else left.maximum(right)
 
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """All of it at the first key that has the maximum."""

@@ -31,6 +31,11 @@ class Even:
         """The bin of each position."""
         return positions * self.count(length) // max(length, 1)
 
+    def begins(self, length: int) -> tuple[int, ...]:
+        """The position that each bin begins with."""
+        count = self.count(length)
+        return tuple(-(-place * length // count) for place in range(count))
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -45,6 +50,10 @@ class Begun:
     def of(self, positions: Tensor, length: int) -> Tensor:
         """The bin of each position."""
         return torch.bucketize(positions, torch.tensor(self.firsts, device=positions.device), right=True) - 1
+
+    def begins(self, length: int) -> tuple[int, ...]:
+        """The position that each bin begins with."""
+        return self.firsts
 
 
 Bins = Even | Begun
@@ -66,6 +75,29 @@ def bins_of(numbers: Numbers) -> tuple[Begun, Begun] | None:
         return None
     count, *firsts = (int(number or 0) for number in numbers)
     return Begun(tuple(firsts[:count])), Begun(tuple(firsts[count:]))
+
+
+def bins_within(bins: tuple[Bins, Bins], queries: range, whole: Problem) -> tuple[Begun, Begun] | None:
+    """The bins as a call of some of the queries has them: those that the queries fall into; None without any."""
+    if not len(queries) or not whole.k_len:
+        return None
+    rows = tuple(part.start - queries.start for _, part in _parts_of(bins[0], queries, whole.q_len))
+    return Begun(rows), Begun(bins[1].begins(whole.k_len))
+
+
+def sums_of_bins(bins: Bins, queries: range, whole: Problem, means: Tensor) -> tuple[Tensor, Tensor]:
+    """The bins that some queries fall into, int64, and the means that were read of these times how many they are of."""
+    found = _parts_of(bins, queries, whole.q_len)
+    counts = torch.tensor([len(part) for _, part in found], device=means.device)
+    return torch.tensor([place for place, _ in found], device=means.device), means * counts[:, None]
+
+
+def _parts_of(bins: Bins, queries: range, length: int) -> list[tuple[int, range]]:
+    """The bins that hold some of the queries, by their place, each with those."""
+    firsts = bins.begins(length)
+    whole = (range(first, stop) for first, stop in zip(firsts, (*firsts[1:], length), strict=True))
+    parts = (range(max(bin.start, queries.start), min(bin.stop, queries.stop)) for bin in whole)
+    return [(place, part) for place, part in enumerate(parts) if len(part)]
 
 
 class Pooled(ColumnReadout):
@@ -144,6 +176,16 @@ class Pooled(ColumnReadout):
     def finish(self, state: Tensor, problem: Problem) -> Tensor:
         """The mean over each bin's queries."""
         return state.div_(self._counts(problem, state)[:, None])
+
+    def of_queries(self, queries: range, whole: Problem) -> Pooled | None:
+        """Means over the queries of each bin that are among them."""
+        bins = bins_within(self.bins, queries, whole)
+        return None if bins is None else Pooled.in_bins(*bins)
+
+    def state_of(self, result: Tensor, queries: range, whole: Problem) -> Tensor:
+        """Their sums, at the bins they are of."""
+        bins, sums = sums_of_bins(self.bins[0], queries, whole, result)
+        return self.start(whole).index_add(-2, bins, sums)
 
     def _counts(self, problem: Problem, state: Tensor) -> Tensor:
         """The queries of each bin."""

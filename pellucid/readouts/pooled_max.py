@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.language import Expression
 from pellucid.readouts.base import ColumnReadout, Dense, Numbers
-from pellucid.readouts.pooled import Begun, Bins, Pooled, bins_of
+from pellucid.readouts.pooled import Begun, Bins, Pooled, bins_of, bins_within, sums_of_bins
 
 if TYPE_CHECKING:
     from pellucid.problem import Problem
@@ -32,6 +32,7 @@ class PooledMax(ColumnReadout):
     """
 
     name = "pooled_max"
+    joined_by = "max"
 
     def __init__(self, queries: int, keys: int) -> None:
         self._mean = Pooled(queries, keys)  # which checks them
@@ -83,6 +84,16 @@ class PooledMax(ColumnReadout):
     def merge(self, left: Tensor, right: Tensor) -> Tensor:
         """The larger of both sides."""
         return left.maximum(right)
+
+    def of_queries(self, queries: range, whole: Problem) -> PooledMax | None:
+        """The largest of those that are among them."""
+        bins = bins_within(self.bins, queries, whole)
+        return None if bins is None else PooledMax.in_bins(*bins)
+
+    def state_of(self, result: Tensor, queries: range, whole: Problem) -> Tensor:
+        """At the bins they are of."""
+        bins, _ = sums_of_bins(self.bins[0], queries, whole, result)
+        return self.start(whole).index_copy(-2, bins, result)
 
     def _largest(self, weights: Tensor, rows: Tensor, columns: Tensor, q_len: int, k_len: int) -> Tensor:
         """The largest of these rows and columns of weights in each bin, [..., R, C]; 0 in a bin without any."""

@@ -32,6 +32,7 @@ class Received(ColumnReadout):
     """
 
     name = "received"
+    of_keys = True
     differentiable = True
 
     def __init__(self, queries: slice | None = None) -> None:
@@ -81,6 +82,15 @@ class Received(ColumnReadout):
         chosen = range(problem.q_len)[self.queries]
         rows = place["q"].flatten()
         return (rows >= chosen.start) & (rows < chosen.stop) & ((rows - chosen.start) % chosen.step == 0)
+
+    def of_queries(self, queries: range, whole: Problem) -> Received | None:
+        """The sum over those of the slice that are among them."""
+        chosen = range(whole.q_len)[self.queries]
+        first = chosen.start + max(0, -(-(queries.start - chosen.start) // chosen.step)) * chosen.step
+        stop = min(chosen.stop, queries.stop)
+        if first >= stop:
+            return None
+        return Received(slice(first - queries.start, stop - queries.start, chosen.step))
 
     def in_positions(self, result: Tensor, k_start: int) -> Tensor:
         """Keys before the first received nothing."""

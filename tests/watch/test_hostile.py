@@ -2,11 +2,9 @@
 
 import json
 import os
-import time
 
 import pytest
 import torch
-import torch._dynamo  # torch imports it with some first operation, which takes two seconds of the processor
 
 from pellucid.readouts import Pooled, TopK
 from pellucid.record.disk import manifest as manifests
@@ -14,6 +12,7 @@ from pellucid.record.disk.manifest import RecordError
 from pellucid.record.disk.tensor_file import checksum_of
 from pellucid.record.disk.writer import RecordWriter
 from pellucid.record.stored import open_record
+from tests.endless import ends
 from tests.watch.observed import observed_layer, observed_record
 
 IDS = torch.randint(0, 7, (2, 23), generator=torch.Generator().manual_seed(3))
@@ -50,11 +49,9 @@ def with_header(folder, change):
 
 
 def refused(folder, match):
-    started = time.process_time()
-    with pytest.raises(RecordError, match=match) as raised:
+    with ends(), pytest.raises(RecordError, match=match) as raised:
         open_record(folder, verify=True)
     assert str(raised.value).startswith(f"{folder}: ")
-    assert time.process_time() - started < 1  # of the processor: the machine may be busy
 
 
 def layer(**values):

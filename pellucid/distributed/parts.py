@@ -1,0 +1,84 @@
+"""What one rank computes of a call: its stretches of queries one after another, each with all keys, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.distributed.region import Own, Region, as_it_is
+from pellucid.engines.executing import executed
+from pellucid.problem import Problem, Result
+from pellucid.readouts import Readout
+from pellucid.readouts.base import ColumnReadout, tensors_of
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A rank's queries, computed.
+
+    Attributes:
+        sizes: the whole call with this rank's sequences and heads, whose tensors are not looked at.
+        regions: of each stretch of queries.
+        results: of each.
+
+    """
+
+    sizes: Problem
+    regions: tuple[Region, ...]
+    results: tuple[Result, ...]
+
+    @property
+    def output(self) -> Tensor:
+        """[*batch, heads, own queries, value_dim]."""
+        return torch.cat([result.output for result in self.results], -2)
+
+    @property
+    def lse(self) -> Tensor:
+        """[*batch, heads, own queries]."""
+        return torch.cat([result.lse for result in self.results], -1)
+
+    def result(self, readout: Readout) -> Any:
+        """What is read of the rank's queries; of what joins them a part, to be joined with that of other ranks."""
+        if isinstance(readout, ColumnReadout):
+            return self.state(readout)
+        rows = self.rows(readout)
+        return readout.joined_rows(rows) if readout.joins_rows else rows
+
+    def rows(self, readout: Readout) -> Any:
+        """What is read of each of the rank's queries."""
+        results = [tensors_of(result.readings[readout.name]) for result in self.results]
+        at = len(self.sizes.batch) + readout.per_head
+        return readout.result_of(torch.cat(tensors, at) for tensors in zip(*results, strict=True))
+
+    def state(self, readout: ColumnReadout) -> Tensor:
+        """The sum over the rank's queries, to be merged with that of other ranks and then finished."""
+        state = readout.start(self.sizes)
+        for region, result in zip(self.regions, self.results, strict=True):
+            if readout.name in result.readings:
+                part = result.readings[readout.name]
+                state = readout.merge(state, readout.state_of(part, region.queries, self.sizes))
+        return state
+
+
+def computed(regions: Sequence[Region], query: Tensor, key: Tensor, value: Tensor, own: Own = as_it_is) -> Parts:
+    """A rank's stretches of queries, each with all keys.
+
+    Args:
+        regions: of the same heads and sequences; of one or more.
+        query: of the regions one after another, [..., heads or 1, own queries, head_dim].
+        key: all keys of these heads and sequences.
+        value: their values.
+        own: see `Region.problem`.
+
+    """
+    first, results, start = regions[0], [], 0
+    for region in regions:
+        length = len(region.queries)
+        results.append(executed(region.problem(query.narrow(-2, start, length), key, value, own)))
+        start += length
+    whole = replace(first.whole, batch=tuple(map(len, first.batch)), heads=len(first.heads))
+    return Parts(whole, tuple(regions), tuple(results))

@@ -1,0 +1,22 @@
+"""A problem is executed by an engine, or becomes a node of the graph that is being made."""
+
+from __future__ import annotations
+
+import torch
+
+from pellucid import engines
+from pellucid.engines import graph
+from pellucid.problem import Problem, Result
+
+
+def executed(problem: Problem) -> Result:
+    """Attention and its readouts, as the caller's surroundings want them: computed, or recorded."""
+    if torch.compiler.is_compiling():
+        return graph.run(problem) if graph.holds(problem) else torch.compiler.disable(_execute)(problem)
+    return graph.run(problem) if graph.is_wanted(problem) else _execute(problem)
+
+
+def _execute(problem: Problem) -> Result:
+    engines.warn_if_slow(problem)
+    with problem.own_precision():
+        return engines.run(problem)
