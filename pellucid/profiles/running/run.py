@@ -57,7 +57,7 @@ def run(
         total = block.stop
         if block.documents:
             kept.add(block_profile(work, reader, block, missed))
-        told(Progress(block.share, sum(stop - start for start, stop in kept.profile.corpora[0].done)))
+        told(Progress(block.share, kept.done))
     if total and (keeps_nothing or kept.profile.corpora[0].done):
         kept.end(total)
     return total, missed
