@@ -50,7 +50,15 @@ class Entries(NamedTuple):
 
 
 def no_entries(*shape: int, rows: int = 1, top: int, device: str = "cpu") -> Entries:
-    """Lists [*shape] with no place taken."""
+    """Lists [*shape] with no place taken.
+
+    Args:
+        shape: heads and whatever else, the length of a list last.
+        rows: how many are kept of an entry.
+        top: how many keys are kept of a row.
+        device: "meta" for shapes alone.
+
+    """
     full = partial(torch.full, device=device)
     return Entries(
         full(shape, -torch.inf, dtype=torch.float64),

@@ -62,7 +62,7 @@ CHANGES = {
     "layout.layers[0].role must be one of": told(lambda it: it["layout"]["layers"][0].update(role="other")),
     "a layer, head or class is there twice": told(lambda it: it["layout"]["layers"][0].update(heads=[1, 1, 2])),
     "its tensor sums/documents is torch.int64 [6]": told(
-        lambda it: it["layout"]["layers"][0].update(heads=[*range(10_000)])
+        lambda it: it["layout"]["layers"][0].update(heads=[*range(99_999)])
     ),
     "layout.examples must be a whole number from 0 to 64": told(lambda it: it["layout"].update(examples=10**12)),
     "done must be ranges that follow one another": told(lambda it: it["corpora"][0].update(done=[[2, 0]])),

@@ -44,6 +44,13 @@ def run(
 ) -> tuple[int, Missed]:
     """Read on a cluster what is still to be read, and keep it; what `running.run` returns.
 
+    Args:
+        given: what an actor makes its model of.
+        texts: the corpus.
+        kept: what there is already, and where it is kept.
+        address: of the cluster; LOCAL for one of this machine, which ends with the run.
+        told: called after each block.
+
     Raises:
         InputError: ray is not installed, or there is no cluster at the address.
 

@@ -29,7 +29,7 @@ def run(
     shard: Shard,
     elsewhere: Ranges = (),
     keeps_nothing: bool = True,
-    told: Callable[[Progress], object] = lambda progress: None,
+    told: Callable[[Progress], object],
 ) -> tuple[int, Missed]:
     """Read what a shard has still to read, and keep it.
 
@@ -41,7 +41,7 @@ def run(
         shard: which part of the corpus.
         elsewhere: documents that others have read.
         keeps_nothing: whether there is a file too if the shard has no document to read.
-        told: called after each block.
+        told: called after each block, with how far the run is.
 
     Returns:
         How many documents the corpus has, and the attention modules that were not observed.
