@@ -20,14 +20,14 @@ from pellucid.distributed.exchange import Group, reaching
 from pellucid.distributed.layout import Layout, Spans
 from pellucid.distributed.region import Own, Region
 from pellucid.engines.executing import executed
-from pellucid.language import Interval, bounds
+from pellucid.language import TRUE, Interval, bounds
 from pellucid.problem import Problem
 from pellucid.readouts import LogSumExp, Readout
 from pellucid.readouts.base import RowReadout
 from pellucid.softmax import finite
 from pellucid.tensors.once import once
 
-PIECE, MOST_PIECES = 1024, 8  # keys of a rank that travel at a time, and in how many pieces they do at most
+PIECE, MOST_PIECES = 2048, 8  # keys of a rank that travel at a time, and in how many pieces they do at most
 ROWS = 4096  # queries whose results are merged at a time
 
 
@@ -77,7 +77,10 @@ class Ring:
         return [Piece(tuple(spans)) for spans in cut]
 
     def pairs(self, piece: Piece, source: int) -> Iterator[tuple[Region, slice, slice]]:
-        """The stretches of queries and of a piece of a rank's keys that may look at one another, and where they lie."""
+        """The stretches of queries and of a piece of a rank's keys that may look at one another, and where they lie.
+
+        Where all may, the region's call has no mask.
+        """
         at = 0
         for region in self.regions:
             key_at = 0
@@ -85,13 +88,16 @@ class Ring:
                 columns = slice(key_at, key_at + len(span))
                 for start in range(0, len(region.queries), ROWS):
                     queries = region.queries[start : start + ROWS]
-                    if len(span) and self._may_look(queries, span):
+                    allowed = self._allowed(queries, span)
+                    if allowed.high:
+                        whole = replace(region.whole, mask=TRUE) if allowed.low else region.whole
                         rows = slice(at + start, at + start + len(queries))
-                        yield replace(region, queries=queries, keys=span), rows, columns
+                        yield replace(region, whole=whole, queries=queries, keys=span), rows, columns
                 key_at += len(span)
             at += len(region.queries)
 
-    def _may_look(self, queries: range, keys: range) -> bool:
+    def _allowed(self, queries: range, keys: range) -> Interval:
+        """Whether some of these keys may be looked at, and whether all may."""
         whole = self.whole
         places = {
             "b": Interval(0, max(torch.Size(whole.batch).numel() - 1, 0)),
@@ -99,8 +105,7 @@ class Ring:
             "q": Interval(queries.start, queries.stop - 1),
             "k": Interval(keys.start, keys.stop - 1),
         }
-        allowed = bounds(whole.mask, places)
-        return allowed is None or bool(allowed.high)
+        return bounds(whole.mask, places) or Interval(False, True)
 
     def travelling(self, own: Sequence[Tensor]) -> Iterator[tuple[Piece, int, range, tuple[Tensor, ...]]]:
         """Each piece of each rank's tensors, beginning with one's own; the next come while these are used.
