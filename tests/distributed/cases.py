@@ -41,6 +41,7 @@ class Case:
     score: str = ""  # of SCORES
     sinks: bool = False
     seed: int = 0
+    way: str = ""  # in which keys and values are sent: "ring", or as the call wants
 
     @property
     def ids(self) -> Tensor:
@@ -110,7 +111,9 @@ def _mask_shape(case: Case, dims: str) -> list[int]:
 
 
 def readouts_for(case: Case, of_keys: Tensor) -> list[Readout]:
-    """Some of every kind that the call has enough keys for, each under a name of its own."""
+    """Some of every kind that the call has enough keys for, each under a name of its own; on a ring what it carries."""
+    if case.way == "ring":
+        return [readouts.LogSumExp()]
     made = [readouts.MaxScore(per_head=True), readouts.Expect(lambda b, h, q, k: of_keys[k] * q, "of_keys")]
     if case.k_len > 4:
         made += [example(case.q_len) for example in every()]
