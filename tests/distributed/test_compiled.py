@@ -12,15 +12,12 @@ from tests.distributed import surroundings
 from tests.distributed.cases import assert_same
 from tests.distributed.ranks import Ranks
 from tests.distributed.surroundings import BY_HEADS, BY_QUERIES
-from tests.thorough import thorough
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("shape", "placements"),
-    thorough(
-        [((2,), BY_QUERIES), ((2,), BY_HEADS), ((2, 2), [Shard(0), Shard(1)]), ((2, 2), [Replicate(), Shard(1)])],
-        [((2,), BY_QUERIES)],
-    ),
+    [((2,), BY_QUERIES), ((2,), BY_HEADS), ((2, 2), [Shard(0), Shard(1)]), ((2, 2), [Replicate(), Shard(1)])],
     ids=str,
 )
 def test_dtensors_in_a_graph(ranks: Ranks, shape: tuple[int, ...], placements: list[Placement]) -> None:
