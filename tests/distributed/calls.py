@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_t
 
 import pellucid
 from pellucid import distributed
+from pellucid.distributed import ring
 from tests.distributed import cases
 from tests.distributed.cases import Case, Place
 from tests.distributed.ranks import group, mesh
@@ -34,9 +36,10 @@ def of_sequence(case: Case, layout: Any, key_layout: Any) -> dict[str, tuple[Ten
     def share(weights: Tensor, place: Place) -> Tensor:
         return cases.cut(weights, lies[place.of], rank, place.dim) if place.of else weights / ranks
 
-    made = cases.made_by(
-        distributed.observe, case, tensors, readouts=asked, group=own, layout=layout, key_layout=key_layout
-    )
+    with ring.sending(case.way) if case.way else nullcontext():
+        made = cases.made_by(
+            distributed.observe, case, tensors, readouts=asked, group=own, layout=layout, key_layout=key_layout
+        )
     found = cases.results(case, asked, *made)
     cases.weighed(case, found, share).backward()
     gradients = {name: (tensor, _gradient_lies(name, tensor)) for name, tensor in cases.gradients_of(tensors).items()}

@@ -263,13 +263,13 @@ def leaving(when: str) -> str:
         if when == "dies before":
             leave()
         if last and when == "does not come":
-            time.sleep(6)
+            time.sleep(4)
             return
         output, seen = distributed.observe(*mine, readouts=[Received()])
         if when == "dies before backward":
             leave()
         if last and when == "has no loss":
-            time.sleep(6)
+            time.sleep(4)
             return
         (output.sum() + seen.received.sum()).backward()
         if when == "dies before weights":

@@ -14,14 +14,14 @@ from tests.distributed.ranks import Ranks
 from tests.distributed.surroundings import BY_HEADS, BY_QUERIES
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("shape", "placements"),
-    [((2,), BY_HEADS), ((3,), BY_QUERIES), ((2, 2), [Shard(0), Shard(1)]), ((2, 2), [Replicate(), Shard(1)])],
+    [((2,), BY_QUERIES), ((2,), BY_HEADS), ((2, 2), [Shard(0), Shard(1)]), ((2, 2), [Replicate(), Shard(1)])],
     ids=str,
 )
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.thorough)])
-def test_dtensors_in_a_graph(ranks: Ranks, shape: tuple[int, ...], placements: list[Placement], backend: str) -> None:
-    for found in ranks.run(surroundings.compiled, shape, placements, backend, 0.0, ranks=torch.Size(shape).numel()):
+def test_dtensors_in_a_graph(ranks: Ranks, shape: tuple[int, ...], placements: list[Placement]) -> None:
+    for found in ranks.run(surroundings.compiled, shape, placements, "aot_eager", 0.0, ranks=torch.Size(shape).numel()):
         assert found["graphs"] == 1
         for turn in range(2):
             compiled, plain = (dict(enumerate(found[f"{name} {turn}"])) for name in ("compiled", "plain"))
@@ -29,6 +29,7 @@ def test_dtensors_in_a_graph(ranks: Ranks, shape: tuple[int, ...], placements: l
             assert found[f"compiled {turn}, placements"] == found[f"plain {turn}, placements"]
 
 
+@pytest.mark.thorough
 def test_dropout_in_a_graph(ranks: Ranks) -> None:
     """Ranks that have the same drop the same, whatever their seeds."""
     each = ranks.run(surroundings.compiled, (2, 2), [Replicate(), Shard(1)], "aot_eager", 0.4, ranks=4)

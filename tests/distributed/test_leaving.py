@@ -9,6 +9,7 @@ import pytest
 
 from tests.distributed import surroundings
 from tests.distributed.ranks import Died, Outcome, some
+from tests.thorough import thorough
 
 LOST = r"LostRankError: attention: .*, and a rank could not be reached; it died, or has not come to the same call: "
 
@@ -17,7 +18,9 @@ def told_of(outcomes: list[Outcome]) -> list[str]:
     return [outcome.kind or outcome.value for outcome in outcomes]
 
 
-@pytest.mark.parametrize("when", ["dies before", "dies before backward", "dies before weights"])
+@pytest.mark.parametrize(
+    "when", thorough(["dies before", "dies before backward", "dies before weights"], ["dies before"])
+)
 def test_a_rank_dies(when: str) -> None:
     with some(3, patience=6) as own:  # one notices at once; who waits for that one, as long as it may
         began = time.monotonic()
@@ -28,15 +31,15 @@ def test_a_rank_dies(when: str) -> None:
         assert re.match(LOST, text), text
 
 
-@pytest.mark.parametrize("when", ["does not come", "has no loss"])
+@pytest.mark.parametrize("when", thorough(["does not come", "has no loss"], []))
 def test_a_rank_does_not_come(when: str) -> None:
-    with some(2, patience=3) as own:
+    with some(2, patience=2) as own:
         first, last = told_of(own.outcomes(surroundings.leaving, when))
     assert re.match(LOST, first), first
     assert last == "nothing"
 
 
-@pytest.mark.parametrize("when", ["dies before", "dies before backward"])
+@pytest.mark.parametrize("when", thorough(["dies before", "dies before backward"], []))
 def test_a_rank_of_a_mesh_dies(when: str) -> None:
     with some(2) as own:
         first, last = told_of(own.outcomes(surroundings.leaving_dtensors, when))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,12 +31,26 @@ def placements(draw: st.DrawFn, ndim: int, dims: int, is_sum: bool) -> list[Plac
     return [draw(st.sampled_from(kinds)) for _ in range(dims)]
 
 
-@examples(40)
-@given(data=st.data(), case=cases.cases((torch.float32, torch.float32, torch.float64, torch.bfloat16)))
-def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
+DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
+
+
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
     shape = data.draw(st.sampled_from(MESHES))
     drawn = {}
     for name, tensor in cases.tensors_for(case).items():
         if name in ("query", "key", "value") or data.draw(st.booleans()):
             drawn[name] = data.draw(placements(tensor.ndim, len(shape), tensor.is_floating_point()))
     assert_as_alone(ranks, case, shape, drawn)
+
+
+@examples(8)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, case)
+
+
+@pytest.mark.thorough
+@examples(40)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_many_calls(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, case)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +29,15 @@ def assert_as_alone(ranks: Ranks, case: Case, layout: Layout, key_layout: Layout
         assert all(torch.equal(part.nan_to_num(), parts[0].nan_to_num()) for part in parts), name
         return parts[0]
 
-    cases.assert_same(
-        {name: joined(name, place) for name, (_, place) in each[0].items()}, cases.alone(case), case.dtype
-    )
+    found = {name: joined(name, place) for name, (_, place) in each[0].items()}
+    parts = len(key_layout.pieces) if case.way == "ring" else 1  # each is rounded
+    cases.assert_same(found, cases.alone(case), case.dtype, rounded=max(parts, 1))
 
 
-@examples(40)
-@given(data=st.data(), case=cases.cases((torch.float32, torch.float32, torch.float64, torch.bfloat16)))
-def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
+DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
+
+
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
     count = data.draw(st.sampled_from((2, 3, 4, 1)))
     names = st.sampled_from(list(LAYOUTS))
     layout = LAYOUTS[data.draw(names)](case.q_len, count, case.seed)
@@ -42,3 +45,29 @@ def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
     if case.q_len != case.k_len or data.draw(st.booleans()):
         of_keys = LAYOUTS[data.draw(names)](case.k_len, count, case.seed + 1)
     assert_as_alone(ranks, case, layout, of_keys)
+
+
+@examples(12)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, case)
+
+
+@pytest.mark.thorough
+@examples(60)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_many_calls(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, case)
+
+
+@examples(8)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_any_call_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, replace(case, way="ring"))
+
+
+@pytest.mark.thorough
+@examples(40)
+@given(data=st.data(), case=cases.cases(DTYPES))
+def test_many_calls_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
+    assert_any_is_as_alone(ranks, data, replace(case, way="ring"))
