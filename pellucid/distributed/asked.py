@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pellucid.arguments import Arguments
 from pellucid.observation import Observation
+
+if TYPE_CHECKING:
+    from pellucid.distributed.placements import Posed
 
 
 def is_sharded(call: Arguments) -> bool:
@@ -22,3 +25,10 @@ def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Ob
     from pellucid.distributed.placements import shared
 
     return shared(call, asked)
+
+
+def part_of(call: Arguments) -> Posed:
+    """A rank's own part of a call of DTensors, as a problem of its own; all ranks ask for it together."""
+    from pellucid.distributed.placements import posed
+
+    return posed(call)

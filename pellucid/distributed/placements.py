@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_readouts, describe
 from pellucid.distributed.exchange import agree, numbers_of_all
-from pellucid.distributed.parts import computed
+from pellucid.distributed.parts import Parts, computed
 from pellucid.distributed.plan import Plan, roles_of
 from pellucid.distributed.results import Results
 from pellucid.distributed.seen import OfRank, SharedObservation
@@ -99,3 +99,24 @@ def _whole(
     assert whole is not None
     assert shaped is not None
     return call, whole, shaped
+
+
+class Posed(NamedTuple):
+    """A rank's part of a call of DTensors, to be computed by whoever asks."""
+
+    plan: Plan
+    problem: Problem  # of this rank's sequences, heads and queries, with all their keys
+
+    def output(self, local: Tensor) -> Tensor:
+        """A rank's output, [*batch, heads, queries, value_dim], as the DTensor that the call gives."""
+        parts = Parts(self.problem, (self.plan.region,), ())
+        return Results(self.plan, parts).of_rows(local)
+
+
+def posed(call: Arguments) -> Posed:
+    """A rank's part of a call of DTensors; all ranks ask for it together. Raises as `shared`."""
+    mesh = _mesh(call)
+    call, whole, _ = _whole(call, mesh, None)
+    plan = Plan(whole, mesh, roles_of(call.query, whole), max(t.ndim for t in call[:3]) == 2)
+    query, key, value = plan.query(call.query), plan.keys(call.key), plan.keys(call.value)
+    return Posed(plan, plan.region.problem(query, key, value, plan.own))

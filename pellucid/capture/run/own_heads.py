@@ -1,0 +1,122 @@
+"""Which of a module's heads a rank has, where tensor parallelism has left it some of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.capture.calls.call import Call, HeadsFrom
+from pellucid.record.sharing.ranks import Ranks, is_one_of_several
+
+DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+
+
+def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) -> HeadsFrom:
+    """Which heads a call has: as it says itself, by the weights that made its queries, or by the ranks named.
+
+    Args:
+        name: of the module.
+        module: what attends.
+        call: what it asks for.
+        ranks: as `watch` was given them; None if it was not.
+
+    Raises:
+        ValueError: it has fewer heads than its model's configuration says, and no ranks were named, or others.
+
+    """
+    found = call.heads_from or _by_weights(module, call)
+    if found is not None:
+        return found
+    declared = _declared(module)
+    if declared == call.heads or (ranks is not None and "heads" not in ranks.groups):
+        return HeadsFrom(0, call.heads)
+    if ranks is not None:
+        return _among(ranks, name, call) if declared is None else _cut(ranks, name, call, declared)
+    if declared is not None and call.heads < declared and is_one_of_several():
+        raise ValueError(
+            f"watch: {name} has {call.heads} of {declared} heads on this rank; say which ranks have the others, "
+            "watch(model, ranks={'heads': group}), or ranks={} if none has"
+        )
+    return HeadsFrom(0, call.heads)
+
+
+def _by_weights(module: nn.Module, call: Call) -> HeadsFrom | None:
+    """By the sharded weights of the projection that gave just these heads; None where it is not to be seen."""
+    library = sys.modules.get("torch.distributed.tensor")
+    if library is None:
+        return None
+    width = call.query.shape[-1]
+    found = set()
+    for child in filter(lambda child: not _is_data_parallel(child), module.children()):
+        weight = getattr(child, "weight", None)
+        if isinstance(weight, library.DTensor) and weight.ndim == 2:
+            rows = _rows_of(weight)
+            if rows is not None and len(rows) == call.heads * width < weight.shape[0] and not rows.start % width:
+                found.add(HeadsFrom(rows.start // width, weight.shape[0] // width))
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_data_parallel(module: nn.Module) -> bool:
+    """Whether FSDP has cut a module's weights, which says nothing of heads."""
+    library = sys.modules.get("torch.distributed.fsdp")
+    return library is not None and isinstance(module, library.FSDPModule)
+
+
+def _rows_of(weight: Any) -> range | None:
+    """The rows that a rank has of a DTensor that is cut as ColwiseParallel does; None where it is cut otherwise."""
+    from pellucid.distributed.layout import even
+
+    rows = range(weight.shape[0])
+    for dim, place in enumerate(weight.placements):
+        if place.is_shard(0):
+            own = even(len(rows), weight.device_mesh.size(dim)).spans[weight.device_mesh.get_local_rank(dim)][0]
+            rows = rows[own.start : own.stop]
+        elif not place.is_replicate():
+            return None
+    return rows if len(rows) == weight.to_local().shape[0] else None
+
+
+def _declared(module: nn.Module) -> int | None:
+    """How many heads a module, or its configuration, says that it has."""
+    for holder in (module, getattr(module, "config", None)):
+        for name in DECLARED:
+            number = getattr(holder, name, None)
+            if isinstance(number, int) and number > 0:
+                return number
+    return None
+
+
+def _cut(ranks: Ranks, name: str, call: Call, declared: int) -> HeadsFrom:
+    """The stretch of the heads that a rank has of so many."""
+    from pellucid.distributed.layout import even
+
+    rank, size = ranks.place("heads")
+    own = even(declared, size).spans[rank][0]
+    if len(own) != call.heads:
+        raise ValueError(
+            f"ranks: of the {declared} heads of {name} rank {rank} of {size} has {len(own)}, and the call has "
+            f"{call.heads}; name the group that they are divided among"
+        )
+    return HeadsFrom(own.start, declared)
+
+
+def _among(ranks: Ranks, name: str, call: Call) -> HeadsFrom:
+    """The heads of all ranks one after another; where all have computed the very same, each has all of them."""
+    from pellucid.distributed.exchange import numbers_of_all
+
+    rank, size = ranks.place("heads")
+    every = numbers_of_all(ranks.groups["heads"], [call.heads, _bits(call.query), _bits(call.key)])
+    if size > 1 and all(numbers == every[0] for numbers in every):
+        return HeadsFrom(0, call.heads)
+    counts = [numbers[0] for numbers in every]
+    return HeadsFrom(sum(counts[:rank]), sum(counts))
+
+
+def _bits(tensor: Tensor) -> int:
+    """A number that tells a tensor from others."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = tensor.detach().contiguous().flatten().view(kinds[tensor.element_size()]).to(torch.int64)
+    return int((bits * (2 * torch.arange(len(bits), device=bits.device) + 1)).sum())
