@@ -82,7 +82,7 @@ def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     )  # fmt: skip
     for readout in call.readouts:
         readout.check(problem)
-    _check_captured(problem)
+    check_captured(problem)
     return problem, _without_heads if flat else _as_it_is
 
 
@@ -267,7 +267,8 @@ def _check_sinks(sinks: Tensor | None, heads: int) -> None:
         raise ValueError(f"sinks: one logit a head, [{heads}], is needed, got {list(sinks.shape)}")
 
 
-def _check_captured(problem: Problem) -> None:
+def check_captured(problem: Problem) -> None:
+    """Raise TypeError or ValueError for a captured tensor that does not fit a problem."""
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
         _check_dense("attn_mask, sinks or a captured tensor", tensor)

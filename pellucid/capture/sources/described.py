@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pellucid.arguments import Arguments, describe
 from pellucid.capture.attending import attend, beside, left_to_torch, refuse, unseen
 from pellucid.capture.calls.call import Call, HeadsFrom, of_problem, padding_of
-from pellucid.distributed.asked import is_sharded, part_of
+from pellucid.distributed.asked import is_of_dtensors, own_part
 from pellucid.language import TraceError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def call_of(asked: Arguments) -> Call:
 
 def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
     """The call, and what gives its output the shape of the arguments; of DTensors this rank's part."""
-    if is_sharded(asked):
-        part = part_of(asked)
+    if is_of_dtensors(asked):
+        part = own_part(asked)
         call, region = of_problem(part.problem), part.plan.region
         call.heads_from, call.start = HeadsFrom(region.heads.start, region.whole.heads), _start(region)
         return call, lambda output: part.output(output.reshape(*part.problem.batch, *output.shape[1:]))
