@@ -100,10 +100,10 @@ def watch(
 
     Raises:
         TypeError, ValueError, IndexError: a choice of layers or heads that the model does not have, before it runs.
-        ValueError: a module has fewer heads than its configuration says, as of several ranks, and no ranks were named.
         ValueError: on leaving, if the model ran and no softmax attention was found in it. With gradients, for readouts
             that have none, and for `out`.
-        RuntimeError: with gradients, when the model runs where torch computes none.
+        RuntimeError: with gradients, when the model runs where torch computes none. In one of several processes, when a
+            module has fewer heads than its configuration says, and `ranks` does not say where the others are.
 
     Example:
         >>> import torch, pellucid

@@ -24,7 +24,7 @@ def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) ->
         ranks: as `watch` was given them; None if it was not.
 
     Raises:
-        ValueError: it has fewer heads than its model's configuration says, and no ranks were named, or others.
+        RuntimeError: it has fewer heads than its model's configuration says, and no ranks were named, or others.
 
     """
     found = call.heads_from or _by_weights(module, call)
@@ -36,7 +36,7 @@ def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) ->
     if ranks is not None:
         return _among(ranks, name, call) if declared is None else _cut(ranks, name, call, declared)
     if declared is not None and call.heads < declared and is_one_of_several():
-        raise ValueError(
+        raise RuntimeError(
             f"watch: {name} has {call.heads} of {declared} heads on this rank; say which ranks have the others, "
             "watch(model, ranks={'heads': group}), or ranks={} if none has"
         )
@@ -96,7 +96,7 @@ def _cut(ranks: Ranks, name: str, call: Call, declared: int) -> HeadsFrom:
     rank, size = ranks.place("heads")
     own = even(declared, size).spans[rank][0]
     if len(own) != call.heads:
-        raise ValueError(
+        raise RuntimeError(
             f"ranks: of the {declared} heads of {name} rank {rank} of {size} has {len(own)}, and the call has "
             f"{call.heads}; name the group that they are divided among"
         )

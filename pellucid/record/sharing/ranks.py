@@ -35,6 +35,12 @@ class Ranks:
             raise ValueError("ranks: there are none; torch.distributed is not initialised")
         self.groups = {axis: _group(axis, given[axis]) for axis in AXES if axis in given}
 
+    def __reduce__(self) -> tuple[type[Ranks], tuple[dict[str, Any]]]:
+        return Ranks, ({},)  # in another process there are other groups
+
+    def __deepcopy__(self, memo: object) -> Ranks:
+        return self
+
     def __bool__(self) -> bool:
         return bool(self.groups)
 

@@ -124,7 +124,7 @@ _MEDIA = ("images", "frames")
 def emptied(record: Record) -> Record:
     """What a record says beside its layers."""
     made = copy(record)
-    made._layers = {}
+    made._layers, made.ranks = {}, None
     return made
 
 
