@@ -202,8 +202,17 @@ def of_transformers(kind: str) -> None:
         close(model(ids).logits, logits, 1e-5)
         with pellucid.watch(model, keep=True, ranks={"heads": mesh(2)}) as record:
             close(model(ids).logits, logits, 1e-5)
+        with pellucid.everywhere():
+            close(model(ids).logits, logits, 1e-5)
+        with pellucid.watch(whole) as longer:
+            text = whole.generate(ids, max_new_tokens=3, do_sample=False)
         pellucid.accelerate(model)
         close(model(ids).logits, logits, 1e-5)
+        close(model(ids[:1, :1]).logits, whole(ids[:1, :1]).logits, 1e-5)
+        assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False), text)
+        pellucid.restore(model)
+        with pellucid.watch(model, ranks={"heads": mesh(2)}) as generated:
+            assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False), text)
     own = [list(range(4)), list(range(4, 8))][torch.distributed.get_rank()]
     assert record.layers == expected.layers
     for name, layer in record.items():
@@ -217,6 +226,9 @@ def of_transformers(kind: str) -> None:
         assert layer.readings.keys() == other.readings.keys()
         close(layer.entropy, other.entropy, 1e-5)
         close(layer.weights(), other.weights(), 1e-5)
+    for name, layer in generated.gather().items():
+        close(layer.entropy, longer[name].entropy, 1e-5)
+        assert layer.call_rows == longer[name].call_rows
     assert str(everything.summary()) == str(expected.summary())
 
 

@@ -12,13 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import pellucid
 from pellucid.nn import SelfAttention
 from pellucid.record.disk.manifest import RecordError
 from pellucid.record.sharing import saving
-from tests.distributed.ranks import Ranks, group, mesh, some
+from pellucid.record.sharing.ranks import Ranks
+from tests.distributed.ranks import Ranks as SomeRanks
+from tests.distributed.ranks import group, mesh, some
 from tests.distributed.test_models import close, sharded
 
 MORE = (pellucid.TopK(2), pellucid.Pooled(3, 3), pellucid.MaxScore(per_head=True))
@@ -99,7 +102,7 @@ def heads(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_heads_of_ranks_are_the_record(ranks: Ranks, count: int) -> None:
+def test_heads_of_ranks_are_the_record(ranks: SomeRanks, count: int) -> None:
     ranks.run(heads, count, ranks=count)
 
 
@@ -124,7 +127,7 @@ def sequences(count: int) -> None:
             close(layer.weights(), other.weights(), 1e-5)
 
 
-def test_sequences_of_ranks_are_the_record(ranks: Ranks) -> None:
+def test_sequences_of_ranks_are_the_record(ranks: SomeRanks) -> None:
     ranks.run(sequences, 3, ranks=3)
 
 
@@ -149,7 +152,7 @@ def lengths(count: int) -> None:
     assert any("pooled" in note for note in record.notes)
 
 
-def test_sequences_of_other_lengths(ranks: Ranks) -> None:
+def test_sequences_of_other_lengths(ranks: SomeRanks) -> None:
     ranks.run(lengths, 3, ranks=3)
 
 
@@ -181,7 +184,7 @@ def _plan(layer: Any, columns: Any) -> Any:
     return parallelize_module(layer, DeviceMesh.from_group(columns, "cpu"), plan)
 
 
-def test_heads_and_sequences_in_one_record(ranks: Ranks, tmp_path: Path) -> None:
+def test_heads_and_sequences_in_one_record(ranks: SomeRanks, tmp_path: Path) -> None:
     ranks.run(in_two_ways, tmp_path)
 
 
@@ -211,7 +214,7 @@ def stages(folder: Path) -> None:
     same(pellucid.open_record(record.save(folder / "run.attn")), expected)
 
 
-def test_layers_of_ranks_are_the_record(ranks: Ranks, tmp_path: Path) -> None:
+def test_layers_of_ranks_are_the_record(ranks: SomeRanks, tmp_path: Path) -> None:
     ranks.run(stages, tmp_path, ranks=2)
 
 
@@ -228,7 +231,7 @@ def again(folder: Path) -> None:
     same(pellucid.open_record(folder / "run.attn", verify=True), watched(Model(), tokens()))
 
 
-def test_no_rank_overwrites_another(ranks: Ranks, tmp_path: Path) -> None:
+def test_no_rank_overwrites_another(ranks: SomeRanks, tmp_path: Path) -> None:
     ranks.run(again, tmp_path, ranks=2)
 
 
@@ -251,7 +254,7 @@ def test_a_full_disk_is_told_on_every_rank(tmp_path: Path) -> None:
     assert pellucid.open_record(tmp_path / "run.attn").layers == []
 
 
-def test_a_rank_that_dies_leaves_a_record_that_is_gone_on_with(ranks: Ranks, tmp_path: Path) -> None:
+def test_a_rank_that_dies_leaves_a_record_that_is_gone_on_with(ranks: SomeRanks, tmp_path: Path) -> None:
     with some(2, patience=20) as mortal:
         alive, dead = mortal.outcomes(dying_of_five, tmp_path)
     assert alive.kind == "LostRankError"
@@ -320,13 +323,51 @@ def undeclared() -> None:
         watched(Declared(5), every).gather()
 
 
-def test_which_heads_a_rank_has_is_known_or_asked(ranks: Ranks) -> None:
+def test_which_heads_a_rank_has_is_known_or_asked(ranks: SomeRanks) -> None:
     ranks.run(undeclared, ranks=2)
+
+
+class Along(nn.Module):
+    """Causal attention of DTensors."""
+
+    def forward(self, query: Any) -> Any:
+        return pellucid.attention(query, query, query, is_causal=True)
+
+
+def along(dim: int) -> None:
+    """Calls of DTensors are read as the rank's part of them: sequences, heads or queries."""
+    every = torch.randn(4, 6, 9, 4)
+    expected = watched(Along(), every, more=())[0]
+    model = Along()
+    with torch.no_grad(), pellucid.watch(model, keep=True) as record:
+        output = model(distribute_tensor(every, mesh(2), [Shard(dim)]))
+    close(output, Along()(every))
+    own = [slice(None)] * 3
+    half = -(-every.shape[dim] // 2)
+    own[dim] = slice(0, half) if not dist.get_rank() else slice(half, None)
+    layer = record[0]
+    assert layer.role == expected.role
+    assert layer.start == (5 if dim == 2 and dist.get_rank() else 0)
+    assert layer.head_numbers == list(range(6))[own[1]]
+    close(layer.entropy, expected.entropy[tuple(own)])
+    close(layer.beyond_first_distance, expected.beyond_first_distance[tuple(own)], 1e-5)
+    close(layer.weights(), expected.weights()[tuple(own)])
+    if dim == 2:
+        record.ranks = Ranks({"heads": group(2)})
+        with pytest.raises(ValueError, match=r"has \w+ \d on one rank and \d on another, which divide heads"):
+            record.gather()
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_calls_of_dtensors_are_read_in_part(ranks: SomeRanks, dim: int) -> None:
+    ranks.run(along, dim, ranks=2)
 
 
 def faulty(folder: Path) -> None:
     every = torch.randn(1, 4, 7, 4)
     rank = dist.get_rank()
+    with pytest.raises(ValueError, match="each another lse, so they do not divide heads"):
+        watched(Declared(4), every + rank * torch.randn(1, 4, 7, 4), ranks={"heads": group(2)}).gather()
     record = watched(Declared(4), every, ranks={"sequences": group(2)})
     record[0].scale = 1.0 + rank
     for asked in (record.gather, lambda: record.gather(to=0), lambda: record.save(folder / "run.attn")):
@@ -340,7 +381,7 @@ def faulty(folder: Path) -> None:
         watched(Declared(4), every, ranks={"heads": mesh(2, 2)})
 
 
-def test_parts_that_do_not_fit_are_refused_on_every_rank(ranks: Ranks, tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_are_refused_on_every_rank(ranks: SomeRanks, tmp_path: Path) -> None:
     ranks.run(faulty, tmp_path, ranks=2)
 
 
@@ -365,7 +406,7 @@ def interrupted(folder: Path) -> None:
     watched(model, tokens(4), ranks={"heads": group(2)}, out=folder / "heads.attn")
 
 
-def test_written_as_it_goes_and_gone_on_with(ranks: Ranks, tmp_path: Path) -> None:
+def test_written_as_it_goes_and_gone_on_with(ranks: SomeRanks, tmp_path: Path) -> None:
     with some(2, patience=20) as mortal:
         alive, dead = mortal.outcomes(interrupted, tmp_path)
     assert alive.kind

@@ -39,7 +39,15 @@ _SIZES = ("role", "batch", "heads", "head_numbers", "q_len", "k_len", "head_dim"
 
 
 def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
-    """Write a whole record to the folder `path`; see `Record.save`."""
+    """Write a whole record to the folder `path`, and return that. Raises RecordError.
+
+    Args:
+        record: what was watched.
+        path: see `Record.save`, like those that follow.
+        overwrite: see `Record.save`.
+        resume: see `Record.save`.
+
+    """
     with RecordWriter(path, record, overwrite=overwrite, resume=resume) as writer:
         for layer in record.values():
             writer.add(layer)

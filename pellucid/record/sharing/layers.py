@@ -16,7 +16,6 @@ from pellucid.record.sharing.padding import lengthened
 
 _ALIKE = ("name", "role", "head_dim", "value_dim", "scale", "has_sink", "by_hand", "start", "sums", "over_heads")
 _SAME_SEQUENCES = ("batch", "q_len", "k_len", "calls")
-_NAMED = ("sums", "over_heads")
 _OF_ALL_HEADS = ("allowed", "repeats")  # where each head has the same, they have one for all
 
 
@@ -35,12 +34,14 @@ def joined(axis: str, layers: Sequence[Layer], notes: list[str]) -> Layer:
     first, *others = layers
     if not others:
         return first
-    if axis == "heads" and all(other.head_numbers == first.head_numbers for other in others):
-        return first  # each rank has them all
     for other in others:
         _check_alike(axis, first, other)
+    if axis == "heads" and all(other.head_numbers == first.head_numbers for other in others):
+        _check_same(first, others)
+        return first  # each rank has them all
     made = _of_heads(layers, notes) if axis == "heads" else _of_sequences(layers, notes)
-    return replace(made, **{kind: [name for name in getattr(made, kind) if name in made.readings] for kind in _NAMED})
+    sums, over_heads = ([name for name in names if name in made.readings] for names in (made.sums, made.over_heads))
+    return replace(made, sums=sums, over_heads=over_heads)
 
 
 def _check_alike(axis: str, first: Layer, other: Layer) -> None:
@@ -50,6 +51,16 @@ def _check_alike(axis: str, first: Layer, other: Layer) -> None:
         if one != two:
             raise ValueError(
                 f"ranks: {first.name} has {name} {one} on one rank and {two} on another, which divide {axis}"
+            )
+
+
+def _check_same(first: Layer, others: Sequence[Layer]) -> None:
+    """Raise ValueError unless ranks that have the same heads have read the same, as far as lse tells."""
+    for other in others:
+        mine, theirs = first.readings.get("lse"), other.readings.get("lse")
+        if mine is not None and not torch.allclose(mine, theirs, rtol=1e-2, atol=1e-2, equal_nan=True):
+            raise ValueError(
+                f"ranks: all have the same heads of {first.name} and each another lse, so they do not divide heads"
             )
 
 

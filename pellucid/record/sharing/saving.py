@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
 
 def save(record: Record, ranks: Ranks, path: Path, *, overwrite: bool, resume: bool) -> Path:
-    """Write the record of all ranks to one folder; all of them call this. See `Record.save`."""
+    """Write the record of all ranks to one folder, and return that; all of them call this.
+
+    Args:
+        record: this rank's.
+        ranks: among which the run is divided.
+        path: see `Record.save`, which says too what is raised, like those that follow.
+        overwrite: see `Record.save`.
+        resume: see `Record.save`.
+
+    """
     outline = everywhere(ranks, piece_of(record).outline(), joined).record
     with SharedWriter(path, outline, ranks, overwrite=overwrite, resume=resume) as writer:
         writer.compare(outline.values())
@@ -139,8 +148,8 @@ class SharedWriter:
         """Raise RecordError, on every rank, for layers that are written already, of another run."""
         fault = None
         try:
-            for layer in layers if self._writer is not None else ():
-                if layer.name in self.written:
+            for layer in layers:
+                if self._writer is not None and layer.name in self.written:
                     self._writer.compare(layer)
         except RecordError as error:
             fault = error

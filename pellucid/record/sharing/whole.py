@@ -90,7 +90,18 @@ def joined(axis: str, pieces: Sequence[Piece]) -> Piece:
 
 
 def layer_of(axis: str, name: str, parts: Sequence[Any], notes: list[str]) -> Any:
-    """The layer that those are which the ranks have of one, None where a rank has none of it. Raises ValueError."""
+    """The layer that ranks' parts of it are.
+
+    Args:
+        axis: what of it each has a part of.
+        name: the layer's.
+        parts: in order; None of a rank that has none of it.
+        notes: gets a sentence for what is left out.
+
+    Raises:
+        ValueError: they are not parts of one layer.
+
+    """
     own = [part for part in parts if part is not None]
     if axis == "layers" and len(own) > 1:
         raise ValueError(f"ranks: {name} is on two ranks, which divide layers")
@@ -113,12 +124,12 @@ def _about(axis: str, pieces: Sequence[Piece]) -> Record:
         made.tokens, made.source_tokens = (_lists(getattr(part, name) for part in parts) for name in _TOKENS)
         made.token_ids = _ids([part.token_ids for part in parts])
         made.segments = _segments(pieces)
-    made._images, made._frames = (_placed(axis, pieces, lambda part, of=name: getattr(part, of)) for name in _MEDIA)
+    made._images = _placed(axis, pieces, [part.images for part in parts])
+    made._frames = _placed(axis, pieces, [part.frames for part in parts])
     return made
 
 
 _TOKENS = ("tokens", "source_tokens")
-_MEDIA = ("images", "frames")
 
 
 def emptied(record: Record) -> Record:
@@ -161,12 +172,12 @@ def _spans(piece: Piece, name: str) -> list[slice]:
     return span if isinstance(span, list) else [span] * piece.batch
 
 
-def _placed(axis: str, pieces: Sequence[Piece], items: Callable[[Record], list[Any]]) -> list[Any]:
+def _placed(axis: str, pieces: Sequence[Piece], items: Sequence[list[Any]]) -> list[Any]:
     """Images or frames of all ranks, each in its sequence; what several ranks have of one is one."""
     found: list[Any] = []
     before = 0
-    for piece in pieces:
-        for item in items(piece.record):
+    for piece, own in zip(pieces, items, strict=True):
+        for item in own:
             moved = item if item.sequence is None else replace(item, sequence=item.sequence + before)
             if moved not in found:
                 found.append(moved)
