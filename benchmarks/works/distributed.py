@@ -24,8 +24,8 @@ from benchmarks.goals import Within
 from benchmarks.measuring.memory import MB, peak
 from benchmarks.measuring.process import FailedError
 from benchmarks.work import Measurement
-from pellucid.distributed import even, head_tail, sending
 from pellucid.distributed import attention as shared_attention
+from pellucid.distributed import even, head_tail, sending
 from pellucid.distributed.ring import WAYS
 
 RANKS = 2
@@ -47,8 +47,9 @@ def distributed() -> Iterator[Measurement]:
     for dtype in (torch.float32, torch.bfloat16):
         for causal in (False, True):
             for way in WAYS:
+                name = str(dtype).removeprefix("torch.") + (", causal" if causal else "")
                 yield Measurement(
-                    f"{str(dtype).removeprefix('torch.')} 1×{HEADS}×{LENGTH}×{DIM}{', causal' if causal else ''}, {way}",
+                    f"1×{HEADS}×{LENGTH}×{DIM} {name}, {way}",
                     partial(_measured, Asked(dtype, causal, way)),
                     (Within(SPEED, least=0.9), *((Within(SHARE, most=1 / RANKS + 0.1),) if way == "ring" else ())),
                 )
@@ -118,7 +119,9 @@ def _member(connection: Connection, rank: int | None, threads: int, folder: str,
     """What a process does: the call once, whose memory it tells, and again each time that it is asked to."""
     torch.set_num_threads(threads)
     if rank is not None:
-        dist.init_process_group("gloo", init_method=f"file://{os.path.join(folder, 'ranks')}", rank=rank, world_size=RANKS)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{os.path.join(folder, 'ranks')}", rank=rank, world_size=RANKS
+        )
     with torch.no_grad():
         _call(rank, asked, 512)()  # compiles
         with peak() as measured:

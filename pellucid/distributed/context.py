@@ -124,9 +124,9 @@ def _layout(length: int, layout: Given, group: Group) -> Layout:
                 f"layout: one of {length} positions on {ranks} ranks is needed, got {layout.length} on {layout.ranks}"
             )
         return layout
-    if layout in (None, "contiguous"):
-        return layouts.even(length, ranks)
-    return layout_of("layout", layout, [length, *(0,) * (ranks - 1)])  # by its name it is of the whole length
+    if layout is not None and not isinstance(layout, str):
+        raise TypeError(f"layout: a Layout or its name is needed, got {type(layout).__name__}")
+    return layouts.named("layout", layout or "contiguous")(length, ranks)
 
 
 def _replace(buffer: Tensor, content: Tensor) -> None:

@@ -38,7 +38,6 @@ from pellucid.readouts.base import ColumnReadout, tensors_of
 
 Function = Callable[..., Any]
 Given = Layout | str | None
-BY_NAME = {"contiguous": None, "head_tail": layouts.head_tail}
 
 
 TOLD = (
@@ -306,10 +305,8 @@ def layout_of(name: str, given: Given, lengths: Sequence[int]) -> Layout:
 
     """
     if isinstance(given, str):
-        if given not in BY_NAME:
-            raise ValueError(f"{name}: a Layout or one of {', '.join(BY_NAME)} is needed, got {given!r}")
-        made = BY_NAME[given]
-        given = None if made is None else made(sum(lengths), len(lengths))
+        named = layouts.named(name, given)
+        given = None if named is layouts.even else named(sum(lengths), len(lengths))
     if given is None:
         return layouts.of_lengths(lengths)
     if not isinstance(given, Layout):
