@@ -1,8 +1,12 @@
-"""Watch a model whose heads lie on several ranks, as one: `torchrun --nproc-per-node 2 examples/several_ranks.py`."""
+"""Watch a model whose heads lie on several ranks, as one.
+
+`torchrun --nproc-per-node 2 examples/several_ranks.py run.attn`
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import warnings
 
@@ -12,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pellucid
+from pellucid.nn import SelfAttention
 
 warnings.filterwarnings("ignore", module="torch.distributed")
 if "RANK" in os.environ:  # of torchrun
@@ -22,7 +27,7 @@ else:
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 
 torch.manual_seed(0)
-model = pellucid.nn.SelfAttention(64, 8, rotary=10_000.0, is_causal=True)
+model = SelfAttention(64, 8, rotary=10_000.0, is_causal=True)
 names = ("query_projection", "key_projection", "value_projection")
 plan = {name: ColwiseParallel() for name in names} | {"output_projection": RowwiseParallel()}
 parallelize_module(model, mesh, plan)
@@ -32,5 +37,6 @@ with torch.no_grad(), pellucid.watch(model, keep=True, ranks={"heads": mesh}) as
 
 whole = record.gather()
 print(f"rank {dist.get_rank()} has heads {record[0].head_numbers}, the record of all {whole[0].heads}")
-record.save("run.attn", overwrite=True)
+if len(sys.argv) > 1:
+    record.save(sys.argv[1], overwrite=True)
 dist.destroy_process_group()
