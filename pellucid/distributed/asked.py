@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pellucid.arguments import Arguments, describe
@@ -26,20 +28,32 @@ class Sharing(NamedTuple):
 
 
 _sharing: ContextVar[Sharing | None] = ContextVar("pellucid_sharing", default=None)
+_open = 0  # how many are set in all threads: torch.compile guards a number, and cannot follow a ContextVar
+_lock = Lock()
 
 
 @contextmanager
 def sharing(how: Sharing) -> Iterator[None]:
     """Calls inside the `with` are of sequences that lie on several ranks."""
     token = _sharing.set(how)
+    _count(1)
     try:
         yield
     finally:
+        _count(-1)
         _sharing.reset(token)
+
+
+def _count(more: int) -> None:
+    global _open
+    with _lock:
+        _open += more
 
 
 def is_shared_here() -> bool:
     """Whether calls are of sequences that lie on several ranks, in this context."""
+    if torch.compiler.is_compiling() and not _open:
+        return False
     return _sharing.get() is not None
 
 

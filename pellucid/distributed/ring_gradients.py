@@ -19,7 +19,15 @@ from pellucid.problem import Problem, Result
 
 
 def computed(ring: Ring, query: Tensor, key: Tensor, value: Tensor) -> Rows:
-    """What `ring.forward` gives, output in query's dtype, differentiable once; readings have no gradient but lse."""
+    """What `ring.forward` gives, output in query's dtype, differentiable once; readings have no gradient but lse.
+
+    Args:
+        ring: see `Ring`.
+        query: of its regions, one after another.
+        key: this rank's.
+        value: theirs.
+
+    """
     whole = ring.whole
     sinks = ring.regions[0].sinks(ring.own)
     tensors = (query, key, value, *(() if sinks is None else (sinks,)), *whole.captured)

@@ -172,6 +172,8 @@ def test_an_output_projection_that_is_whole_is_refused(ranks: Ranks) -> None:
 
 # Models of transformers under their own plans.
 
+KINDS = ("Llama", "Mistral", "Phi3", "Gemma2", "GptOss", "OlmoE")
+
 
 def of_kind(kind: str) -> Any:
     import transformers
@@ -232,7 +234,7 @@ def of_transformers(kind: str) -> None:
     assert str(everything.summary()) == str(expected.summary())
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("kind", ["Qwen2", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS)])
 def test_models_of_transformers(ranks: Ranks, kind: str) -> None:
     pytest.importorskip("transformers.distributed.tensor_parallel")
     ranks.run(of_transformers, kind, ranks=2)

@@ -101,7 +101,7 @@ def heads(count: int) -> None:
     same(chosen.gather(), watched(Model(), x, heads=[0, 1]))
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_heads_of_ranks_are_the_record(ranks: SomeRanks, count: int) -> None:
     ranks.run(heads, count, ranks=count)
 
@@ -237,20 +237,20 @@ def test_no_rank_overwrites_another(ranks: SomeRanks, tmp_path: Path) -> None:
 
 def full_disk(folder: Path) -> None:
     record = watched(by_heads(2), tokens(), ranks={"heads": mesh(2)})
-    if dist.get_rank() == 1:
-        saving.write_layer = _no_space
-    record.save(folder / "run.attn")
+    with pytest.MonkeyPatch.context() as patched:
+        if dist.get_rank() == 1:
+            patched.setattr(saving, "write_layer", _no_space)
+        record.save(folder / "run.attn")
 
 
 def _no_space(*_: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_is_told_on_every_rank(tmp_path: Path) -> None:
-    with some(2) as ranks:
-        for outcome in ranks.outcomes(full_disk, tmp_path):
-            assert outcome.kind == "RecordError"
-            assert "no space left on device while writing layer layers.1" in outcome.text
+def test_a_full_disk_is_told_on_every_rank(ranks: SomeRanks, tmp_path: Path) -> None:
+    for outcome in ranks.outcomes(full_disk, tmp_path, ranks=2):
+        assert outcome.kind == "RecordError"
+        assert "no space left on device while writing layer layers.1" in outcome.text
     assert pellucid.open_record(tmp_path / "run.attn").layers == []
 
 
@@ -406,7 +406,12 @@ def interrupted(folder: Path) -> None:
     watched(model, tokens(4), ranks={"heads": group(2)}, out=folder / "heads.attn")
 
 
-def test_written_as_it_goes_and_gone_on_with(ranks: SomeRanks, tmp_path: Path) -> None:
+def test_written_as_it_goes(ranks: SomeRanks, tmp_path: Path) -> None:
+    ranks.run(streamed, tmp_path, False, ranks=2)
+
+
+@pytest.mark.thorough
+def test_a_rank_that_dies_leaves_what_was_written_as_it_went(ranks: SomeRanks, tmp_path: Path) -> None:
     with some(2, patience=20) as mortal:
         alive, dead = mortal.outcomes(interrupted, tmp_path)
     assert alive.kind
