@@ -15,7 +15,7 @@ DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) -> HeadsFrom:
-    """Which heads a call has: as it says itself, by the weights that made its queries, or by the ranks named.
+    """Which heads a call has: by the weights that made its queries, or by the ranks named.
 
     Args:
         name: of the module.
@@ -27,7 +27,7 @@ def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) ->
         RuntimeError: it has fewer heads than its model's configuration says, and no ranks were named, or others.
 
     """
-    found = call.heads_from or _by_weights(module, call)
+    found = _by_weights(module, call)
     if found is not None:
         return found
     declared = _declared(module)

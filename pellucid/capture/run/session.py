@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.capture.calls import carried, reading
 from pellucid.capture.calls.beside import Beside
-from pellucid.capture.calls.call import Call
+from pellucid.capture.calls.call import Call, HeadsFrom
 from pellucid.capture.calls.keeping import kept_bytes, kept_part_of
 from pellucid.capture.calls.roles import forbids_ahead, role_of
 from pellucid.capture.media.media import Media
@@ -81,6 +81,7 @@ class Session:
     _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
     _beside: Beside = field(default_factory=Beside)
     _sums: dict[str, ColumnReadout] = field(default_factory=dict)  # the sums over queries that were read
+    _heads_from: dict[tuple[str, int], HeadsFrom] = field(default_factory=dict)  # of modules, by how many a call has
     _lost: set[str] = field(default_factory=set)  # layers of which what the keys received is not known any more
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
@@ -145,7 +146,7 @@ class Session:
             place = Place(again.name, again.role, again.start, again)
             readouts = self._readouts(place, call)
             return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
-        own = heads_from(base, module, call, self.record.ranks)
+        own = self._own_heads(base, module, call)
         if self.heads is not None and int(self.heads.max()) >= own.of:
             raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {own.of}")
         chosen = None if self.heads is None else _within(self.heads, own.first, call.heads)
@@ -170,6 +171,15 @@ class Session:
     def has_seen(self, module: nn.Module) -> bool:
         """Whether a call is one that autograd makes again, for its gradients, of a module that has its layer."""
         return carried.in_backward() and self.record.get(self.modules.name_of(module) or "") is not None
+
+    def _own_heads(self, base: str, module: nn.Module, call: Call) -> HeadsFrom:
+        """Which of a module's heads a call has; looked for at its first call alone, for the ranks may have to tell."""
+        if call.heads_from is not None:
+            return call.heads_from
+        known = self._heads_from.get((base, call.heads))
+        if known is None:
+            known = self._heads_from[base, call.heads] = heads_from(base, module, call, self.record.ranks)
+        return known
 
     def _read(
         self, call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None

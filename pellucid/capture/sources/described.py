@@ -55,6 +55,8 @@ def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
         part = own_part(asked)
         call, region = of_problem(part.problem), part.plan.region
         call.heads_from, call.start = HeadsFrom(region.heads.start, region.whole.heads), _start(region)
+        if asked.attn_mask is not None:
+            _note_padding_of_rank(call, asked.attn_mask, region)
         return call, lambda output: part.output(output.reshape(*part.problem.batch, *output.shape[1:]))
     problem, shaped = describe(asked)
     call = of_problem(problem)
@@ -66,6 +68,20 @@ def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
 def _start(region: Region) -> int | None:
     """The position of a rank's first query, where it has some of them."""
     return region.queries.start if len(region.queries) < region.whole.q_len else None
+
+
+def _note_padding_of_rank(call: Call, attn_mask: Tensor, region: Region) -> None:
+    """The same of a rank's part of a call: a key is padding if no query of any rank may look at it."""
+    whole = region.whole
+    if len(whole.batch) > 1:
+        return
+    mask = attn_mask.full_tensor() if hasattr(attn_mask, "full_tensor") else attn_mask
+    every = padding_of(mask, whole.batch[0])
+    own = None if every is None else every[region.batch[0].start : region.batch[0].stop]
+    if own is not None and bool(own.any()):
+        call.padded_keys = own
+        if whole.q_len == whole.k_len:
+            call.padded_queries = own[:, region.queries.start : region.queries.stop]
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:
