@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from torch import Tensor
 from pellucid.arguments import Arguments, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
-
-if TYPE_CHECKING:
-    from pellucid.distributed.placements import OwnPart
 
 
 class Sharing(NamedTuple):
@@ -68,13 +65,6 @@ def is_sharded(call: Arguments) -> bool:
 def is_of_dtensors(call: Arguments) -> bool:
     """Whether a call is one of DTensors, and of no context in which sequences are shared."""
     return is_sharded(call) and not is_shared_here()
-
-
-def own_part(call: Arguments) -> OwnPart:
-    """A rank's part of a call of DTensors, as a problem of its own; all ranks ask for it together."""
-    from pellucid.distributed import placements
-
-    return placements.own_part(call)
 
 
 def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:

@@ -68,6 +68,24 @@ def plan_of(whole: Problem, tensors: Tensors) -> Plan:
     return Plan(whole, query.device_mesh, roles_of(query, whole), max(tensor.ndim for tensor in tensors) == 2)
 
 
+class OwnPart(NamedTuple):
+    """A rank's part of a call of DTensors, to be computed by whoever asks."""
+
+    plan: Plan
+    problem: Problem  # of this rank's sequences, heads and queries, with all their keys
+
+    def output(self, local: Tensor) -> Tensor:
+        """A rank's output, [*batch, heads, queries, value_dim], as the DTensor that the call gives."""
+        return Results(self.plan, Parts(self.problem, (self.plan.region,), ())).of_rows(local)
+
+
+def own_part(call: Arguments) -> OwnPart:
+    """A rank's part of a call of DTensors; all ranks ask for it together. Raises as `shared`."""
+    tensors, _, whole, _ = _agreed(call, None)
+    plan, (query, key, value) = plan_of(whole, tensors), tensors
+    return OwnPart(plan, plan.region.problem(plan.query(query), plan.keys(key), plan.keys(value), plan.own))
+
+
 def followed(whole: Problem, tensors: Tensors) -> bool:
     """Whether autograd follows a call."""
     every = (*tensors, *whole.captured, *(() if whole.sinks is None else (whole.sinks,)))
@@ -150,21 +168,3 @@ def _agreed(call: Arguments, asked: list[Any] | None) -> tuple[Tensors, Argument
         for group in groups:  # ranks that have the same must drop the same
             whole = replace(whole, dropout_seed=numbers_of_all(group, [int(whole.dropout_seed)])[0][0])
     return tensors, call, whole, shaped
-
-
-class OwnPart(NamedTuple):
-    """A rank's part of a call of DTensors, to be computed by whoever asks."""
-
-    plan: Plan
-    problem: Problem  # of this rank's sequences, heads and queries, with all their keys
-
-    def output(self, local: Tensor) -> Tensor:
-        """A rank's output, [*batch, heads, queries, value_dim], as the DTensor that the call gives."""
-        return Results(self.plan, Parts(self.problem, (self.plan.region,), ())).of_rows(local)
-
-
-def own_part(call: Arguments) -> OwnPart:
-    """A rank's part of a call of DTensors; all ranks ask for it together. Raises as `shared`."""
-    tensors, _, whole, _ = _agreed(call, None)
-    plan, (query, key, value) = plan_of(whole, tensors), tensors
-    return OwnPart(plan, plan.region.problem(plan.query(query), plan.keys(key), plan.keys(value), plan.own))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pellucid.arguments import Arguments, describe
 from pellucid.capture.attending import attend, beside, left_to_torch, refuse, unseen
 from pellucid.capture.calls.call import Call, HeadsFrom, of_problem, padding_of
-from pellucid.distributed.asked import is_of_dtensors, own_part
+from pellucid.distributed.asked import is_of_dtensors
 from pellucid.language import TraceError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def call_of(asked: Arguments) -> Call:
 def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
     """The call, and what gives its output the shape of the arguments; of DTensors this rank's part."""
     if is_of_dtensors(asked):
+        from pellucid.distributed.placements import own_part
+
         part = own_part(asked)
         call, region = of_problem(part.problem), part.plan.region
         call.heads_from, call.start = HeadsFrom(region.heads.start, region.whole.heads), _start(region)
