@@ -172,7 +172,8 @@ def test_an_output_projection_that_is_whole_is_refused(ranks: Ranks) -> None:
 
 # Models of transformers under their own plans.
 
-KINDS = ("Llama", "Mistral", "Phi3", "Gemma2", "GptOss", "OlmoE")
+KINDS = ("Llama", "Gemma2", "Phi3", "GptOss")
+UNDIVIDED = ("Phi3", "GptOss")  # their plans leave every rank all heads
 
 
 def of_kind(kind: str) -> Any:
@@ -181,7 +182,7 @@ def of_kind(kind: str) -> Any:
     torch.manual_seed(3)
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=4,
-        vocab_size=29, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        vocab_size=29, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
     )  # fmt: skip
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
@@ -215,7 +216,7 @@ def of_transformers(kind: str) -> None:
         pellucid.restore(model)
         with pellucid.watch(model, ranks={"heads": mesh(2)}) as generated:
             assert torch.equal(model.generate(ids, max_new_tokens=3, do_sample=False), text)
-    own = [list(range(4)), list(range(4, 8))][torch.distributed.get_rank()]
+    own = list(range(8)) if kind in UNDIVIDED else list(range(8))[4 * torch.distributed.get_rank() :][:4]
     assert record.layers == expected.layers
     for name, layer in record.items():
         assert layer.head_numbers == own
