@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import pellucid
@@ -176,9 +178,6 @@ def in_two_ways(folder: Path) -> None:
 
 
 def _plan(layer: Any, columns: Any) -> Any:
-    from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-
     names = ("query", "key", "value")
     plan: Any = {f"{name}_projection": ColwiseParallel() for name in names} | {"output_projection": RowwiseParallel()}
     return parallelize_module(layer, DeviceMesh.from_group(columns, "cpu"), plan)
@@ -311,6 +310,11 @@ def undeclared() -> None:
     with pytest.raises(RuntimeError, match=r"has \d of 5 heads on this rank; say which ranks have the others"):
         watched(Declared(5), own)
     assert watched(Declared(5), own, ranks={})[0].head_numbers == list(range(own.shape[1]))
+    for heads in (None, 3):  # who divides heads by hand sets a module's own number
+        model = torch.nn.Sequential(Declared(None))
+        model[0].num_heads = heads
+        record = watched(model, own, ranks={"heads": group(2)})
+        assert record[0].head_numbers == ([0, 1, 2] if not rank else [3, 4])
     expected = watched(Declared(5), every)
     for model in (Declared(5), Declared(None)):
         record = watched(model, own, ranks={"heads": group(2)})
@@ -365,6 +369,37 @@ def along(dim: int) -> None:
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_calls_of_dtensors_are_read_in_part(ranks: SomeRanks, dim: int) -> None:
     ranks.run(along, dim, ranks=2)
+
+
+class Fused(nn.Module):
+    """Attention whose query, key and value one projection makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.to_qkv = nn.Linear(12, 48, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.to_qkv(x).unflatten(-1, (-1, 3, 4)).movedim(-2, 0).transpose(-3, -2)
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+
+
+def fused() -> None:
+    """Of weights that do not say which heads they make, the ranks are asked for; also where all heads are gathered."""
+    x, rank = tokens(), dist.get_rank()
+    expected = watched(Fused(), x)
+    for layout, own in ((None, [[0, 1], [2, 3]][rank]), (Replicate(), [0, 1, 2, 3])):
+        plan = {"to_qkv": ColwiseParallel(output_layouts=layout)}
+        model = parallelize_module(Fused(), mesh(2), plan)
+        with pytest.raises(RuntimeError, match="the weights of Fused lie on several ranks; say which ranks have"):
+            watched(model, x)
+        record = watched(model, x, ranks={"heads": group(2)})
+        assert record[0].head_numbers == own
+        same(record.gather(), expected)
+
+
+def test_heads_of_fused_projections_are_asked_for(ranks: SomeRanks) -> None:
+    ranks.run(fused, ranks=2)
 
 
 def faulty(folder: Path) -> None:

@@ -15,7 +15,9 @@ DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) -> HeadsFrom:
-    """Which heads a call has: by the weights that made its queries, or by the ranks named.
+    """Which heads a call has: by the weights that made its queries, by its model's configuration, or by the ranks named.
+
+    A number of heads that the module itself holds is not asked: who divides heads by hand sets it to the rank's own.
 
     Args:
         name: of the module.
@@ -24,39 +26,68 @@ def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) ->
         ranks: as `watch` was given them; None if it was not.
 
     Raises:
-        RuntimeError: it has fewer heads than its model's configuration says, and no ranks were named, or others.
+        RuntimeError: it has fewer heads than its model's configuration says, or its weights lie on several ranks, and
+            no ranks were named, or others.
 
     """
-    found = _by_weights(module, call)
-    if found is not None:
+    found, configured = _by_weights(module, call), _number(getattr(module, "config", None))
+    if found is not None and configured in (None, found.of):
         return found
-    declared = _declared(module)
-    if declared == call.heads or (ranks is not None and "heads" not in ranks.groups):
+    if configured == call.heads or (ranks is not None and "heads" not in ranks.groups):
         return HeadsFrom(0, call.heads)
     if ranks is not None:
-        return _among(ranks, name, call) if declared is None else _cut(ranks, name, call, declared)
-    if declared is not None and call.heads < declared and is_one_of_several():
-        raise RuntimeError(
-            f"watch: {name} has {call.heads} of {declared} heads on this rank; say which ranks have the others, "
-            "watch(model, ranks={'heads': group}), or ranks={} if none has"
-        )
+        return _among(ranks, name, call) if configured is None else _cut(ranks, name, call, configured)
+    if is_one_of_several():
+        _refuse_unknown(name, module, call, configured)
     return HeadsFrom(0, call.heads)
 
 
+def _refuse_unknown(name: str, module: nn.Module, call: Call, configured: int | None) -> None:
+    """Raise RuntimeError where a module seems to have some of its heads, and nobody says which."""
+    declared = configured or _number(module)
+    if declared is not None and call.heads < declared:
+        reason = f"{name} has {call.heads} of {declared} heads on this rank"
+    elif configured is None and any(map(_is_cut, _own_children(module))):
+        reason = f"the weights of {name} lie on several ranks"
+    else:
+        return
+    raise RuntimeError(
+        f"watch: {reason}; say which ranks have its other heads, watch(model, ranks={{'heads': group}}), or ranks={{}} "
+        "if none has"
+    )
+
+
+def _number(holder: object) -> int | None:
+    """How many heads a module, or a configuration, says that there are."""
+    numbers = (getattr(holder, name, None) for name in DECLARED)
+    return next((number for number in numbers if isinstance(number, int) and number > 0), None)
+
+
 def _by_weights(module: nn.Module, call: Call) -> HeadsFrom | None:
-    """By the sharded weights of the projection that gave just these heads; None where it is not to be seen."""
-    library = sys.modules.get("torch.distributed.tensor")
-    if library is None:
-        return None
+    """By the sharded weights of the projection that gave just these queries; None where it is not to be seen."""
     width = call.query.shape[-1]
     found = set()
-    for child in filter(lambda child: not _is_data_parallel(child), module.children()):
-        weight = getattr(child, "weight", None)
-        if isinstance(weight, library.DTensor) and weight.ndim == 2:
+    for name, child in module.named_children():
+        makes_queries = "q" in name.lower() and "k" not in name.lower()  # and no keys beside them
+        if makes_queries and not _is_data_parallel(child) and _is_cut(child):
+            weight: Any = child.weight
             rows = _rows_of(weight)
             if rows is not None and len(rows) == call.heads * width < weight.shape[0] and not rows.start % width:
                 found.add(HeadsFrom(rows.start // width, weight.shape[0] // width))
     return found.pop() if len(found) == 1 else None
+
+
+def _own_children(module: nn.Module) -> list[nn.Module]:
+    return [child for child in module.children() if not _is_data_parallel(child)]
+
+
+def _is_cut(module: nn.Module) -> bool:
+    """Whether a module's weight is a matrix of which a rank has some."""
+    library = sys.modules.get("torch.distributed.tensor")
+    weight = getattr(module, "weight", None)
+    if library is None or not isinstance(weight, library.DTensor) or weight.ndim != 2:
+        return False
+    return bool(weight.to_local().shape != weight.shape)
 
 
 def _is_data_parallel(module: nn.Module) -> bool:
@@ -77,16 +108,6 @@ def _rows_of(weight: Any) -> range | None:
         elif not place.is_replicate():
             return None
     return rows if len(rows) == weight.to_local().shape[0] else None
-
-
-def _declared(module: nn.Module) -> int | None:
-    """How many heads a module, or its configuration, says that it has."""
-    for holder in (module, getattr(module, "config", None)):
-        for name in DECLARED:
-            number = getattr(holder, name, None)
-            if isinstance(number, int) and number > 0:
-                return number
-    return None
 
 
 def _cut(ranks: Ranks, name: str, call: Call, declared: int) -> HeadsFrom:
