@@ -307,7 +307,7 @@ def undeclared() -> None:
     rank = dist.get_rank()
     every = torch.randn(1, 5, 7, 4)
     own = every[:, :3] if not rank else every[:, 3:]
-    with pytest.raises(RuntimeError, match=r"has \d of 5 heads on this rank; say which ranks have the others"):
+    with pytest.raises(RuntimeError, match=r"has \d of 5 heads on this rank; say which ranks have its other heads"):
         watched(Declared(5), own)
     assert watched(Declared(5), own, ranks={})[0].head_numbers == list(range(own.shape[1]))
     for heads in (None, 3):  # who divides heads by hand sets a module's own number

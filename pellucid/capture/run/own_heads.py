@@ -15,7 +15,7 @@ DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def heads_from(name: str, module: nn.Module, call: Call, ranks: Ranks | None) -> HeadsFrom:
-    """Which heads a call has: by the weights that made its queries, by its model's configuration, or by the ranks named.
+    """Which heads a call has: by the weights that made its queries, its model's configuration, or the ranks named.
 
     A number of heads that the module itself holds is not asked: who divides heads by hand sets it to the rank's own.
 
