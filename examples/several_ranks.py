@@ -33,10 +33,11 @@ plan = {name: ColwiseParallel() for name in names} | {"output_projection": Rowwi
 parallelize_module(model, mesh, plan)
 
 with torch.no_grad(), pellucid.watch(model, keep=True, ranks={"heads": mesh}) as record:
-    model(torch.randn(1, 100, 64))
+    output = model(torch.randn(1, 100, 64))
 
 whole = record.gather()
-print(f"rank {dist.get_rank()} has heads {record[0].head_numbers}, the record of all {whole[0].heads}")
+own = f"rank {dist.get_rank()} has heads {record[0].head_numbers}, the record of all {whole[0].heads}"
+print(f"{own}; the output, {list(output.shape)}, is of norm {float(output.norm()):.3f}")
 if len(sys.argv) > 1:
     record.save(sys.argv[1], overwrite=True)
 dist.destroy_process_group()
