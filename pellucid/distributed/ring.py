@@ -154,6 +154,8 @@ _chosen: ContextVar[str | None] = ContextVar("pellucid_sending", default=None)
 def sending(way: str) -> Iterator[None]:
     """Send keys and values of a sharded sequence in one way, inside the `with`, on every rank alike.
 
+    What torch.compile makes a graph of gathers them.
+
     Args:
         way: "ring", in which no rank ever holds all of them, or "gather".
 
@@ -170,6 +172,11 @@ def sending(way: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
+def chosen() -> str | None:
+    """The way that `sending` has chosen here; none in a graph, which holds no sends between ranks."""
+    return None if torch.compiler.is_compiling() else _chosen.get()
+
+
 def travels(whole: Problem, followed: bool) -> bool:
     """Whether keys and values travel rather than be gathered.
 
@@ -181,11 +188,11 @@ def travels(whole: Problem, followed: bool) -> bool:
         ValueError: they are to, and cannot.
 
     """
-    chosen, reason = _chosen.get(), why_not(whole, followed)
-    if chosen == "ring" and reason is not None:
+    way, reason = chosen(), why_not(whole, followed)
+    if way == "ring" and reason is not None:
         raise ValueError(f"sending: this call's keys cannot travel in a ring: {reason}")
-    if chosen is not None or reason is not None:
-        return chosen == "ring"
+    if way is not None or reason is not None:
+        return way == "ring"
     size = sum(tensor.numel() * tensor.element_size() for tensor in (whole.key, whole.value))
     return size > LARGE
 
