@@ -1,4 +1,4 @@
-"""The command line: `pellucid show`, `pellucid view`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
+"""The command line: `pellucid show`, `view`, `watch`, `profile`, `merge`, `explain`, `lesson` and `doctor`.
 
 Options are declared here and checked as far as they can be on their own, with the standard library alone, so that help
 comes at once; `pellucid.commands` carries them out. A command's module is imported when it runs, and torch with it.
@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
@@ -23,6 +24,7 @@ from pellucid import legible
 from pellucid._version import __version__
 from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
+from pellucid.commands.profiles import options as profile_options
 
 KINDS = ("cross", "encoder", "decoder")
 POOLS = ("mean", "max")
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_view(commands)
     _add_watch(commands)
+    profile_options.declare(partial(_add, commands, folder="profiles."))
     _add_explain(commands)
     _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
@@ -303,7 +306,12 @@ def _add_lesson(commands: Commands) -> None:
 
 
 def _add(
-    commands: Commands, name: str, summary: str, description: str | None = None, examples: str | None = None
+    commands: Commands,
+    name: str,
+    summary: str,
+    description: str | None = None,
+    examples: str | None = None,
+    folder: str = "",
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -313,7 +321,7 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=lambda options: _loaded(name).run(options))
+    parser.set_defaults(run=lambda options: _loaded(f"{folder}{name}").run(options))
     return parser
 
 

@@ -165,11 +165,6 @@ def _zeros(kind: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
-def _device(group: Group) -> str:
-    """Where a tensor must lie that the group's backend sends."""
-    return "cuda" if "nccl" in dist.get_backend(group) else "cpu"
-
-
 def summed(local: Tensor, group: Group) -> Tensor:
     """The sum over the ranks, on each; differentiable, the loss being the sum of the ranks' own."""
     whole: Tensor = _Summed.apply(local, group)
