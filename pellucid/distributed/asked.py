@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from torch import Tensor
 from pellucid.arguments import Arguments, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
-
-Made = TypeVar("Made")
 
 
 class Sharing(NamedTuple):
@@ -56,15 +54,6 @@ def is_shared_here() -> bool:
             return False
         torch._dynamo.graph_break(msg="inside context_parallel ranks compare what they are asked, which no graph holds")
     return _sharing.get() is not None
-
-
-def beside_graphs(function: Callable[..., Made], why: str, *arguments: Any) -> Made:
-    """What a function gives; torch.compile, which it cannot be a part of, goes on after it, or says why not."""
-    if not torch.compiler.is_compiling():
-        return function(*arguments)
-    torch._dynamo.graph_break(msg=why)
-    made: Made = torch.compiler.disable(function)(*arguments)
-    return made
 
 
 def is_sharded(call: Arguments) -> bool:

@@ -14,7 +14,6 @@ from torch import Tensor
 from pellucid.arguments import Arguments, as_autocast, check_captured, check_tensors, checked_readouts, describe
 from pellucid.distributed import layout as layouts
 from pellucid.distributed import ring_gradients
-from pellucid.distributed.asked import beside_graphs
 from pellucid.distributed.exchange import (
     Group,
     Joining,
@@ -25,6 +24,7 @@ from pellucid.distributed.exchange import (
     reduced,
     refuse_together,
 )
+from pellucid.distributed.graphs import beside_graphs
 from pellucid.distributed.layout import Layout, Spans
 from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.region import Region, as_it_is
