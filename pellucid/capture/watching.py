@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,10 +32,12 @@ from pellucid.record.frames import Frames
 from pellucid.record.images import Image
 from pellucid.record.layer import Layer, OnLayer, Span
 from pellucid.record.record import Record
+from pellucid.record.sharing.ranks import Ranks
 from pellucid.record.studies.beyond import summary_readouts
 
 if TYPE_CHECKING:
     from pellucid.record.disk.writer import RecordWriter
+    from pellucid.record.sharing.saving import SharedWriter
 
 
 @contextmanager
@@ -57,6 +59,7 @@ def watch(
     resume: bool = False,
     on_layer: OnLayer | None = None,
     progress: bool | Listener = False,
+    ranks: Mapping[str, Any] | None = None,
 ) -> Iterator[Record]:
     """A Record that fills while the model runs inside the `with`: what each of its attention modules does.
 
@@ -82,11 +85,15 @@ def watch(
         images: the pictures whose patches are tokens; where None, those of models that are known. None at all: ().
         frames: the sound whose frames are tokens, the same way.
         out: a folder `name.attn/` to write each layer to as soon as it is complete; it then leaves memory. Or a
-            RecordWriter, which whoever made it closes.
+            RecordWriter, which whoever made it closes. With `ranks` all write one record, which all then have.
         resume: whether a record in `out` is gone on with: the layers that it has whole are not read again. It must be
             of the same model, tokens and readouts, with query and key kept of the same layers.
         on_layer: called with each Layer once it is complete; what it returns takes the layer's place, and is written.
         progress: True for a bar in the terminal, or a function that is called with a Progress for each layer.
+        ranks: of a run that torch.distributed divides, which ranks have the other parts: a mapping of "heads" (tensor
+            parallelism), "sequences" (data) and "layers" (pipeline) to a process group or a mesh of one dimension, as
+            in {"heads": mesh["tp"]}. Each rank's record is its part, heads under their numbers in the model;
+            `record.gather()` and `record.save()` are of all. {}: every rank is for itself.
 
     Yields:
         The Record. Layers are in it as soon as they have run.
@@ -95,7 +102,8 @@ def watch(
         TypeError, ValueError, IndexError: a choice of layers or heads that the model does not have, before it runs.
         ValueError: on leaving, if the model ran and no softmax attention was found in it. With gradients, for readouts
             that have none, and for `out`.
-        RuntimeError: with gradients, when the model runs where torch computes none.
+        RuntimeError: with gradients, when the model runs where torch computes none. In one of several processes, when a
+            module has fewer heads than its configuration says, and `ranks` does not say where the others are.
 
     Example:
         >>> import torch, pellucid
@@ -112,6 +120,7 @@ def watch(
     session.more = _beside_the_summary(_checked(more) or ()) if session.readouts is None else ()
     session.gradients = _with_gradients(gradients, out, (*(session.readouts or ()), *session.more))
     record = session.record
+    record.ranks = None if ranks is None else Ranks(ranks)
     record.tokens, record.source_tokens = tokens, source_tokens
     record.segments = dict(segments or {})
     record.images, record.frames = images or (), frames or ()
@@ -122,7 +131,7 @@ def watch(
         session.listener = None if listener is None else apart(listener)
         session.on_layer = on_layer = None if on_layer is None else apart(on_layer)
         if out is not None:
-            writer = _writer(out, resume, session, stack)
+            writer = (_shared_writer if record.ranks else _writer)(out, resume, session, stack)
             session.stored = frozenset(writer.written)
             session.on_layer = _written(writer, on_layer, session.stored)
         stack.enter_context(_captured(model, session))
@@ -130,12 +139,16 @@ def watch(
         try:
             yield record
         except BaseException:
+            if record.ranks and out is not None:  # other ranks may not come to it
+                session.on_layer = None
             session.salvage()
             raise
         session.finish()
         _note_unplaced(record, "images", images or ())
         _note_unplaced(record, "frames", frames or ())
         record.complete = True
+    if record.ranks and out is not None:
+        record.ranks = Ranks({})  # each rank has the whole
     _report(session, model)
 
 
@@ -228,7 +241,23 @@ def _writer(out: str | Path | RecordWriter, resume: bool, session: Session, stac
     return stack.enter_context(writing(out, session.record, resume=resume, keeps=session.keeps))
 
 
-def _written(writer: RecordWriter, on_layer: OnLayer | None, stored: frozenset[str]) -> OnLayer:
+def _shared_writer(out: str | Path | RecordWriter, resume: bool, session: Session, stack: ExitStack) -> SharedWriter:
+    from pellucid.record.disk.writer import RecordWriter
+    from pellucid.record.sharing.saving import writing
+
+    ranks = session.record.ranks
+    assert ranks is not None
+    if isinstance(out, RecordWriter):
+        raise ValueError("out: of a run that ranks divide a folder is needed, got a RecordWriter")
+    if "layers" in ranks.groups or session.heads is not None:
+        raise ValueError(
+            "out: ranks write each layer together, so all must have it, which they need not with heads=, or ranks that "
+            "divide layers; record.save(path) writes it afterwards"
+        )
+    return stack.enter_context(writing(Path(out), session.record, ranks, resume=resume, keeps=session.keeps))
+
+
+def _written(writer: RecordWriter | SharedWriter, on_layer: OnLayer | None, stored: frozenset[str]) -> OnLayer:
     """What writes a layer, as `on_layer` gives it back. One that is stored is only compared."""
 
     def write(layer: Layer) -> Layer:

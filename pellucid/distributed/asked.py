@@ -64,6 +64,11 @@ def is_sharded(call: Arguments) -> bool:
     return is_shared_here() or any(isinstance(tensor, module.DTensor) for tensor in call[:3])
 
 
+def is_of_dtensors(call: Arguments) -> bool:
+    """Whether a call is one of DTensors, and of no context in which sequences are shared."""
+    return is_sharded(call) and not is_shared_here()
+
+
 def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
     """A call of several ranks: the output, and what was seen if readouts, the argument of `observe`, are asked."""
     how = _sharing.get() if is_shared_here() else None

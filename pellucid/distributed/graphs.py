@@ -1,4 +1,4 @@
-"""What torch.compile cannot be a part of, and goes on after."""
+"""What torch.compile cannot have in a graph, run beside its graphs."""
 
 from __future__ import annotations
 

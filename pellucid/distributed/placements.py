@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -78,6 +78,24 @@ def plan_of(whole: Problem, tensors: Tensors) -> Plan:
     """Which part of a call each rank computes."""
     query = tensors[0]
     return Plan(whole, query.device_mesh, roles_of(query, whole), max(tensor.ndim for tensor in tensors) == 2)
+
+
+class OwnPart(NamedTuple):
+    """A rank's part of a call of DTensors, to be computed by whoever asks."""
+
+    plan: Plan
+    problem: Problem  # of this rank's sequences, heads and queries, with all their keys
+
+    def output(self, local: Tensor) -> Tensor:
+        """A rank's output, [*batch, heads, queries, value_dim], as the DTensor that the call gives."""
+        return Results(self.plan, Parts(self.problem, (self.plan.region,), ())).of_rows(local)
+
+
+def own_part(call: Arguments) -> OwnPart:
+    """A rank's part of a call of DTensors; all ranks ask for it together. Raises as `shared`."""
+    tensors, _, whole, _ = _agreed(call, None)
+    plan, (query, key, value) = plan_of(whole, tensors), tensors
+    return OwnPart(plan, plan.region.problem(plan.query(query), plan.keys(key), plan.keys(value), plan.own))
 
 
 def followed(whole: Problem, tensors: Tensors) -> bool:

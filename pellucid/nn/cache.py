@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.nn.room import Room, grown
+from pellucid.nn.sharded import is_sharded, like_it, own_part, placements_of
 
 __all__ = ["KeyValueCache"]
 
@@ -91,8 +92,8 @@ class KeyValueCache:
             self._key, self._value = _appended(self._key, key), _appended(self._value, value)
             return self.key, self.value
         capacity = max(self._capacity, 2 * self.length)
-        key_room, held_key = grown(self._rooms[0], self._key, key, capacity)
-        value_room, held_value = grown(self._rooms[1], self._value, value, capacity)
+        key_room, held_key = _grown(self._rooms[0], self._key, key, capacity)
+        value_room, held_value = _grown(self._rooms[1], self._value, value, capacity)
         self._key, self._value, self._rooms = held_key, held_value, (key_room, value_room)
         return held_key, held_value
 
@@ -121,6 +122,11 @@ class KeyValueCache:
                 f"cache: it holds keys of shape {expected} and was given {list(key.shape)}. "
                 "Use one cache for each layer and batch of sequences."
             )
+        if placements_of(key) != placements_of(held):
+            raise ValueError(
+                f"cache: it holds keys that lie as {placements_of(held)} and was given some as {placements_of(key)}. "
+                "Start a new cache after sharding the model."
+            )
         if key.dtype != held.dtype or key.device != held.device:
             raise ValueError(
                 f"cache: it holds {held.dtype} on {held.device} and was given {key.dtype} on {key.device}. "
@@ -132,6 +138,17 @@ def _held(tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise ValueError("cache: it is empty. Append keys and values before reading them.")
     return tensor
+
+
+def _grown(room: Room | None, held: Tensor | None, new: Tensor, capacity: int) -> tuple[Room | None, Tensor]:
+    """`grown`, of a rank's own part where keys are DTensors."""
+    if not is_sharded(new):
+        return grown(room, held, new, capacity)
+    if any(place.is_shard(new.ndim - 2) for place in new.placements):  # type: ignore[attr-defined]
+        return None, _appended(held, new)
+    own = None if held is None else own_part(held)
+    room, local = grown(room, own, own_part(new), capacity)
+    return room, like_it(local, new)
 
 
 def _appended(held: Tensor | None, new: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.functional import attention
 from pellucid.functional import observe as observed_attention
+from pellucid.nn import sharded
 
 if TYPE_CHECKING:
     from pellucid.observation import Observation
@@ -116,7 +117,8 @@ class HeadNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x / sqrt(mean(x²) + 1e-6) * weight` over the last dimension."""
-        return nn.functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
+        weight = sharded.replicated(self.weight, x).to(x.dtype)
+        return nn.functional.rms_norm(x, self.normalized_shape, weight, self.eps).to(x.dtype)
 
 
 class HeadedAttention(nn.Module):
@@ -191,13 +193,20 @@ class HeadedAttention(nn.Module):
         return f"num_heads={self.num_heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
 
     def _project_query(self, x: Tensor) -> Tensor:
-        query = split_heads(self.query_projection(x), self.num_heads, self.head_dim)
+        query = self._heads_of("query_projection", x, self.num_heads)
         return query if self.query_norm is None else self.query_norm(query)
 
     def _project_key_value(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        key = split_heads(self.key_projection(context), self.kv_heads, self.head_dim)
-        value = split_heads(self.value_projection(context), self.kv_heads, self.head_dim)
+        key = self._heads_of("key_projection", context, self.kv_heads)
+        value = self._heads_of("value_projection", context, self.kv_heads)
         return key if self.key_norm is None else self.key_norm(key), value
+
+    def _heads_of(self, name: str, x: Tensor, heads: int) -> Tensor:
+        projection = getattr(self, name)
+        projected = sharded.as_sharded(name, projection(x), projection)
+        if sharded.is_sharded(projected):
+            return sharded.split(name, projected, heads, self.head_dim)
+        return split_heads(projected, heads, self.head_dim)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, observe: Sequence[Readout] | None, **problem: Any
@@ -205,11 +214,14 @@ class HeadedAttention(nn.Module):
         """The layer's output from queries, keys and values in heads; `problem` goes to `pellucid.attention`."""
         problem["dropout_p"] = self.dropout if self.training else 0.0
         problem["enable_gqa"] = self._grouped
+        query, key, value = sharded.alike(query, key, value)
         if observe is None:
             return self._back(attention(query, key, value, **problem))
         output, observation = observed_attention(query, key, value, **problem, readouts=observe)
         return self._back(output), observation
 
     def _back(self, output: Tensor) -> Tensor:
+        if sharded.is_sharded(output):
+            return sharded.back(output, self.output_projection)
         merged = merge_heads(output)
         return merged if self.output_projection is None else self.output_projection(merged)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pellucid.nn.sharded import replicated
+
 __all__ = ["Rotary"]
 
 
@@ -70,7 +72,7 @@ class Rotary(nn.Module):
             raise ValueError(f"x: must be [..., length, {self.head_dim}] for this Rotary, got {list(x.shape)}.")
         end = start + x.shape[-2]
         cosine, sine = self._table_for(x, end)  # [positions, head_dim / 2]
-        cosine, sine = cosine[start:end], sine[start:end]
+        cosine, sine = (replicated(table[start:end], x) for table in (cosine, sine))
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
         return turned.to(x.dtype)

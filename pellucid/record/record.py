@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -23,6 +24,9 @@ from pellucid.record.studies import beams, packed, segments
 from pellucid.record.studies import summary as summaries
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from pellucid.record.sharing.ranks import Ranks
     from pellucid.viewer.viewing.viewer import Viewer
 
 T = TypeVar("T", Image, Frames)
@@ -48,6 +52,7 @@ class Record(Mapping[str, Layer]):
         planned_bytes: the memory that readings and what is kept will take, computed at the first call.
         graph_bytes: the memory that the graph of readings with gradients will hold beside that, until backward.
         complete: whether the `with` was left without an exception.
+        ranks: the ranks that the run is divided among, as `watch` was told; None if it was not.
 
     """
 
@@ -71,6 +76,7 @@ class Record(Mapping[str, Layer]):
         self.planned_bytes = 0
         self.graph_bytes = 0
         self.complete = True
+        self.ranks: Ranks | None = None
         self._layers: dict[str, Layer] = dict(layers or {})
         self._images: list[Image] = []
         self._frames: list[Frames] = []
@@ -190,10 +196,57 @@ class Record(Mapping[str, Layer]):
     summary = summaries.summary
     segment_mass = segments.segment_mass
     align = alignment.align
-    save = writer.save
     to_parquet = export.to_parquet
     to_headvis = export.to_headvis
     to_bertviz = export.to_bertviz
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
+        """Write the whole record to the folder `path`.
+
+        Where the run is divided among ranks, all of them call this, and the record is that of all. Each writes files of
+        its own, of whole layers, one after another, so that whenever it ends the folder is a record of the layers so
+        far. All ranks must see the folder.
+
+        Args:
+            path: where; `name.attn` by custom.
+            overwrite: whether a record that is there already is replaced.
+            resume: whether one that is there is gone on with: the layers that it has whole are not written again.
+
+        Returns:
+            The folder.
+
+        Raises:
+            LostRankError: another rank has died, or does not come to the call.
+            RecordError: it cannot be written; the layers that were are a record that can be opened.
+            ValueError: what the ranks have are not parts of one record.
+
+        """
+        if not self.ranks:
+            return writer.save(self, path, overwrite=overwrite, resume=resume)
+        from pellucid.record.sharing.saving import save
+
+        return save(self, self.ranks, Path(path), overwrite=overwrite, resume=resume)
+
+    def gather(self, to: int | None = None) -> Record | None:
+        """The record of all ranks that the run is divided among, in memory; all of them call this.
+
+        Args:
+            to: the number of the one rank, among all, that gets it; every rank if None.
+
+        Returns:
+            A Record; None on another rank than `to`. Query and key, where they were kept, come along. Where sequences
+            are of different lengths on the ranks, what a shorter one lacks is padding, sums over bins are left out.
+
+        Raises:
+            LostRankError: another rank has died, or does not come to the call.
+            ValueError: `watch` was not told the ranks, or what they have are not parts of one record.
+
+        """
+        if self.ranks is None:
+            raise ValueError("gather: the ranks are not known; name them, watch(model, ranks={'heads': group})")
+        from pellucid.record.sharing.gather import gather
+
+        return gather(self, self.ranks, to)
 
     def view(self, **options: Any) -> Viewer:
         """Show the record in the notebook's cell, or in the browser: `pellucid.view`, which says what it takes.

@@ -184,11 +184,11 @@ class StoredRecord(Record):
         entry = self._entries[name]
         return f"{self._run} {entry['file']} {entry['bytes']} {entry['crc32']:08x}"
 
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
         """Write the record to another folder, as any record. Raises RecordError."""
         if self.path.resolve() == Path(path).resolve():
             raise RecordError(f"{path}: is the record itself; save it under another name")
-        return super().save(path, overwrite=overwrite)
+        return super().save(path, overwrite=overwrite, resume=resume)
 
 
 def _emptied(layer: Layer) -> Layer:

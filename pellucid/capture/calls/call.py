@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from pellucid.problem import Problem, is_autocast
 from pellucid.tensors.transformed import is_transformed
 
 FORBIDDING = -9e3  # a mask that is added to the scores forbids where it, or the score with it, is at most this
+
+
+class HeadsFrom(NamedTuple):
+    """Which of a module's heads a call has, of a model whose heads lie on several ranks: those from a first one on."""
+
+    first: int
+    of: int  # how many the module has on all ranks
 
 
 @dataclass
@@ -39,6 +46,7 @@ class Call:
     padded_queries: Tensor | None = None  # bool [batch, q_len], True at padding
     padded_keys: Tensor | None = None  # bool [batch, k_len]
     by_hand: bool = False  # whether the module computes its weights itself: `score` reads its scores, query is zeros
+    heads_from: HeadsFrom | None = None  # which of the model's heads these are, where the caller says it
     whole: Call | None = None  # the call that the model's output is of, where some of its keys are no part of this one
 
     @property

@@ -24,22 +24,23 @@ class Place(NamedTuple):
     continued: Layer | None  # the layer that it continues
     base: str = ""  # the module's name
     cache: Any = None  # what holds the keys before its own, where that is known
+    first_head: int = 0  # the number of the call's first head
+    heads: Tensor | None = None  # those that are observed, counted from that one; all if None
 
 
-def layer_of(
-    place: Place, call: Call, readings: reading.Readings, padded: Tensor | None, heads: Tensor | None
-) -> Layer:
-    """The layer that one call is, of some heads only if they are given.
+def layer_of(place: Place, call: Call, readings: reading.Readings, padded: Tensor | None) -> Layer:
+    """The layer that one call is, of the heads that are observed.
 
     Args:
         place: where the call belongs.
         call: what was asked for.
-        readings: what was read of it, of the chosen heads.
+        readings: what was read of it, of these heads.
         padded: which queries are padding, bool [batch, q_len], or None.
-        heads: numbers of the heads, all if None.
 
     """
-    numbers = list(range(call.heads)) if heads is None else heads.tolist()
+    heads = place.heads
+    chosen = range(call.heads) if heads is None else heads.tolist()
+    numbers = [place.first_head + head for head in chosen]
     keys = _padded_keys(place.continued, call)
     return Layer(
         name=place.name,

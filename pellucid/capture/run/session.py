@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.capture.calls import carried, reading
 from pellucid.capture.calls.beside import Beside
-from pellucid.capture.calls.call import Call
+from pellucid.capture.calls.call import Call, HeadsFrom
 from pellucid.capture.calls.keeping import kept_bytes, kept_part_of
 from pellucid.capture.calls.roles import forbids_ahead, role_of
 from pellucid.capture.media.media import Media
@@ -25,6 +25,7 @@ from pellucid.capture.run.going_back import taken_back
 from pellucid.capture.run.last_call import LastCall
 from pellucid.capture.run.layering import Place, continues, joined, layer_of
 from pellucid.capture.run.modules import Modules
+from pellucid.capture.run.own_heads import heads_from
 from pellucid.capture.run.placing import placed, placed_by_mask
 from pellucid.capture.run.progress import Listener, Progress
 from pellucid.capture.run.tokens import TokenIds
@@ -80,6 +81,7 @@ class Session:
     _last_first: tuple[Tensor, Tensor | None] | None = None  # padding of keys, and the first keys beside it
     _beside: Beside = field(default_factory=Beside)
     _sums: dict[str, ColumnReadout] = field(default_factory=dict)  # the sums over queries that were read
+    _heads_from: dict[tuple[str, int], HeadsFrom] = field(default_factory=dict)  # of modules, by how many a call has
     _lost: set[str] = field(default_factory=set)  # layers of which what the keys received is not known any more
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
@@ -144,10 +146,15 @@ class Session:
             place = Place(again.name, again.role, again.start, again)
             readouts = self._readouts(place, call)
             return Seen(reading.read(call, readouts, place.start, self._padded(place, call))[0], None)
-        if self.heads is not None and int(self.heads.max()) >= call.heads:
-            raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {call.heads}")
+        own = self._own_heads(base, module, call)
+        if self.heads is not None and int(self.heads.max()) >= own.of:
+            raise IndexError(f"heads: {int(self.heads.max())} is beyond the heads, of which {base} has {own.of}")
+        chosen = None if self.heads is None else _within(self.heads, own.first, call.heads)
+        if chosen is not None and not len(chosen):  # they lie on other ranks
+            self._pass_over(base, module, call)
+            return Seen(reading.run(call.problem).output, None)
         call = self._placed(base, module, call)
-        place = self._place(base, module, call)
+        place = self._place(base, module, call)._replace(first_head=own.first, heads=chosen)
         if self.media is not None:
             self.media.enter(place.name, place.role, place.start, call)
         padded = self._padded(place, call)
@@ -165,6 +172,15 @@ class Session:
         """Whether a call is one that autograd makes again, for its gradients, of a module that has its layer."""
         return carried.in_backward() and self.record.get(self.modules.name_of(module) or "") is not None
 
+    def _own_heads(self, base: str, module: nn.Module, call: Call) -> HeadsFrom:
+        """Which of a module's heads a call has; looked for at its first call alone, for the ranks may have to tell."""
+        if call.heads_from is not None:
+            return call.heads_from
+        known = self._heads_from.get((base, call.heads))
+        if known is None:
+            known = self._heads_from[base, call.heads] = heads_from(base, module, call, self.record.ranks)
+        return known
+
     def _read(
         self, call: Call, readouts: Sequence[Readout], start: int, padded: Tensor | None
     ) -> tuple[Tensor, reading.Readings]:
@@ -178,7 +194,7 @@ class Session:
     def _only_counted(self, place: Place, call: Call, padded: Tensor | None) -> Seen:
         """The call's output; of its layer, which is stored, nothing but the sizes is entered."""
         output = reading.run((call.whole or call).problem).output
-        layer = layer_of(place, call, {}, padded, self.heads)
+        layer = layer_of(place, call, {}, padded)
         self._add(layer if place.continued is None else joined(place.continued, layer, {}), place)
         self._follow(place, call)
         return Seen(output, None)
@@ -337,10 +353,10 @@ class Session:
         """Say what memory the record will take, before the first layer takes it."""
         if place.continued is not None:
             return
-        rows = call.batch * (call.heads if self.heads is None else len(self.heads)) * call.q_len
+        rows = call.batch * (call.heads if place.heads is None else len(place.heads)) * call.q_len
         size = rows * 4 * (len(readouts) + 1)
         if self.keeps(place.name):
-            size += kept_bytes(call, self.heads)
+            size += kept_bytes(call, place.heads)
         self._layer_bytes[place.name] = size, carried.graph_bytes(call, readouts) if self.gradients else 0
         expected = max(self._expected(), len(self._layer_bytes))
         record, rest = self.record, expected - len(self._layer_bytes)
@@ -359,13 +375,13 @@ class Session:
         """Put what was read into the record."""
         lookup = {readout.name: readout for readout in readouts}
         self._sums |= {name: readout for name, readout in lookup.items() if isinstance(readout, ColumnReadout)}
-        if self.heads is not None:
-            readings = reading.of_heads(readings, lookup, self.heads)
-        layer = layer_of(place, call, readings, padded, self.heads)
+        if place.heads is not None:
+            readings = reading.of_heads(readings, lookup, place.heads)
+        layer = layer_of(place, call, readings, padded)
         layer.over_heads = [name for name, readout in lookup.items() if not readout.per_head]
-        self._beside.add(layer, call, place.start, self.heads, self._ids)
+        self._beside.add(layer, call, place.start, place.heads, self._ids)
         if self.keeps(place.name):
-            layer.parts = [kept_part_of(call, place.start, self.heads)]
+            layer.parts = [kept_part_of(call, place.start, place.heads)]
         if place.continued is not None:
             layer = joined(place.continued, layer, lookup)
         self._last.enter(place.name)
@@ -452,6 +468,13 @@ def observation(call: Call, output: Tensor, readings: reading.Readings, readouts
     problem = replace(call.problem, readouts=plain)
     own = {readout.name: readings[readout.name] for readout in plain if readout.name != "lse"}
     return Observation(problem, Result(output, readings["lse"], own), lambda tensor: tensor)
+
+
+def _within(heads: Tensor, first: int, count: int) -> Tensor:
+    """Those of some heads that are among `count` from a first one on, counted from that one."""
+    if not first and int(heads.max()) < count:
+        return heads
+    return heads[(heads >= first) & (heads < first + count)] - first
 
 
 def _first_tokens(padded: Tensor, k_start: int) -> Tensor | None:

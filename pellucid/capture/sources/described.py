@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from pellucid.arguments import Arguments, describe
 from pellucid.capture.attending import attend, beside, left_to_torch, refuse, unseen
-from pellucid.capture.calls.call import Call, of_problem, padding_of
+from pellucid.capture.calls.call import Call, HeadsFrom, of_problem, padding_of
+from pellucid.distributed.asked import is_of_dtensors
 from pellucid.language import TraceError
+
+if TYPE_CHECKING:
+    from pellucid.distributed.region import Region
 
 
 def led(module: nn.Module, own: Callable[[], Tensor], asked: Arguments) -> Tensor:
@@ -35,9 +40,8 @@ def left_alone(module: nn.Module, own: Callable[[], Tensor], error: Exception) -
 
 def attended(module: nn.Module, asked: Arguments) -> Tensor:
     """The output of a module's call by the arguments of pellucid.attention, in their shape."""
-    call, batch, shaped = _described(asked)
-    output = attend(module, call).output
-    return shaped(output.reshape(*batch, *output.shape[1:]))
+    call, shaped = _described(asked)
+    return shaped(attend(module, call).output)
 
 
 def call_of(asked: Arguments) -> Call:
@@ -45,13 +49,41 @@ def call_of(asked: Arguments) -> Call:
     return _described(asked._replace(dropout_p=0.0))[0]
 
 
-def _described(asked: Arguments) -> tuple[Call, tuple[int, ...], Callable[[Tensor], Tensor]]:
-    """The call, its batch dimensions, and what gives its output their shape."""
+def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
+    """The call, and what gives its output the shape of the arguments; of DTensors this rank's part."""
+    if is_of_dtensors(asked):
+        from pellucid.distributed.placements import own_part
+
+        part = own_part(asked)
+        call, region = of_problem(part.problem), part.plan.region
+        call.heads_from, call.start = HeadsFrom(region.heads.start, region.whole.heads), _start(region)
+        if asked.attn_mask is not None:
+            _note_padding_of_rank(call, asked.attn_mask, region)
+        return call, lambda output: part.output(output.reshape(*part.problem.batch, *output.shape[1:]))
     problem, shaped = describe(asked)
     call = of_problem(problem)
     if asked.attn_mask is not None:
         _note_padding(call, asked.attn_mask)
-    return call, problem.batch, shaped
+    return call, lambda output: shaped(output.reshape(*problem.batch, *output.shape[1:]))
+
+
+def _start(region: Region) -> int | None:
+    """The position of a rank's first query, where it has some of them."""
+    return region.queries.start if len(region.queries) < region.whole.q_len else None
+
+
+def _note_padding_of_rank(call: Call, attn_mask: Tensor, region: Region) -> None:
+    """The same of a rank's part of a call: a key is padding if no query of any rank may look at it."""
+    whole = region.whole
+    if len(whole.batch) > 1:
+        return
+    mask = attn_mask.full_tensor() if hasattr(attn_mask, "full_tensor") else attn_mask
+    every = padding_of(mask, whole.batch[0])
+    own = None if every is None else every[region.batch[0].start : region.batch[0].stop]
+    if own is not None and bool(own.any()):
+        call.padded_keys = own
+        if whole.q_len == whole.k_len:
+            call.padded_queries = own[:, region.queries.start : region.queries.stop]
 
 
 def _note_padding(call: Call, attn_mask: Tensor) -> None:

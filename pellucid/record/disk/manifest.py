@@ -200,6 +200,11 @@ def read(folder: Path) -> Json:
     return _checked(folder, manifest)
 
 
+def file_of(number: int) -> str:
+    """The name of a layer's file, by the layer's number."""
+    return f"layer-{number:04d}.safetensors"
+
+
 def state(folder: Path) -> tuple[int, ...] | None:
     """What changes whenever the manifest is written; None where there is none."""
     try:

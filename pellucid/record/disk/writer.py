@@ -38,22 +38,17 @@ _OTHER_RUN = "holds a record of another run"
 _SIZES = ("role", "batch", "heads", "head_numbers", "q_len", "k_len", "head_dim")
 
 
-def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a whole record to the folder `path`.
+def save(record: Record, path: str | PathLike[str], *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Write a whole record to the folder `path`, and return that. Raises RecordError.
 
     Args:
         record: what was watched.
-        path: where; `name.attn` by custom.
-        overwrite: whether a record that is there already is replaced.
-
-    Returns:
-        The folder.
-
-    Raises:
-        RecordError: it cannot be written; the layers that were are a record that can be opened.
+        path: see `Record.save`, like those that follow.
+        overwrite: see `Record.save`.
+        resume: see `Record.save`.
 
     """
-    with RecordWriter(path, record, overwrite=overwrite) as writer:
+    with RecordWriter(path, record, overwrite=overwrite, resume=resume) as writer:
         for layer in record.values():
             writer.add(layer)
         writer.finish(record)
@@ -165,13 +160,32 @@ class RecordWriter:
         self._check_right()
         entries = layer_entries(self._manifest)
         if layer.name not in entries:
-            entry = self._write_layer(layer)
-            self._manifest["layers"].append(entry)
-            self._describe(self._record)
-            self._write_manifest()
-        elif difference := self._difference(layer, entries[layer.name]):
+            self.enter(self._write_layer(layer))
+        else:
+            self.compare(layer)
+        return opened(self.folder, layer_entries(self._manifest)[layer.name], self.run)
+
+    @property
+    def run(self) -> str | None:
+        """What tells the record's files from those of others."""
+        return self._manifest.get("run")
+
+    def enter(self, entry: Json) -> None:
+        """Name a layer's file, which is written, in the manifest.
+
+        Raises:
+            RecordError: the manifest cannot be written.
+
+        """
+        self._check_right()
+        self._manifest["layers"].append(entry)
+        self._describe(self._record)
+        self._write_manifest()
+
+    def compare(self, layer: Layer) -> None:
+        """Raise RecordError for a layer that is written already, of another run."""
+        if difference := self._difference(layer, layer_entries(self._manifest)[layer.name]):
             raise RecordError(f"{self.folder}: {_OTHER_RUN}: {difference}; overwrite it, or name another")
-        return opened(self.folder, layer_entries(self._manifest)[layer.name], self._manifest.get("run"))
 
     def finish(self, record: Record) -> None:
         """Write what is known of the run at its end.
@@ -233,11 +247,11 @@ class RecordWriter:
         self._manifest |= {name: value for name, value in kept.items() if value not in (None, {}, [])}
 
     def _write_layer(self, layer: Layer) -> Json:
-        file = f"layer-{len(self._manifest['layers']):04d}.safetensors"
+        file = manifests.file_of(len(self._manifest["layers"]))
         kept = {} if self._keeps is None else {"kept": self._keeps(layer.name)}
         what = f"layer {legible.name(layer.name)}"
         try:
-            return write_layer(self.folder, file, layer, self._manifest.get("run")) | kept
+            return write_layer(self.folder, file, layer, self.run) | kept
         except OSError as error:
             raise self._failed(what, error) from error
         except RecordError:
