@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pellucid.functional import attention, observe
     from pellucid.language import TraceError
     from pellucid.observation import Observation
+    from pellucid.profiles.disk.read import open_profile
+    from pellucid.profiles.measuring.measure import profile_of
+    from pellucid.profiles.profile import Profile
     from pellucid.readouts import At, Entropy, Expect, LogSumExp, MaxScore, Pooled, PooledMax, Received, Renyi, TopK
     from pellucid.record.frames import Frames
     from pellucid.record.images import Image
@@ -40,6 +43,7 @@ __all__ = [
     "Padding",
     "Pooled",
     "PooledMax",
+    "Profile",
     "Progress",
     "Received",
     "Record",
@@ -54,7 +58,9 @@ __all__ = [
     "masks",
     "nn",
     "observe",
+    "open_profile",
     "open_record",
+    "profile_of",
     "readouts",
     "register",
     "restore",
@@ -72,6 +78,9 @@ _NAMES_OF = {
     "functional": ("attention", "observe"),
     "language": ("TraceError",),
     "observation": ("Observation",),
+    "profiles.disk.read": ("open_profile",),
+    "profiles.measuring.measure": ("profile_of",),
+    "profiles.profile": ("Profile",),
     "readouts": (
         "At", "Entropy", "Expect", "LogSumExp", "MaxScore", "Pooled", "PooledMax", "Received", "Renyi", "TopK",
     ),

@@ -113,7 +113,7 @@ def header(record: Record, pictures: Mapping[int, str] = MappingProxyType({})) -
     return {
         "format": FORMAT,
         "version": VERSION,
-        "written_by": _versions(),
+        "written_by": versions(),
         "model": record.model,
         "complete": False,
         "tokens": record.tokens,
@@ -259,7 +259,8 @@ def _checked(folder: Path, manifest: Any) -> Json:
     return manifest
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of what a file is written by."""
     versions = {"pellucid": __version__, "torch": torch.__version__}
     with suppress(importlib.metadata.PackageNotFoundError):
         versions["transformers"] = importlib.metadata.version("transformers")

@@ -22,16 +22,38 @@ from pellucid.record.studies.repeats import Repeats
 LEAST_LEFT = 1e-6  # mean weight beyond the sink, below which float32 leaves nothing to describe
 
 
-class Pair(NamedTuple):
-    """A number of each head, float64 [heads], NaN where it means nothing."""
+class Ratio(NamedTuple):
+    """A number of each head in each sequence, as a sum over its rows and what that sum is divided by.
 
-    with_sink: Tensor
-    without_sink: Tensor
+    What several sequences sum to, over what they divide it by, is the number of all of their rows.
+    """
+
+    total: Tensor  # float64 [batch, heads], NaN where it was not read
+    weight: Tensor  # float64 [batch, heads]
+    left_rows: Tensor  # int64 [batch, heads]: of how many rows the weight is what is left; 0 where it is anything else
+    rows: Tensor | None = None  # what each row has of it, [batch, heads, q_len], NaN where the row does not count
+
+    @property
+    def value(self) -> Tensor:
+        """The number of each sequence, [batch, heads], NaN where it means nothing."""
+        enough = self.weight > LEAST_LEFT * self.left_rows
+        return self.total / torch.where(enough, self.weight, torch.nan)
+
+    def of_all(self) -> Tensor:
+        """The number of all sequences together, [heads]."""
+        return Ratio(self.total.sum(0), self.weight.sum(0), self.left_rows.sum(0)).value
+
+
+class Pair(NamedTuple):
+    """A number with the sink, and without."""
+
+    with_sink: Ratio
+    without_sink: Ratio
 
 
 @dataclass(frozen=True)
 class HeadNumbers:
-    """The numbers of one layer's heads, over all rows of all sequences that are no padding.
+    """The numbers of one layer's heads, over the rows of each sequence that are no padding.
 
     Args:
         layer: what was observed, with the readings of `summary_readouts` and those that Beside adds; a number whose
@@ -42,19 +64,24 @@ class HeadNumbers:
     layer: Layer
 
     @property
-    def rows(self) -> int:
-        """How many rows are counted."""
-        return int(self._counted[:, 0].sum())
+    def rows(self) -> Tensor:
+        """How many rows of each sequence are counted, int64 [batch]."""
+        return self.counted[:, 0].sum(-1)
 
     @cached_property
-    def sink(self) -> Tensor:
-        """The mean weight that the learned sink takes, [heads]; 0 where there is none."""
+    def sink_mass(self) -> Ratio:
+        """The mean weight that the learned sink takes; 0 where there is none."""
         return self._mean(self._sink)
 
     @cached_property
-    def first(self) -> Tensor:
-        """The mean weight on the first key, [heads]."""
+    def first_mass(self) -> Ratio:
+        """The mean weight on the first key."""
         return self._mean(self._first)
+
+    @cached_property
+    def sink(self) -> Ratio:
+        """Both together."""
+        return self._mean(None if self._first is None else self._sink + self._first)
 
     @cached_property
     def entropy(self) -> Pair:
@@ -66,12 +93,8 @@ class HeadNumbers:
         """The entropy over that of equal weights on the same keys, 0 to 1."""
         outcomes = (self._allowed.keys + self.layer.has_sink).clamp(min=1).double().log()
         others = self._allowed.beyond_first.clamp(min=1).double().log()
-        if self._beyond is None:
-            return Pair(self._sum(self._entropy) / _or_nan(self._sum(outcomes)), self._nan)
-        return Pair(
-            self._sum(self._entropy) / _or_nan(self._sum(outcomes)),
-            self._sum(self._rest_entropy) / _or_nan(self._sum(self._beyond * others)),
-        )
+        rest = None if self._beyond is None else self._beyond * others
+        return Pair(self._over(self._entropy, outcomes), self._over(self._rest_entropy, rest))
 
     @cached_property
     def distance(self) -> Pair:
@@ -92,14 +115,14 @@ class HeadNumbers:
     def duplicate(self) -> Pair:
         """Weight on other occurrences of the query's token, over the rows that can see one."""
         if self._repeats is None:
-            return Pair(self._nan, self._nan)
+            return Pair(self._unknown, self._unknown)
         return self._pair("duplicate", self._repeats.of_first, self._repeats.seen)
 
     @cached_property
     def induction(self) -> Pair:
         """Weight on what follows other occurrences of the query's token, over the rows that can see one."""
         if self._repeats is None:
-            return Pair(self._nan, self._nan)
+            return Pair(self._unknown, self._unknown)
         return self._pair("induction", torch.zeros((), device="cpu"), self._repeats.seen)
 
     @cached_property
@@ -108,7 +131,7 @@ class HeadNumbers:
         received = self._reading("received")
         real = self._real_keys
         if received is None:
-            return Pair(self._nan, self._nan)
+            return Pair(self._unknown, self._unknown)
         received = torch.where(real, received, 0.0)
         others = torch.where(torch.arange(self.layer.k_len, device="cpu") == self._start_of_keys, 0.0, received)
         return Pair(_unevenness(received, real.sum(-1)), _unevenness(others, real.sum(-1) - 1))
@@ -116,11 +139,17 @@ class HeadNumbers:
     # Rows.
 
     @cached_property
-    def _nan(self) -> Tensor:
-        return torch.full((self.layer.heads,), torch.nan, dtype=torch.float64, device="cpu")
+    def _unknown(self) -> Ratio:
+        """A number that was not read."""
+        nan = torch.full((self.layer.batch, self.layer.heads), torch.nan, dtype=torch.float64, device="cpu")
+        return Ratio(nan, torch.zeros_like(nan), self._none)
 
     @cached_property
-    def _counted(self) -> Tensor:
+    def _none(self) -> Tensor:
+        return torch.zeros(self.layer.batch, self.layer.heads, dtype=torch.int64, device="cpu")
+
+    @cached_property
+    def counted(self) -> Tensor:
         """The rows that are no padding and may look at something, bool [batch, heads, q_len]."""
         lse = self.layer.readings["lse"].detach().cpu()
         padding = self.layer.padding.queries
@@ -196,39 +225,57 @@ class HeadNumbers:
             return None
         return self.layer.readings[name].detach().cpu().double()
 
-    def _sum(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """The sum over the counted rows, [heads]."""
+    def _rows(self, rows: Tensor | None) -> Tensor:
+        """The rows that count, and are among those given."""
+        return self.counted if rows is None else self.counted & rows
+
+    def _mean(self, values: Tensor | None, rows: Tensor | None = None) -> Ratio:
+        """The mean over the counted rows."""
         if values is None:
-            return self._nan
-        counted = self._counted if rows is None else self._counted & rows
-        return torch.where(counted, values, 0.0).sum((0, -1), dtype=torch.float64)
+            return self._unknown
+        counted = self._rows(rows)
+        return Ratio(_sum(values, counted), counted.sum(-1).double(), self._none, _of_rows(values, counted))
 
-    def _mean(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """The mean over the counted rows, [heads]."""
-        return self._sum(values, rows) / _or_nan(self._sum(torch.ones((), device="cpu"), rows))
+    def _over(self, values: Tensor | None, most: Tensor | None) -> Ratio:
+        """The sum of values over the sum of what they can be at most."""
+        if values is None or most is None:
+            return self._unknown
+        counted = self.counted
+        of_rows = _of_rows(values / _or_nan(most), counted)
+        return Ratio(_sum(values, counted), _sum(most.expand(values.shape), counted), self._none, of_rows)
 
-    def _share(self, values: Tensor | None, rows: Tensor | None = None) -> Tensor:
-        """The sum over the counted rows over the weight that they put beyond the sink, [heads]."""
-        left = self._sum(self._beyond, rows)
-        enough = left > LEAST_LEFT * self._sum(torch.ones((), device="cpu"), rows)
-        return self._sum(values, rows) / torch.where(enough, left, torch.nan)
+    def _share(self, values: Tensor | None, rows: Tensor | None = None) -> Ratio:
+        """The sum over the counted rows over the weight that they put beyond the sink."""
+        if values is None or self._beyond is None:
+            return self._unknown
+        counted = self._rows(rows)
+        return Ratio(_sum(values, counted), _sum(self._beyond, counted), counted.sum(-1), _of_rows(values, counted))
 
     def _pair(self, name: str, of_first: Tensor, rows: Tensor | None = None) -> Pair:
         """The numbers of a sum `beyond_first_<name>` whose function is `of_first` at the first key."""
         beyond = self._reading(f"{PREFIX}_{name}")
         if beyond is None or self._first is None:
-            return Pair(self._nan, self._nan)
+            return Pair(self._unknown, self._unknown)
         return Pair(self._mean(beyond + self._first * of_first, rows), self._share(beyond, rows))
+
+
+def _sum(values: Tensor, counted: Tensor) -> Tensor:
+    """The sum over the counted rows, float64 [batch, heads]."""
+    return torch.where(counted, values, 0.0).sum(-1, dtype=torch.float64)
+
+
+def _of_rows(values: Tensor, counted: Tensor) -> Tensor:
+    return torch.where(counted, values, torch.nan)
 
 
 def _or_nan(total: Tensor) -> Tensor:
     return torch.where(total > 0, total, torch.nan)
 
 
-def _unevenness(received: Tensor, keys: Tensor) -> Tensor:
-    """1 - entropy / log(keys) of each sequence's received, averaged over the sequences by weight, float64 [heads]."""
+def _unevenness(received: Tensor, keys: Tensor) -> Ratio:
+    """1 - entropy / log(keys) of each sequence's received, weighed by how much that is."""
     total = received.sum(-1)  # [batch, heads]
     shares = received / _or_nan(total)[..., None]
     uneven = 1.0 - torch.special.entr(shares).sum(-1) / _or_nan(keys.clamp(min=1).log())
     weight = torch.where(uneven.isnan(), 0.0, total)
-    return (uneven.nan_to_num() * weight).sum(0) / _or_nan(weight.sum(0))
+    return Ratio(uneven.nan_to_num() * weight, weight, torch.zeros_like(total, dtype=torch.int64))

@@ -5,14 +5,14 @@ docs/numerics.md says what each number means. All of them come from what was rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from pellucid import legible
 from pellucid.record.studies.beyond import summary_readouts
-from pellucid.record.studies.head_numbers import HeadNumbers, Pair
+from pellucid.record.studies.head_numbers import HeadNumbers, Pair, Ratio
 from pellucid.record.studies.kinds import Rest, kind, kind_beyond_sink
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ PAIRED = (
     "duplicate",
     "concentration",
 )
+_WITHOUT = "_without_sink"
 
 
 @dataclass(frozen=True)
@@ -157,32 +158,49 @@ def summary(record: Record, layers: Sequence[str] | None = None) -> Summary:
 
 
 def _heads(layer: Layer, numbers: HeadNumbers) -> Iterator[HeadSummary]:
-    pairs: dict[str, Pair] = {name: getattr(numbers, name) for name in PAIRED}
+    values = {name: number.of_all().tolist() for name, number in numbers_of(numbers).items()}
+    rows = int(numbers.rows.sum())
     for index, head in enumerate(layer.head_numbers or range(layer.heads)):
-        sink, first = float(numbers.sink[index]), float(numbers.first[index])
-        whole = {name: float(pair.with_sink[index]) for name, pair in pairs.items()}
-        rest = {name: float(pair.without_sink[index]) for name, pair in pairs.items()}
-        used = Rest(**{field.name: rest[field.name] for field in fields(Rest)})
-        of_all, of_rest = kind(sink + first, used), kind_beyond_sink(used)
-        yield HeadSummary(
-            layer=layer.name,
-            role=layer.role,
-            head=int(head),
-            rows=numbers.rows,
-            sink_mass=sink,
-            first_mass=first,
-            kind=of_all.name,
-            because=of_all.because,
-            kind_without_sink=of_rest.name,
-            because_without_sink=of_rest.because,
-            **whole,
-            **{f"{name}_without_sink": value for name, value in rest.items()},
-        )
+        own = {name: of_heads[index] for name, of_heads in values.items()}
+        yield head_summary(layer.name, layer.role, int(head), rows, own)
+
+
+def numbers_of(numbers: HeadNumbers) -> dict[str, Ratio]:
+    """Every number of a layer's heads, by the name that it has in a HeadSummary."""
+    found = {"sink_mass": numbers.sink_mass, "first_mass": numbers.first_mass, "sink": numbers.sink}
+    pairs: dict[str, Pair] = {name: getattr(numbers, name) for name in PAIRED}
+    found |= {name: pair.with_sink for name, pair in pairs.items()}
+    return found | {f"{name}{_WITHOUT}": pair.without_sink for name, pair in pairs.items()}
+
+
+def head_summary(layer: str, role: str, head: int, rows: int, values: Mapping[str, float]) -> HeadSummary:
+    """A head of which every number is known, with the kinds that they say.
+
+    Args:
+        layer: the name of its layer.
+        role: what the layer is.
+        head: its number in the model.
+        rows: the queries counted.
+        values: the numbers, by the names of `numbers_of`.
+
+    """
+    used = Rest(**{field.name: values[f"{field.name}{_WITHOUT}"] for field in fields(Rest)})
+    of_all, of_rest = kind(values["sink_mass"] + values["first_mass"], used), kind_beyond_sink(used)
+    return HeadSummary(
+        layer=layer,
+        role=role,
+        head=head,
+        rows=rows,
+        kind=of_all.name,
+        because=of_all.because,
+        kind_without_sink=of_rest.name,
+        because_without_sink=of_rest.because,
+        **{name: value for name, value in values.items() if name != "sink"},
+    )
 
 
 # As text.
 
-_WITHOUT = "_without_sink"
 _SHOWN = (
     "layer",
     "role",

@@ -1,0 +1,1 @@
+"""What one watched run adds to a profile."""
