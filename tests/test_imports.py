@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "ddsketch": ("profiles.sketch",),
     "numpy": ("viewer.pictures", "viewer.browser", "engines.cpu"),
     "llvmlite": ("engines.cpu", "commands.machine"),
-    "pyarrow": ("record.export",),
+    "pyarrow": ("record.export", "profiles.studies.parquet"),
     "starlette": ("viewer.browser",),
     "uvicorn": ("viewer.browser", "viewer.viewing.served"),
     "anywidget": ("viewer.browser.widget",),

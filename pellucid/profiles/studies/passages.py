@@ -1,0 +1,102 @@
+"""The text of an example: stretches of tokens around its query and the keys that it names, in the order of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pellucid.profiles.excerpts import AFTER, AROUND, BEFORE
+from pellucid.profiles.listing import Example
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of a passage.
+
+    Attributes:
+        position: in its text.
+        token: None where it was not kept.
+        weight: what it takes of the query; None where it is none of the strongest keys.
+        is_query: whether it is the query.
+        is_key: whether it is the key that the example is about.
+
+    """
+
+    position: int
+    token: str | None
+    weight: float | None = None
+    is_query: bool = False
+    is_key: bool = False
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens that follow one another.
+
+    Attributes:
+        of_source: whether it is of the text that cross-attention looks at.
+        pieces: its tokens.
+
+    """
+
+    of_source: bool
+    pieces: tuple[Piece, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same in plain values."""
+        pieces = [[p.position, p.token, p.weight, p.is_query, p.is_key] for p in self.pieces]
+        return {"of_source": self.of_source, "pieces": pieces}
+
+
+def passages(example: Example) -> list[Passage]:
+    """The passages of an example; none of what was not kept."""
+    weights = _weights(example)
+    found = []
+    for of_source in (False, True):
+        known = dict(example.document.source_tokens if of_source else example.document.tokens)
+        wanted = {at for at in _wanted(example, weights, of_source) if at in known}
+        for run in _runs(sorted(wanted)):
+            pieces = tuple(_piece(example, weights, of_source, at, known[at]) for at in run)
+            found.append(Passage(of_source, pieces))
+    return found
+
+
+def _weights(example: Example) -> dict[int, float]:
+    """What each of the strongest keys takes of the query."""
+    row = next((row for row in example.rows if row.query == example.query), None)
+    if row is None:
+        return {}
+    return dict(zip(row.keys, row.weights, strict=True))
+
+
+def _wanted(example: Example, weights: dict[int, float], of_source: bool) -> Iterator[int]:
+    """The positions of one text that the passages show."""
+    if example.query is not None and example.reads_source is of_source:
+        yield from range(example.query - BEFORE, example.query + AFTER + 1)
+    if example.sees_source is of_source:
+        for key in {*weights, *([] if example.key is None else [example.key])}:
+            yield from range(key - AROUND, key + AROUND + 1)
+
+
+def _runs(positions: list[int]) -> Iterator[list[int]]:
+    """Positions in runs of neighbours."""
+    run: list[int] = []
+    for at in positions:
+        if run and at != run[-1] + 1:
+            yield run
+            run = []
+        run.append(at)
+    if run:
+        yield run
+
+
+def _piece(example: Example, weights: dict[int, float], of_source: bool, at: int, token: str) -> Piece:
+    sees = example.sees_source is of_source
+    return Piece(
+        at,
+        token,
+        weights.get(at) if sees else None,
+        is_query=example.reads_source is of_source and at == example.query,
+        is_key=sees and at == example.key,
+    )
