@@ -1,1 +1,1 @@
-"""What is read out of a profile: kinds with their confidence, two profiles compared, passages of text, other people's files."""
+"""What is read out of a profile: kinds with their confidence, two compared, passages of text, files for others."""

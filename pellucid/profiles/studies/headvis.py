@@ -27,8 +27,8 @@ def to_headvis(profile: Profile, path: str | PathLike[str]) -> Path:
 
     The tree is `config.json`, `scatter_data.json` and `heads/L<layer>H<head>.json`; docs/profiles.md says what is in
     them. A sequence is a stretch of 48 queries and what they looked at most, each pattern sparse and flat: entry
-    `indices[i] = query * length + key` has the weight `values[i]`. Files and flat indices are HeadVis's; the names of the
-    fields are ours, and have not been tried with its page.
+    `indices[i] = query * length + key` has the weight `values[i]`. Files and flat indices are HeadVis's; the names of
+    the fields are ours, and have not been tried with its page.
 
     Args:
         profile: of a corpus.

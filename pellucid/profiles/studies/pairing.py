@@ -35,8 +35,8 @@ def paired(a: Profile, b: Profile) -> Pairing:
         if common:
             return Pairing([one[key] for key in common], [other[key] for key in common], by_place)
     raise ValueError(
-        f"no head of one is a head of the other: {_told(a)} and {_told(b)}; layers of other names are compared where they "
-        "are as many and have as many heads"
+        f"no head of one is a head of the other: {_told(a)} and {_told(b)}; layers of other names are compared where "
+        "they are as many and have as many heads"
     )
 
 

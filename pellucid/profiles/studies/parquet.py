@@ -29,8 +29,8 @@ def to_parquet(profile: Profile, path: str | PathLike[str]) -> list[Path]:
 
     `heads.parquet` has a row a head: its kinds with their confidence, and for each number NAME the columns
     `NAME_documents`, `NAME_mean`, `NAME_spread`, `NAME_least`, `NAME_most` and `NAME_p05` to `NAME_p95`.
-    `heads.histograms.parquet` has a row a bin that is not empty; `heads.where.parquet` a row for each distance and token
-    class that a head had keys of; `heads.examples.parquet` a row for each of the strongest, with its text.
+    `heads.histograms.parquet` has a row a bin that is not empty; `heads.where.parquet` a row for each distance and
+    token class that a head had keys of; `heads.examples.parquet` a row for each of the strongest, with its text.
 
     Args:
         profile: of a corpus.

@@ -17,7 +17,7 @@ class Piece:
     Attributes:
         position: in its text.
         token: None where it was not kept.
-        weight: what it takes of the query; None where it is none of the strongest keys.
+        weight: what it takes of the query, in a sequence of any; None where it is none of the strongest keys.
         is_query: whether it is the query.
         is_key: whether it is the key that the example is about.
 
@@ -63,17 +63,19 @@ def passages(example: Example) -> list[Passage]:
 
 
 def _weights(example: Example) -> dict[int, float]:
-    """What each of the strongest keys takes of the query."""
-    row = next((row for row in example.rows if row.query == example.query), None)
-    if row is None:
-        return {}
-    return dict(zip(row.keys, row.weights, strict=True))
+    """What each of the strongest keys takes of the query; of a sequence, the most that it takes of any."""
+    found: dict[int, float] = {}
+    for row in example.rows:
+        for key, weight in zip(row.keys, row.weights, strict=True):
+            found[key] = max(weight, found.get(key, 0.0))
+    return found
 
 
 def _wanted(example: Example, weights: dict[int, float], of_source: bool) -> Iterator[int]:
     """The positions of one text that the passages show."""
     if example.query is not None and example.reads_source is of_source:
         yield from range(example.query - BEFORE, example.query + AFTER + 1)
+        yield from (row.query for row in example.rows)
     if example.sees_source is of_source:
         for key in {*weights, *([] if example.key is None else [example.key])}:
             yield from range(key - AROUND, key + AROUND + 1)

@@ -1,4 +1,4 @@
-"""A profile in plain values: every number of every head over the documents, kinds, and what a command prints as JSON."""
+"""A profile in plain values: every number of every head over the documents, and what a command prints as JSON."""
 
 from __future__ import annotations
 
