@@ -60,8 +60,6 @@ def test_show_has_one_head_with_its_text(pellucid, before, monkeypatch):
     best = checkpoints.whole().strongest_queries(5, "distance")[0]
     title = "strongest queries by distance, one a document\n"
     assert out[out.index(title) + len(title) :].startswith((f"{best.value:.3f}  ", f"{best.value:.1f}  "))
-        f"{best.value:.1f} ", f"{best.value:.3f} "
-    )
     assert f"[{best.query_token}]".replace("\n", "⏎") in out
     assert "keys that receive most, one a document" in out
 
