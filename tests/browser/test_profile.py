@@ -64,7 +64,7 @@ def test_statistics_sorting_and_kinds(served: Served, watched: Watched) -> None:
     page = watched.open(served.address)
     page.locator('[data-name="stat"]').select_option("median")
     page.locator('[data-name="sort"]').select_option("entropy")
-    shown = [float(text) for text in page.locator(".pl-head-table tbody tr td:nth-child(9)").all_inner_texts()]
+    shown = [float(text) for text in page.locator(".pl-head-table tbody tr td:nth-child(10)").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
     heading = page.locator(".pl-head-table th button", has_text="entropy").first
     assert heading.get_attribute("title") == "median of entropy, nats, without the sink"

@@ -17,7 +17,6 @@ from pellucid.profiles.profile import Profile
 from pellucid.profiles.studies import tables
 from pellucid.profiles.studies.corpus_kinds import corpus_kinds
 from pellucid.viewer.terminal.profile_page import ProfileView, profile_page
-from pellucid.viewer.terminal.profile_page import about as about_page
 from pellucid.viewer.terminal.profiled_head import head_page
 
 _LOOKED_AT = 1 << 16  # bytes of a file, where its header says what it is
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         page = profile_page(ProfileView(profile, places, options.sort))
         console().print(page, crop=False)
     else:
-        console().print(*about_page(profile), "", head_page(profile, place, options.sort), sep="\n", crop=False)
+        console().print(head_page(profile, place, options.sort), crop=False)
     tell_view(options.text[0])
     return 0
 
@@ -92,6 +91,6 @@ def _document(profile: Profile, places: list[int], place: int | None, number: st
     heads = tables.heads_json(profile, tables.ordered(profile, places, number))
     if place is not None:
         telling = number or tables.telling_number(corpus_kinds(profile, without_sink=True)[place].name)
-        heads[0] |= tables.where_json(profile, place)
+        heads[0] |= tables.where(profile).as_json(place)
         heads[0]["strongest"] = tables.examples_json(profile, place, telling)
     return tables.profile_json(profile) | {"heads": heads}

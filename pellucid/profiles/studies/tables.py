@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from pellucid.profiles.numbers import NUMBERS
 from pellucid.profiles.studies.corpus_kinds import corpus_kinds
@@ -105,14 +106,25 @@ def heads_json(profile: Profile, places: list[int]) -> list[Json]:
     ]
 
 
-def where_json(profile: Profile, place: int) -> Json:
-    """Where the weight of a head goes: by distance, by position, on token classes."""
-    rows = profile.by_position()[place].tolist()
-    return {
-        "by_distance": _masses_json(profile.by_distance(), place),
-        "on_classes": _masses_json(profile.on_classes(), place),
-        "by_position": [[plain(value) for value in row] for row in rows],
-    }
+class Where(NamedTuple):
+    """Where the weight of every head goes."""
+
+    by_distance: Masses
+    on_classes: Masses
+    by_position: Tensor
+
+    def as_json(self, place: int) -> Json:
+        """That of one head in plain values; only the kinds of keys that there were."""
+        return {
+            "by_distance": _masses_json(self.by_distance, place),
+            "on_classes": _masses_json(self.on_classes, place),
+            "by_position": [[plain(value) for value in row] for row in self.by_position[place].tolist()],
+        }
+
+
+def where(profile: Profile) -> Where:
+    """By distance, on token classes, and by position."""
+    return Where(profile.by_distance(), profile.on_classes(), profile.by_position())
 
 
 def _masses_json(masses: Masses, place: int) -> list[Json]:

@@ -73,7 +73,8 @@ export class ProfileHead {
     const number = choice.number in told.numbers && told.numbers[choice.number].documents ? choice.number : told.telling;
     const list = exampleLists.some(([name]) => name === choice.list) ? choice.list : "queries";
     const focused = this.element.contains(document.activeElement) ? document.activeElement?.getAttribute("data-name") : null;
-    const examples = h("div", { class: "pl-examples" });
+    const tall = this.element.querySelector(".pl-examples")?.clientHeight ?? 0; // what is below stays where it is
+    const examples = h("div", { class: "pl-examples", style: { minHeight: `${tall}px` } });
     const distribution = h("div", { class: "pl-distribution" }, h("h3", {}, this.told.title(number)));
     fill(this.element, this.heading(head), kindsShown(told.kinds), distribution, this.numbers(told, number), this.examplesOf(number, list, examples), whereShown(told));
     const spread = told.numbers[number];
@@ -123,6 +124,7 @@ export class ProfileHead {
     } catch (error) {
       fill(element, refusalText(error));
     }
+    element.style.minHeight = "";
   }
 }
 

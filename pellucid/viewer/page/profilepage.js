@@ -56,7 +56,7 @@ class ProfilePage {
     this.card = h("div", { class: "pl-head-card", "aria-hidden": "true", hidden: true });
     this.toolbar = h("div", { class: "pl-toolbar", role: "toolbar", "aria-label": "heads" });
     this.side = h("details", { class: "pl-heads-side", open: true }, h("summary", {}, "Scatter"), this.scatter.element, h("div", { class: "pl-heads-how" }, profileHow()));
-    this.main = h("div", { class: "pl-heads-main" }, this.table.element, this.head.element);
+    this.main = h("div", { class: "pl-heads-main" }, profile.layers.length ? null : h("p", {}, "No document was read, so nothing is known of any head."), this.table.element, this.head.element);
     const scroll = h("div", { class: "pl-heads-scroll" }, this.main, this.side);
     this.view = h("div", { class: "pl-heads pl-profile" }, this.toolbar, scroll, this.card);
     this.view.addEventListener("scroll", () => (this.card.hidden = true), true);
@@ -65,7 +65,9 @@ class ProfilePage {
     this.heads = [];
     this.opened = "";
     this.made = "";
-    new ResizeObserver(() => this.plot()).observe(this.scatter.drawing);
+    this.ready = false;
+    this.width = 0;
+    new ResizeObserver(() => this.scatter.drawing.clientWidth === this.width || this.plot()).observe(this.scatter.drawing);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.plot());
   }
 
@@ -110,13 +112,15 @@ class ProfilePage {
   reveal(id) {
     if (id !== this.opened) {
       if (id) this.head.element.scrollIntoView({ block: "start" });
-      if (id && this.made) this.head.element.focus({ preventScroll: true });
+      if (id && this.ready) this.head.element.focus({ preventScroll: true });
     }
     this.opened = id;
+    this.ready = true;
   }
 
   plot() {
     if (!this.numbers || !this.choice || !this.scatter.drawing.clientWidth) return;
+    this.width = this.scatter.drawing.clientWidth;
     const style = getComputedStyle(this.root);
     const [text, faint, line, back] = ["text", "faint", "line", "back"].map((name) => style.getPropertyValue(`--pl-${name}`).trim());
     this.scatter.update(this.heads, this.choice, this.numbers, { text, faint, line, back });
@@ -159,7 +163,7 @@ class ProfilePage {
     const left = Math.min(Math.max(at.left - box.left, 4), Math.max(box.width - card.offsetWidth - 4, 4));
     const below = at.bottom + 10 - box.top;
     const top = below + card.offsetHeight <= box.height ? below : Math.max(at.top - 10 - card.offsetHeight - box.top, 4);
-    Object.assign(card.style, { left: `${left}px`, top: `${top + this.view.scrollTop}px` });
+    Object.assign(card.style, { left: `${left}px`, top: `${top}px` });
   }
 }
 

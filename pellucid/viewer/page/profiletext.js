@@ -54,6 +54,6 @@ function pieceText([position, token, weight, isQuery, isKey]) {
 
 /** @param {string} token */
 function tokenShown(token) {
-  const lead = token.startsWith(" ") && token.length > 1 ? " " : "";
+  const lead = token.startsWith(" ") && token.trim() ? " " : "";
   return lead + shownToken(token, 60);
 }

@@ -17,7 +17,7 @@ from pellucid.profiles.profile import Masses, Profile
 from pellucid.profiles.studies.corpus_kinds import corpus_kinds
 from pellucid.profiles.studies.passages import Passage, Piece, passages
 from pellucid.profiles.studies.tables import layer_numbers, spreads, telling_number, title_of
-from pellucid.viewer.terminal.profile_page import SPREAD_HEADINGS, number_cell, spread_cells, table_of
+from pellucid.viewer.terminal.profile_page import SPREAD_HEADINGS, about, number_cell, spread_cells, table_of
 from pellucid.viewer.terminal.shades import viridis
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -41,7 +41,8 @@ def head_page(profile: Profile, place: int, number: str | None) -> RenderableTyp
     title = f"{title_of(head, layer_numbers(profile)[place])}: {legible.name(head.layer)}"
     lines = [f"beyond the sink  {rest}", f"as a whole       {corpus_kinds(profile)[place]}"]
     chosen = number or telling_number(rest.name)
-    parts: list[RenderableType] = [Text(title, style="bold"), Text("\n".join(lines)), Text(), _numbers(profile, place)]
+    parts: list[RenderableType] = [*about(profile), Text(), Text(title, style="bold"), Text("\n".join(lines)), Text()]
+    parts.append(_numbers(profile, place))
     for group in (_distances(profile.by_distance(), place), _classes(profile.on_classes(), place)):
         parts += [Text(), *group]
     return Group(*parts, Text(), *_examples(profile, place, chosen))

@@ -44,6 +44,11 @@ class Described:
         """Every head's kind, `with` the sink and `without`."""
         return {"with": corpus_kinds(self.profile), "without": corpus_kinds(self.profile, without_sink=True)}
 
+    @cached_property
+    def where(self) -> tables.Where:
+        """Where the weight of every head goes."""
+        return tables.where(self.profile)
+
     def whole(self) -> Json:
         """All that is shown of all heads together."""
         return {
@@ -78,7 +83,7 @@ class Described:
             "kind_without_sink": [kind.name for kind in rest],
             "because_without_sink": [str(kind) for kind in rest],
             "paired": list(PAIRED),
-            "titles": TITLES,
+            "titles": _titles(),
         }
 
     def head(self, place: int) -> Json:
@@ -89,7 +94,7 @@ class Described:
             "kinds": {name: own[place].as_json() for name, own in self.kinds.items()},
             "numbers": {number: self._number(place, number) for number in NUMBERS},
             "telling": tables.telling_number(rest.name),
-            **tables.where_json(profile, place),
+            **self.where.as_json(place),
             "keys": [tables.example_json(one) for one in profile.strongest_keys(place)],
             "sequences": [tables.example_json(one) for one in profile.sequences(place)],
         }
@@ -109,6 +114,12 @@ class Described:
             "documents": [tables.example_json(one) for one in self.profile.strongest_documents(place, number)],
             "queries": [tables.example_json(one) for one in self.profile.strongest_queries(place, number)],
         }
+
+
+def _titles() -> dict[str, str]:
+    """What each number is, in the order in which they are shown."""
+    named = TITLES | {"sink": "weight on the learned sink and the first key together"}
+    return {number: named[number] for number in NUMBERS if number in named}
 
 
 def _statistic(one: Spread, name: str) -> float:
