@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from pellucid.profiles.numbers import NUMBERS
+from pellucid.viewer.terminal.profile_page import number_title
 from tests.profiles import checkpoints
 
 
@@ -54,8 +55,9 @@ def test_show_has_one_head_with_its_text(pellucid, before, monkeypatch):
     status, out, _ = pellucid("show", before, "--layer", 1, "--head", 2, "--sort", "distance")
     assert status == 0
     assert "layer 1, head 2, causal self: layers.1" in out
-    numbers = [line.split()[0] for line in out.splitlines() if line.split() and line.split()[0] in NUMBERS]
-    assert set(numbers) == {name for name in NUMBERS if checkpoints.whole().statistics(name).documents[5]}
+    known = {name for name in NUMBERS if checkpoints.whole().statistics(name).documents[5]}
+    lines = out.splitlines()
+    assert {name for name in NUMBERS if any(line.startswith(f"{number_title(name)} ") for line in lines)} == known
     assert "mean weight by distance, in tokens back" in out
     best = checkpoints.whole().strongest_queries(5, "distance")[0]
     title = "strongest queries by distance, one a document\n"
@@ -127,7 +129,7 @@ def test_compare_shows_what_each_head_differs_most_in(pellucid, before, after, m
     found = checkpoints.whole().compared(checkpoints.after()).sorted()
     rows = [line.split()[:2] for line in out.splitlines() if re.match(r"^ +\d +\d ", line)]
     assert rows == [[str(head.layer), str(head.a.head)] for head in found.heads]
-    assert all(head.strongest.number in out for head in found.heads)
+    assert all(number_title(head.strongest.number) in out for head in found.heads)
 
 
 def test_compare_one_number_and_one_head(pellucid, before, after, monkeypatch):
@@ -136,7 +138,7 @@ def test_compare_one_number_and_one_head(pellucid, before, after, monkeypatch):
     assert out.count(" entropy ") == 3
     _, out, _ = pellucid("compare", before, after, "--layer", 0, "--head", 1)
     assert "layer 0, head 1, causal self: layers.0" in out
-    assert "nearby_without_sink" in out
+    assert "nearby, no sink" in out
     assert "11 and 11" in out
 
 

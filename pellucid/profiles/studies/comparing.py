@@ -7,7 +7,7 @@ which takes the documents as independent and the two spreads as unlike. docs/pro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +130,11 @@ class Comparison:
         """
         if by is not None:
             number_of(by)
-        ordered = sorted(self.heads, key=lambda head: _weight(head.differences[by] if by else head.strongest))
-        return Comparison(tuple(reversed(ordered)), self.only_a, self.only_b, self.notes)
+
+        def weight(head: ComparedHead) -> tuple[bool, float]:
+            return _weight(head.differences[by] if by else head.strongest)
+
+        return replace(self, heads=tuple(sorted(self.heads, key=weight, reverse=True)))
 
 
 def compared(a: Profile, b: Profile) -> Comparison:

@@ -15,11 +15,11 @@ from pellucid.profiles.layout import HeadName
 from pellucid.profiles.profile import Profile
 from pellucid.profiles.studies.comparing import ComparedHead, Comparison, Difference
 from pellucid.profiles.studies.tables import title_of
-from pellucid.viewer.terminal.profile_page import kind_cell, number_cell, table_of
+from pellucid.viewer.terminal.profile_page import kind_cell, number_cell, number_title, table_of
 
 SHOWN_OF_LEFT = 4
 _LEGEND = (
-    "b - a with its interval of 95 %; size: over the spread of the documents; "
+    "b - a ± its interval of 95 %; no sink: NAME_without_sink; size: over the spread of the documents; "
     "p: of as much by chance, after Holm's correction for all that is compared; *: below 0.05"
 )
 
@@ -84,7 +84,7 @@ def _all(view: ComparisonView) -> list[RenderableType]:
     return [Text(title, style="bold"), table]
 
 
-_HEADINGS = ("number", "a", "b", "b - a", "95 %", "size", "p")
+_HEADINGS = ("number", "a", "b", "b - a", "size", "p")
 
 
 def _one(head: ComparedHead) -> list[RenderableType]:
@@ -110,10 +110,10 @@ def _kinds(head: ComparedHead) -> str:
 
 def _cells(one: Difference) -> list[str]:
     means = [number_cell(one.number, value) for value in (one.a, one.b)]
-    interval = "-" if isnan(one.low) else f"{_signed(one.number, one.low)} to {_signed(one.number, one.high)}"
+    half = "" if isnan(one.low) else f" ± {number_cell(one.number, (one.high - one.low) / 2)}"
     p = "-" if isnan(one.probability) else f"{one.probability:.3f}{'*' if one.sure else ' '}"
     size = "-" if isnan(one.size) else f"{one.size:+.1f}"
-    return [one.number, *means, _signed(one.number, one.difference), interval, size, p]
+    return [number_title(one.number), *means, f"{_signed(one.number, one.difference)}{half}", size, p]
 
 
 def _signed(number: str, value: float) -> str:

@@ -110,7 +110,7 @@ SPREAD_HEADINGS = ("documents", "mean", "spread", "5 %", "median", "95 %")
 
 def table_of(*headings: str, left: tuple[str, ...] = ()) -> Table:
     """An empty table without lines."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading not in left)
     return table
@@ -135,3 +135,8 @@ def number_cell(number: str, value: float) -> str:
     if isnan(value):
         return "-"
     return f"{value:.{1 if number.startswith('distance') and abs(value) >= 10 else 3}f}"
+
+
+def number_title(number: str) -> str:
+    """A number's name in a cell, where a line may end in it."""
+    return number.replace("_without_sink", ", no sink")

@@ -17,7 +17,14 @@ from pellucid.profiles.profile import Masses, Profile
 from pellucid.profiles.studies.corpus_kinds import corpus_kinds
 from pellucid.profiles.studies.passages import Passage, Piece, passages
 from pellucid.profiles.studies.tables import layer_numbers, spreads, telling_number, title_of
-from pellucid.viewer.terminal.profile_page import SPREAD_HEADINGS, about, number_cell, spread_cells, table_of
+from pellucid.viewer.terminal.profile_page import (
+    SPREAD_HEADINGS,
+    about,
+    number_cell,
+    number_title,
+    spread_cells,
+    table_of,
+)
 from pellucid.viewer.terminal.shades import viridis
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -56,7 +63,7 @@ def _numbers(profile: Profile, place: int) -> Table:
         if own.documents:
             edges, counts = profile.histogram(number)
             bars = _histogram(counts[place].tolist(), edges.tolist(), number)
-            table.add_row(number, *spread_cells(number, own), bars)
+            table.add_row(number_title(number), *spread_cells(number, own), bars)
     return table
 
 
