@@ -12,10 +12,12 @@ from pellucid.profiles.studies.tables import telling_number
 from pellucid.viewer.browser.answers import as_json
 from pellucid.viewer.browser.bundle import joined, page_text
 from pellucid.viewer.browser.profiled.answers import ProfileAnswers
+from pellucid.viewer.browser.saved.gather import Told
 from pellucid.viewer.browser.saved.pack import Pack, packed_of, size_of
-from pellucid.viewer.browser.saved.page import MAX_BYTES, fits_in_page, html_of, written
+from pellucid.viewer.browser.saved.page import MAX_BYTES, fits_in_page, html_of, progress, written
 
 _RESERVED = 1_000  # bytes, for what is said to be left out
+_LEAST = 500  # bytes that no list takes less than
 
 
 def save_profile(answers: ProfileAnswers, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Path:
@@ -43,10 +45,12 @@ def profile_page(answers: ProfileAnswers, max_bytes: int = MAX_BYTES) -> str:
     style = page_text("style.css")
     room = fits_in_page(script, style, max_bytes)
     title = f"Pellucid, {answers.described.title}"
-    return html_of(script, style, title, {"answers": _held(answers, room - _RESERVED), "state": {}})
+    with progress() as told:
+        held = _held(answers, room - _RESERVED, told)
+    return html_of(script, style, title, {"answers": held, "state": {}})
 
 
-def _held(answers: ProfileAnswers, room: int) -> dict[str, Any]:
+def _held(answers: ProfileAnswers, room: int, told: Told) -> dict[str, Any]:
     """The answers that lie in the page, by name, the most needed first."""
     pack = Pack(answers, room)
     whole = answers.described.whole()
@@ -54,10 +58,17 @@ def _held(answers: ProfileAnswers, room: int) -> dict[str, Any]:
     heads = range(len(answers.profile.heads))
     if pack.left < 0 or not pack.take({f"api/head {place}": ("api/head", {"head": place}) for place in heads}):
         raise ValueError(f"max_bytes: the numbers of {len(heads)} heads alone do not fit")
-    left = sum(not pack.take({f"api/examples {place} {number}": ("api/examples", {"head": place, "number": number})})
-               for place, number in _examples(answers))  # fmt: skip
+    wanted = list(_examples(answers))
+    held = 0
+    for done, (place, number) in enumerate(wanted):
+        if pack.left < _LEAST:
+            break
+        told(done / len(wanted), "saving")
+        query = {"head": place, "number": number}
+        held += pack.take({f"api/examples {place} {number}": ("api/examples", query)})
+    left = len(wanted) - held
     if left:
-        whole["left_out"] = [f"{left} of {len(heads) * len(NUMBERS)} lists of the strongest documents and queries"]
+        whole["left_out"] = [f"{left} of {len(wanted)} lists of the strongest documents and queries"]
     return {**pack.held, "api/profile": packed_of(as_json(whole))}
 
 

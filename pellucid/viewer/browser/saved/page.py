@@ -71,7 +71,7 @@ def save(
     """
 
     def made() -> str:
-        with _progress() as told:
+        with progress() as told:
             return page_of(answers, max_bytes, windows, state or {}, told)
 
     return written(path, made, overwrite=overwrite)
@@ -142,7 +142,7 @@ def _hash(text: str) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Told]:
+def progress() -> Iterator[Told]:
     """A bar on a terminal, else nothing."""
     if not sys.stderr.isatty():
         yield lambda fraction, what: None
