@@ -125,7 +125,7 @@ def test_compare_shows_what_each_head_differs_most_in(pellucid, before, after, m
     monkeypatch.setenv("COLUMNS", "200")
     status, out, err = pellucid("compare", before, after)
     assert (status, err) == (0, "")
-    assert "note  they read other documents: what differs may be the documents" in out
+    assert "note  both read the same documents" in out
     found = checkpoints.whole().compared(checkpoints.after()).sorted()
     rows = [line.split()[:2] for line in out.splitlines() if re.match(r"^ +\d +\d ", line)]
     assert rows == [[str(head.layer), str(head.a.head)] for head in found.heads]

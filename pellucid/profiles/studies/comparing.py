@@ -196,16 +196,9 @@ def _notes(a: Profile, b: Profile, pairing: Pairing) -> Iterator[str]:
 
 def _differences(a: Profile, b: Profile, pairing: Pairing) -> list[dict[str, Difference]]:
     """The differences of each pair of heads, in order."""
-    found = {number: _welch(_of(a, number, pairing.a), _of(b, number, pairing.b)) for number in NUMBERS}
-    corrected = holm(torch.stack([parts[-1] for parts in found.values()], -1)).unbind(-1)
-    columns = {
-        number: torch.stack([*(part.double() for part in parts[:-1]), own], -1).tolist()
-        for (number, parts), own in zip(found.items(), corrected, strict=True)
-    }
-    return [
-        {number: _difference(number, rows[place]) for number, rows in columns.items()}
-        for place in range(len(pairing.a))
-    ]
+    *parts, probability = _welch(_of(a, pairing.a), _of(b, pairing.b))
+    rows = torch.stack([*parts, holm(probability)], -1).tolist()  # of each head and number
+    return [dict(zip(NUMBERS, map(_difference, NUMBERS, of_head), strict=True)) for of_head in rows]
 
 
 def _difference(number: str, row: list[float]) -> Difference:
@@ -214,10 +207,13 @@ def _difference(number: str, row: list[float]) -> Difference:
     return Difference(number, a, b, difference, low, high, size, (int(one), int(other)), probability, sure)
 
 
-def _of(profile: Profile, number: str, places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Documents, mean and variance of a sample, of some heads."""
-    found = profile.statistics(number)
-    documents, mean, variance = (part[places].double() for part in (found.documents, found.mean, found.variance))
+def _of(profile: Profile, places: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Documents, mean and variance of a sample, of some heads, float64 [heads, numbers]."""
+    found = [profile.statistics(number) for number in NUMBERS]
+    documents, mean, variance = (
+        torch.stack([getattr(one, name)[places].double() for one in found], -1)
+        for name in ("documents", "mean", "variance")
+    )
     return documents, mean, torch.where(documents > 1, variance * documents / (documents - 1), nan)
 
 
