@@ -82,4 +82,4 @@ def test_a_saved_page_in_the_dark_and_small(
     dark.shoot(page, f"profile-saved-{width}")
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width
-    assert page.locator(".pl-notices").inner_text().count("is not read to its end") == 1
+    assert page.locator(".pl-notices").inner_text().count("its end was not seen") == 1

@@ -34,7 +34,7 @@ def test_show_lists_every_head(pellucid, before):
     assert (status, err) == (0, "")
     assert "profile  Tiny: 6 heads in 2 layers" in out
     assert "corpus   records: 11 documents, 134 tokens" in out
-    assert "not complete: 11 documents are in, and every number is of these alone" in out
+    assert "its end was not seen: every number is of the 11 that are in" in out
     table = out[out.index("sink over the documents") :]
     rows = [line.split()[:2] for line in table.splitlines() if re.match(r"^ +\d +\d ", line)]
     assert rows == [[str(layer), str(head)] for layer in (0, 1) for head in (0, 1, 2)]

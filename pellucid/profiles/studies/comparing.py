@@ -188,7 +188,7 @@ def _notes(a: Profile, b: Profile, pairing: Pairing) -> Iterator[str]:
         yield "they read other documents: what differs may be the documents"
     for which, one in (("first", a), ("second", b)):
         if not one.complete:
-            yield f"the {which} has not read its whole corpus"
+            yield f"the {which} has not read its corpus to the end"
 
 
 # Numbers.

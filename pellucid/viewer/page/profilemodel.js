@@ -64,7 +64,7 @@ export function profileNotes(profile) {
     const whole = corpus.total !== null && done === corpus.total;
     const name = plainName(corpus.name, 60);
     return [
-      whole ? "" : `${name} is not read to its end: ${inThousands(done)}${corpus.total === null ? "" : ` of ${inThousands(corpus.total)}`} documents are in, and every number is of these alone`,
+      whole ? "" : `${name}: ${corpus.total === null ? "its end was not seen" : `not all ${inThousands(corpus.total)} documents were reached`}, and every number is of the ${inThousands(done)} that are in`,
       corpus.unread_count ? `${inThousands(corpus.unread_count)} documents of ${name} could not be read, the first ${plainName(corpus.unread[0].name, 60)}: ${plainName(corpus.unread[0].reason, 200)}` : "",
       corpus.cut ? `${inThousands(corpus.cut)} documents of ${name} were longer than allowed, and cut by ${inThousands(corpus.cut_tokens)} tokens in all` : "",
     ];

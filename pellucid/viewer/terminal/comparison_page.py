@@ -111,10 +111,14 @@ def _kinds(head: ComparedHead) -> str:
 def _cells(one: Difference) -> list[str]:
     means = [number_cell(one.number, value) for value in (one.a, one.b)]
     half = "" if isnan(one.low) else f" ± {number_cell(one.number, (one.high - one.low) / 2)}"
-    p = "-" if isnan(one.probability) else f"{one.probability:.3f}{'*' if one.sure else ' '}"
+    p = "-" if isnan(one.probability) else f"{_chance(one.probability)}{'*' if one.sure else ' '}"
     size = "-" if isnan(one.size) else f"{one.size:+.1f}"
     return [number_title(one.number), *means, f"{_signed(one.number, one.difference)}{half}", size, p]
 
 
 def _signed(number: str, value: float) -> str:
     return number_cell(number, value) if isnan(value) or value < 0 else f"+{number_cell(number, value)}"
+
+
+def _chance(probability: float) -> str:
+    return f"{probability:.3f}" if probability >= 0.001 else "<0.001"

@@ -69,8 +69,8 @@ def _corpus(corpus: Corpus) -> list[str]:
         lines.append(f"         and {corpus.unread_count - SHOWN_OF_UNREAD:,} more")
     if not corpus.is_complete:
         done = sum(stop - start for start, stop in corpus.done)
-        of = "" if corpus.total is None else f" of {corpus.total:,}"
-        lines.append(f"         not complete: {done:,}{of} documents are in, and every number is of these alone")
+        why = "its end was not seen" if corpus.total is None else f"not all {corpus.total:,} documents were reached"
+        lines.append(f"         {why}: every number is of the {done:,} that are in")
     return lines
 
 

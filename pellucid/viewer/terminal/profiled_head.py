@@ -127,7 +127,9 @@ def _examples(profile: Profile, place: int, number: str) -> list[RenderableType]
         parts += [Text(title, style="bold"), *(_example(number, one) for one in found[:SHOWN])]
         if not found:
             parts.append(Text("none were kept", style="dim"))
-    legend = "[query], keys with their weight; … where tokens are left out"
+    legend = (
+        "[query], keys with their weight, «key» that the query looks at or that receives; … where tokens are left out"
+    )
     return [*parts, Text(legend, style="dim")]
 
 
@@ -150,10 +152,12 @@ def _append(line: Text, passage: Passage) -> None:
 
 
 def _shown(piece: Piece) -> tuple[str, Style]:
+    """A token as the text has it; of what is marked, spaces are shown."""
     token = " ".join(legible.one_line((piece.token or "").replace("\n", "⏎")).split("\t"))
+    marked = token if token.strip() else token.replace(" ", legible.SPACE)
     if piece.is_query:
-        return f"[{token}]", Style(bold=True)
+        return f"[{marked}]", Style(bold=True)
     if piece.weight is not None and piece.weight >= LEAST:
         red, green, blue = viridis(0.3 + 0.7 * min(piece.weight, 1.0))
-        return f"{token}({piece.weight:.2f})", Style(color=f"#{red:02x}{green:02x}{blue:02x}", bold=True)
-    return token, Style(bold=True) if piece.is_key else Style()
+        return f"{marked}({piece.weight:.2f})", Style(color=f"#{red:02x}{green:02x}{blue:02x}", bold=True)
+    return (f"«{marked}»", Style(bold=True)) if piece.is_key else (token, Style())

@@ -24,7 +24,7 @@ test("the numbers of all heads are those of the statistic that is chosen, and sa
 test("what was not read, cut or left out is said", () => {
   assert.equal(profileSummary(profile), "model · 2 heads · 1,200 documents · 34,567 tokens");
   assert.deepEqual(profileNotes({ ...profile, left_out: ["much"] }), [
-    "texts is not read to its end: 1,202 of 1,300 documents are in, and every number is of these alone",
+    "texts: not all 1,300 documents were reached, and every number is of the 1,202 that are in",
     "2 documents of texts could not be read, the first a.txt: is no UTF-8 text",
     "3 documents of texts were longer than allowed, and cut by 4,000 tokens in all",
     "left out of this page: much",
