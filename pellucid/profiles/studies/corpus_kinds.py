@@ -55,12 +55,17 @@ class CorpusKind:
 
     def __str__(self) -> str:
         """In words: `induction in 93 % of 412 documents (90 to 95)`."""
+        return f"{self.name} in {self.because}" if self.documents else UNKNOWN
+
+    @property
+    def because(self) -> str:
+        """The share in words."""
         if not self.documents:
-            return UNKNOWN
+            return "no document tells"
         percents = [round(100 * value) for value in (self.share, self.low, self.high)]
         some = "1 document" if self.documents == 1 else f"{self.documents:,} documents"
         then = "" if self.leads or self.second is None else f"; {self.second} may be ahead"
-        return f"{self.name} in {percents[0]} % of {some} ({percents[1]} to {percents[2]}){then}"
+        return f"{percents[0]} % of {some} ({percents[1]} to {percents[2]}){then}"
 
 
 _PLAIN = ("name", "share", "low", "high", "documents", "second", "second_share", "leads")

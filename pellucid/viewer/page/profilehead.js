@@ -71,7 +71,7 @@ export class ProfileHead {
    */
   build(head, told, choice) {
     const number = choice.number in told.numbers && told.numbers[choice.number].documents ? choice.number : told.telling;
-    const list = exampleLists.some(([name]) => name === choice.list) ? choice.list : "queries";
+    const list = exampleLists.some(([name]) => name === choice.list) ? choice.list : number.startsWith("concentration") ? "documents" : "queries";
     const focused = this.element.contains(document.activeElement) ? document.activeElement?.getAttribute("data-name") : null;
     const tall = this.element.querySelector(".pl-examples")?.clientHeight ?? 0; // what is below stays where it is
     const examples = h("div", { class: "pl-examples", style: { minHeight: `${tall}px` } });
@@ -120,12 +120,22 @@ export class ProfileHead {
   async fillExamples(head, told, number, list, element) {
     try {
       const found = /** @type {Example[]} */ (list === "keys" || list === "sequences" ? told[list] : (await this.told.ask("api/examples", { head: head.at, number }))[list]);
-      fill(element, found.length ? h("ol", {}, found.map((one) => exampleText(one, number))) : h("p", { class: "pl-faint" }, "none were kept"));
+      fill(element, found.length ? h("ol", {}, found.map((one) => exampleText(one, exampleValue(list, this.told.title(number))))) : h("p", { class: "pl-faint" }, list === "queries" && number.startsWith("concentration") ? "none: it is a number of a whole document, and no query has it" : "none were kept"));
     } catch (error) {
       fill(element, refusalText(error));
     }
     element.style.minHeight = "";
   }
+}
+
+/**
+ * What the value of an example is.
+ * @param {string} list
+ * @param {string} title of the number
+ */
+function exampleValue(list, title) {
+  if (list === "keys") return "weight received, of all queries together";
+  return list === "sequences" ? "weight beyond the sink, of 48 queries together" : title;
 }
 
 /** @param {unknown} error */

@@ -39,7 +39,7 @@ export function profileStatistic(profile, name) {
  * @returns {Numbers}
  */
 export function profileNumbers(profile, statistic) {
-  const titles = Object.entries(profile.numbers.titles).map(([name, title]) => [name, `${statistic} of ${title}`]);
+  const titles = Object.entries(profile.numbers.titles).map(([name, title]) => [name, statistic === "mean" ? title : `${statistic} of ${title}`]);
   return { ...profile.numbers, titles: Object.fromEntries(titles), numbers: profile.statistics[statistic] };
 }
 

@@ -156,7 +156,7 @@ class ProfilePage {
       this.scatter.mark(this.state.get("head"));
       return;
     }
-    const kinds = /** @type {const} */ (["without", "with"]).map((sink) => h("p", {}, sink === "without" ? "beyond the sink: " : "as a whole: ", kindOf(numbers, head, sink).because));
+    const kinds = /** @type {const} */ (["without", "with"]).map((sink) => h("p", {}, sink === "without" ? "beyond the sink: " : "as a whole: ", h("b", {}, kindOf(numbers, head, sink).kind), `, ${kindOf(numbers, head, sink).because}`));
     const rows = [...new Set([choice.x, choice.y, choice.size])].filter(Boolean).map((name) => h("p", {}, `${numberTitle(numbers, name, choice.sink)}: `, h("b", {}, shownNumber(numberOf(numbers, head, name, choice.sink)))));
     fill(card, h("div", { class: "pl-row" }, h("b", {}, `layer ${head.layer.number} · head ${head.number}`), kindBadge(kindOf(numbers, head, choice.sink).kind)), kinds, rows);
     const box = this.view.getBoundingClientRect();

@@ -16,9 +16,9 @@ const profileLeast = 0.005; // of a weight that is shaded
 
 /**
  * @param {Example} example
- * @param {string} number what the value is
+ * @param {string} what the value is
  */
-export function exampleText(example, number) {
+export function exampleText(example, what) {
   const { document: from, query, key, length } = example;
   const place = query === null ? (key === null ? "" : `key ${key}`) : `query ${query}${key === null ? "" : ` → key ${key}`}`;
   const weight = example.weight === null ? "" : ` with ${shownNumber(example.weight)}`;
@@ -26,7 +26,7 @@ export function exampleText(example, number) {
   return h(
     "li",
     { class: "pl-example" },
-    h("p", { class: "pl-faint" }, h("b", { class: "pl-example-value", title: number }, shownNumber(example.value)), ` ${plainName(from.name, 80)}, ${place}${weight}, of ${inThousands(length)} tokens`),
+    h("p", { class: "pl-faint" }, h("b", { class: "pl-example-value", title: what }, shownNumber(example.value)), ` ${plainName(from.name, 80)}, ${place}${weight}, of ${inThousands(length)} tokens`),
     text.length ? h("p", { class: "pl-example-text", dir: "auto" }, text) : h("p", { class: "pl-faint" }, "its text was not kept"),
   );
 }

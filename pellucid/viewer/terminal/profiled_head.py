@@ -126,7 +126,7 @@ def _examples(profile: Profile, place: int, number: str) -> list[RenderableType]
     for title, found in lists:
         parts += [Text(title, style="bold"), *(_example(number, one) for one in found[:SHOWN])]
         if not found:
-            parts.append(Text("none were kept", style="dim"))
+            parts.append(Text("none were kept, or no query has this number", style="dim"))
     legend = (
         "[query], keys with their weight, «key» that the query looks at or that receives; … where tokens are left out"
     )

@@ -79,9 +79,9 @@ class Described:
             "layer": tables.layer_numbers(self.profile),
             "head": places,
             "kind": [kind.name for kind in whole],
-            "because": [str(kind) for kind in whole],
+            "because": [kind.because for kind in whole],
             "kind_without_sink": [kind.name for kind in rest],
-            "because_without_sink": [str(kind) for kind in rest],
+            "because_without_sink": [kind.because for kind in rest],
             "paired": list(PAIRED),
             "titles": _titles(),
         }
