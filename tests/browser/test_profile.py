@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
+ROWS = ".pl-heads-main > .pl-head-table tbody tr"
+
 
 @pytest.fixture(scope="module")
 def answers() -> ProfileAnswers:
@@ -39,7 +41,7 @@ def opened(page: Page) -> None:
 def test_a_point_opens_its_head(served: Served, watched: Watched) -> None:
     page = watched.open(served.address)
     assert page.locator(".pl-scatter-drawing circle").count() == 6
-    assert page.locator(".pl-head-table tbody tr").count() == 6
+    assert page.locator(ROWS).count() == 6
     watched.shoot(page, "profile")
     page.locator(".pl-scatter-drawing").press("Home")
     assert "documents" in page.locator(".pl-head-card").inner_text()
@@ -57,19 +59,20 @@ def test_a_point_opens_its_head(served: Served, watched: Watched) -> None:
     watched.shoot(page, "profile-head")
     page.go_back()
     page.get_by_role("button", name="← All heads").click()
-    assert page.locator(".pl-head-table tbody tr").count() == 6
+    assert page.locator(ROWS).count() == 6
 
 
 def test_statistics_sorting_and_kinds(served: Served, watched: Watched) -> None:
     page = watched.open(served.address)
     page.locator('[data-name="stat"]').select_option("median")
     page.locator('[data-name="sort"]').select_option("entropy")
-    shown = [float(text) for text in page.locator(".pl-head-table tbody tr td:nth-child(10)").all_inner_texts()]
+    shown = [float(text) for text in page.locator(f"{ROWS} td:nth-child(10)").all_inner_texts()]
     assert shown == sorted(shown, reverse=True)
-    heading = page.locator(".pl-head-table th button", has_text="entropy").first
+    heading = page.locator(".pl-heads-main > .pl-head-table th button", has_text="entropy").first
     assert heading.get_attribute("title") == "median of entropy, nats, without the sink"
-    page.locator(".pl-chip").first.click()
-    assert page.locator(".pl-head-table tbody tr").count() < 6
+    page.locator('[data-name="sink"]').check()
+    assert heading.get_attribute("title") == "median of entropy, nats"
+    assert "sink=with" in page.url
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 800), (1900, 1000)])

@@ -106,35 +106,50 @@ def heads_json(profile: Profile, places: list[int]) -> list[Json]:
     ]
 
 
+class Mass(NamedTuple):
+    """The mean weight of a row on keys of one kind, and their share of all pairs of a query and a key."""
+
+    name: str
+    mass: float
+    share: float | None
+
+
 class Where(NamedTuple):
     """Where the weight of every head goes."""
 
     by_distance: Masses
     on_classes: Masses
     by_position: Tensor
+    roles: list[str]
 
     def as_json(self, place: int) -> Json:
         """That of one head in plain values; only the kinds of keys that there were."""
         return {
-            "by_distance": _masses_json(self.by_distance, place),
-            "on_classes": _masses_json(self.on_classes, place),
+            "by_distance": [one._asdict() for one in self.distances(place)],
+            "on_classes": [one._asdict() for one in self.classes(place)],
             "by_position": [[plain(value) for value in row] for row in self.by_position[place].tolist()],
         }
+
+    def distances(self, place: int) -> list[Mass]:
+        """The distances of a head, those ahead first; of a causal one not those ahead, which it cannot see."""
+        causal = self.roles[place] == "causal self"
+        return [one for one in _masses(self.by_distance, place) if one.mass or not (causal and one.name[0] == "-")]
+
+    def classes(self, place: int) -> list[Mass]:
+        """The token classes of a head."""
+        return _masses(self.on_classes, place)
 
 
 def where(profile: Profile) -> Where:
     """By distance, on token classes, and by position."""
-    return Where(profile.by_distance(), profile.on_classes(), profile.by_position())
+    roles = [head.role for head in profile.heads]
+    return Where(profile.by_distance(), profile.on_classes(), profile.by_position(), roles)
 
 
-def _masses_json(masses: Masses, place: int) -> list[Json]:
+def _masses(masses: Masses, place: int) -> list[Mass]:
     """The kinds of keys of which there were any."""
     found = zip(masses.names, masses.mass[place].tolist(), masses.share[place].tolist(), strict=True)
-    return [
-        {"name": name, "mass": plain(mass), "share": plain(share)}
-        for name, mass, share in found
-        if isfinite(mass) and share != 0
-    ]
+    return [Mass(name, mass, plain(share)) for name, mass, share in found if isfinite(mass) and share != 0]
 
 
 def examples_json(profile: Profile, place: int, number: str) -> Json:

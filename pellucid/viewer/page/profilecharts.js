@@ -112,7 +112,7 @@ export function sparkChart(spread) {
 }
 
 /**
- * Weight on some kinds of keys, beside what equal weights would put there.
+ * Weight on some kinds of keys, beside how many of all keys they are.
  * @param {Mass[]} masses
  * @param {string} heading
  * @param {(name: string) => string} shown
@@ -121,7 +121,7 @@ export function massChart(masses, heading, shown) {
   const bar = (/** @type {Mass} */ { mass, share }) =>
     h("span", { class: "pl-mass", "aria-hidden": "true" }, h("span", { class: "pl-mass-bar", style: { width: inWidth(mass) } }), share === null ? null : h("span", { class: "pl-mass-mark", style: { left: inWidth(share) } }));
   const rows = masses.map((one) => h("tr", {}, h("th", { scope: "row" }, shown(one.name)), h("td", {}, shownNumber(one.mass)), h("td", {}, one.share === null ? "–" : shownNumber(one.share)), h("td", { class: "pl-wide" }, bar(one))));
-  const headings = [heading, "weight", "share of keys", ""].map((text) => h("th", { scope: "col", title: text === "share of keys" ? "what equal weights would put there; the mark in the bar" : "" }, text));
+  const headings = [heading, "weight", "share of keys", ""].map((text) => h("th", { scope: "col", title: text === "share of keys" ? "of all pairs of a query and a key, also of those that a mask hides; the mark in the bar" : "" }, text));
   return h("table", { class: "pl-masses" }, h("thead", {}, h("tr", {}, headings)), h("tbody", {}, rows));
 }
 

@@ -55,7 +55,8 @@ class ProfilePage {
     this.head = new ProfileHead({ ask, set, title: (number) => profileTitle(profile, number) });
     this.card = h("div", { class: "pl-head-card", "aria-hidden": "true", hidden: true });
     this.toolbar = h("div", { class: "pl-toolbar", role: "toolbar", "aria-label": "heads" });
-    this.side = h("details", { class: "pl-heads-side", open: true }, h("summary", {}, "Scatter"), this.scatter.element, h("div", { class: "pl-heads-how" }, profileHow()));
+    this.how = h("div", { class: "pl-heads-how" }, profileHow());
+    this.side = h("details", { class: "pl-heads-side", open: true }, h("summary", {}, "Scatter"), this.scatter.element, this.how);
     this.main = h("div", { class: "pl-heads-main" }, profile.layers.length ? null : h("p", {}, "No document was read, so nothing is known of any head."), this.table.element, this.head.element);
     const scroll = h("div", { class: "pl-heads-scroll" }, this.main, this.side);
     this.view = h("div", { class: "pl-heads pl-profile" }, this.toolbar, scroll, this.card);
@@ -100,6 +101,7 @@ class ProfilePage {
     const head = this.heads.find((one) => one.id === state.get("head"));
     this.table.element.hidden = head !== undefined;
     this.head.element.hidden = head === undefined;
+    this.how.hidden = head !== undefined;
     this.filters();
     if (!head) this.table.update(this.heads, this.choice, this.numbers);
     else this.head.show(head, { number: state.get("number"), list: state.get("list") });

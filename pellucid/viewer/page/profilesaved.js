@@ -25,8 +25,9 @@ export function openSavedProfile() {
 function profileTransport(held) {
   return async (path, query) => {
     const found = held[[path, query.head, query.number].filter((part) => part !== undefined).join(" ")];
-    if (found) return { status: 200, headers: {}, bytes: await embeddedInflated(found.body) };
+    const headers = { "content-type": "application/json" };
+    if (found) return { status: 200, headers, bytes: await embeddedInflated(found.body) };
     const bytes = new TextEncoder().encode(JSON.stringify({ error: "this saved page has no room for it; pellucid view shows it" }));
-    return { status: 404, headers: { "content-type": "application/json" }, bytes: bytes.buffer };
+    return { status: 404, headers, bytes: bytes.buffer };
   };
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import isfinite
-
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -13,10 +10,10 @@ from rich.text import Text
 from pellucid import legible
 from pellucid.profiles.listing import Example
 from pellucid.profiles.numbers import NUMBERS
-from pellucid.profiles.profile import Masses, Profile
+from pellucid.profiles.profile import Profile
 from pellucid.profiles.studies.corpus_kinds import corpus_kinds
 from pellucid.profiles.studies.passages import Passage, Piece, passages
-from pellucid.profiles.studies.tables import layer_numbers, spreads, telling_number, title_of
+from pellucid.profiles.studies.tables import Mass, layer_numbers, spreads, telling_number, title_of, where
 from pellucid.viewer.terminal.profile_page import (
     SPREAD_HEADINGS,
     about,
@@ -50,7 +47,8 @@ def head_page(profile: Profile, place: int, number: str | None) -> RenderableTyp
     chosen = number or telling_number(rest.name)
     parts: list[RenderableType] = [*about(profile), Text(), Text(title, style="bold"), Text("\n".join(lines)), Text()]
     parts.append(_numbers(profile, place))
-    for group in (_distances(profile.by_distance(), place), _classes(profile.on_classes(), place)):
+    going = where(profile)
+    for group in (_distances(going.distances(place)), _classes(going.classes(place))):
         parts += [Text(), *group]
     return Group(*parts, Text(), *_examples(profile, place, chosen))
 
@@ -85,30 +83,22 @@ def _edge(number: str, value: float) -> str:
 # Where the weight goes.
 
 
-def _distances(masses: Masses, place: int) -> list[RenderableType]:
-    rows = list(_masses(masses, place))
+def _distances(rows: list[Mass]) -> list[RenderableType]:
     title = Text("mean weight by distance, in tokens back", style="bold")
     if not rows:
         return [title, Text("not known: maps were not read", style="dim")]
     return [title, _bars(rows, "back")]
 
 
-def _classes(masses: Masses, place: int) -> list[RenderableType]:
-    return [Text("mean weight on tokens of a class", style="bold"), _bars(list(_masses(masses, place)), "class")]
+def _classes(rows: list[Mass]) -> list[RenderableType]:
+    return [Text("mean weight on tokens of a class", style="bold"), _bars(rows, "class")]
 
 
-def _masses(masses: Masses, place: int) -> Iterator[tuple[str, float, float]]:
-    """The kinds of keys that there were."""
-    for name, mass, share in zip(masses.names, masses.mass[place].tolist(), masses.share[place].tolist(), strict=True):
-        if isfinite(mass) and share != 0:
-            yield legible.name(name), mass, share
-
-
-def _bars(rows: list[tuple[str, float, float]], heading: str) -> Table:
+def _bars(rows: list[Mass], heading: str) -> Table:
     table = table_of(heading, "weight", "share of keys", "", left=("",))
     for name, mass, share in rows:
         bar = "█" * round(WIDE * min(mass, 1.0))
-        table.add_row(name, f"{mass:.3f}", f"{share:.3f}" if isfinite(share) else "-", bar)
+        table.add_row(legible.name(name), f"{mass:.3f}", "-" if share is None else f"{share:.3f}", bar)
     return table
 
 
