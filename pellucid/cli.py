@@ -1,4 +1,4 @@
-"""The command line: `pellucid show`, `pellucid view`, `pellucid watch`, `pellucid explain`, `pellucid doctor`.
+"""The command line: `pellucid show`, `view`, `watch`, `profile`, `merge`, `explain`, `lesson` and `doctor`.
 
 Options are declared here and checked as far as they can be on their own, with the standard library alone, so that help
 comes at once; `pellucid.commands` carries them out. A command's module is imported when it runs, and torch with it.
@@ -25,6 +25,7 @@ from pellucid._version import __version__
 from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
 from pellucid.commands.profiles import compare_options
+from pellucid.commands.profiles import options as profile_options
 
 KINDS = ("cross", "encoder", "decoder")
 POOLS = ("mean", "max")
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_view(commands)
     _add_watch(commands)
+    profile_options.declare(partial(_add, commands, folder="profiles."))
     compare_options.declare(partial(_add, commands, folder="profiles."), _whole(0, MOST_LAYERS))
     _add_explain(commands)
     _add_lesson(commands)

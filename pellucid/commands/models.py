@@ -68,13 +68,13 @@ class TextModel:
 
     def _given(self, text: str, target: str | None, truncate: bool) -> ModelInputs:
         ids, notes = self._encoded("--text", text, truncate)
-        self._check_known(ids, "encoder")
+        self.check_known(ids, "encoder")
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if target is None:
             return ModelInputs(inputs, self._tokens(ids), notes=notes)
         target_ids, more = self._encoded("--target", target, truncate)
         written = self._shifted(target_ids)
-        self._check_known(written, "decoder")
+        self.check_known(written, "decoder")
         given = inputs | {"decoder_input_ids": written}
         return ModelInputs(given, self._tokens(written), self._tokens(ids), notes + more)
 
@@ -82,7 +82,7 @@ class TextModel:
         """The ids of a text, and what is to be known of them."""
         notes: tuple[str, ...] = ()
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
-        limit = self._limit()
+        limit = self.limit
         if limit is not None and len(ids) > limit:
             if not truncate:
                 raise InputError(
@@ -95,8 +95,8 @@ class TextModel:
             raise InputError(f"{option}: it has no token; write something into it")
         return torch.tensor([ids], device="cpu"), notes
 
-    def _check_known(self, ids: Tensor, side: str) -> None:
-        """Refuse ids that the model, or the side of it that reads them, has no embedding of."""
+    def check_known(self, ids: Tensor, side: str = "encoder") -> None:
+        """Raise InputError for ids that the model, or the side of it that reads them, has no embedding of."""
         known, largest = self._vocabulary(side), int(ids.max())
         if known is not None and largest >= known:
             raise InputError(
@@ -114,7 +114,8 @@ class TextModel:
             return None
         return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
-    def _limit(self) -> int | None:
+    @property
+    def limit(self) -> int | None:
         """How many tokens the model has positions for, or None."""
         text = self._config.get_text_config()
         known = [getattr(text, name) for name in _POSITIONS if isinstance(getattr(text, name, None), int)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import groupby
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -70,7 +69,7 @@ def without_spare(profile: Profile) -> Profile:
     codes = [excerpts.needed(entries, reads, sees) for entries in profile.lists.values()]
     kept, places = excerpts.kept(list(profile.excerpts), torch.unique(torch.cat(codes)) if codes else torch.zeros(0))
     lists = {name: entries.of_documents(places) for name, entries in profile.lists.items()}
-    return replace(profile, excerpts=tuple(kept), lists=MappingProxyType(lists))
+    return replace(profile, excerpts=tuple(kept), lists=lists)
 
 
 def _thinned(profile: Profile) -> Profile:
@@ -88,7 +87,7 @@ def _listed(found: Profile, one: Profile, other: Profile) -> Profile:
         for profile in (one, other)
     ]
     lists = {name: moved[0][name].merged(moved[1][name]) for name in moved[0]}
-    return replace(found, excerpts=tuple(documents), lists=MappingProxyType(lists))
+    return replace(found, excerpts=tuple(documents), lists=lists)
 
 
 def _places(profile: Profile, place: dict[excerpts.Excerpt, int]) -> Tensor:

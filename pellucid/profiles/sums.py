@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -103,7 +102,7 @@ def is_exact(name: str) -> bool:
 
 def merged(one: Sums, other: Sums) -> Sums:
     """The sums over the documents of both."""
-    return MappingProxyType({name: _merged(kind.way, one[name], other[name]) for name, kind in _KINDS_OF.items()})
+    return {name: _merged(kind.way, one[name], other[name]) for name, kind in _KINDS_OF.items()}
 
 
 def _merged(way: str, one: Tensor, other: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -122,7 +121,7 @@ def _sums(tensors: Tensors, its_layout: Layout) -> Tensors:
             raise ValueError(f"its tensor sums/{name} {fault}")
     if not torch.equal(found["histogram"].sum(-1), found["count"]):
         raise ValueError("its histograms are not of as many documents as it counts")
-    return MappingProxyType(found)
+    return found
 
 
 def _sketch(tensors: Tensors, its_layout: Layout) -> Sketch:
@@ -143,7 +142,7 @@ def _lists(tensors: Tensors, its_layout: Layout, documents: tuple[Excerpt, ...])
         parts = {part: _tensor(tensors, f"{name}/{part}", tuple(like.shape), like.dtype) for part, like in named}
         found[name] = Entries(**parts)
         _check_entries(name, found[name], len(documents))
-    return MappingProxyType(found)
+    return found
 
 
 def _check_entries(name: str, entries: Entries, documents: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -75,18 +74,16 @@ class Measuring:
         places = torch.tensor(order, device="cpu").argsort()
         lists = {name: _joined([one[name] for one in self._lists]).of_documents(places) for name in self._lists[0]}
         lists = {name: entries.best(entries.size) for name, entries in lists.items()}
-        return merging.without_spare(
-            Profile(
-                blank.model,
-                blank.identity,
-                layout,
-                (corpus,),
-                blank.written_by,
-                MappingProxyType(found),
-                sketch_of(values, columns),
-                MappingProxyType(lists),
-                tuple(self.documents[place].excerpt(corpus.identity) for place in order),
-            )
+        return Profile(
+            blank.model,
+            blank.identity,
+            layout,
+            (corpus,),
+            blank.written_by,
+            found,
+            sketch_of(values, columns),
+            lists,
+            tuple(self.documents[place].excerpt(corpus.identity) for place in order),
         )
 
 
@@ -131,7 +128,8 @@ def profile_of(
         measuring.add(layer)
     tokens = sum(len(document.text.tokens) for document in documents)
     own = Corpus(corpus, corpus, joined([(first, first + batch)]), None, batch, tokens)
-    return measuring.profile(nothing(record.model, "", Layout(settings=dict(settings or {}))), own)
+    blank = nothing(record.model, "", Layout(settings=dict(settings or {})))
+    return merging.without_spare(measuring.profile(blank, own))
 
 
 def _check(layer: Layer, documents: int) -> None:

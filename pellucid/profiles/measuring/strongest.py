@@ -49,8 +49,9 @@ def _tops(found: Measured) -> _Tops:
 
 def _by_number(found: Measured, tops: _Tops, examples: int) -> dict[str, Entries]:
     """The lists of each number: documents by their own, queries by what a row has of it."""
-    rows = torch.stack([_rows_of(found, name) for name in NUMBERS], 2)  # [batch, heads, numbers, q_len]
-    most, at = rows.max(-1)
+    strongest_rows = [_rows_of(found, name).max(-1) for name in NUMBERS]
+    most = torch.stack([one.values for one in strongest_rows], -1)  # [batch, heads, numbers]
+    at = torch.stack([one.indices for one in strongest_rows], -1)
     queries = _entries(found, tops, most, torch.where(most > -torch.inf, at, NONE))
     documents = queries._replace(value=_or_least(found.values))
     received = _strongest_keys(found)
@@ -115,10 +116,8 @@ def _strongest_keys(found: Measured) -> Entries:
     places = found.keys.places(layer.k_len)[:, None]
     others = torch.where((places > 0) & (places < found.keys.length[:, None, None]), received, -torch.inf)
     most, at = others.max(-1)
-    blank = _Tops(
-        torch.full((layer.batch, layer.heads, layer.q_len, TOP), NONE, device="cpu"),
-        torch.zeros(layer.batch, layer.heads, layer.q_len, TOP, device="cpu"),
-    )
+    shape = layer.batch, layer.heads, 1, TOP
+    blank = _Tops(torch.full(shape, NONE, device="cpu"), torch.zeros(shape, device="cpu"))
     none = torch.full_like(at, NONE)
     key = torch.where(most > -torch.inf, at - found.keys.first[:, None], NONE)
     return _entries(found, blank, most, none)._replace(key=key.to(torch.int32))

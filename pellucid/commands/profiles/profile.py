@@ -1,0 +1,159 @@
+"""`pellucid profile`: a model run over a corpus, and what every head does summed up in one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pellucid import legible
+from pellucid.commands.console import bar, tell
+from pellucid.commands.errors import InputError, about
+from pellucid.commands.profiles import ranks
+from pellucid.commands.profiles.reader import CorpusReader, load_reader
+from pellucid.commands.profiles.telling import told_profile
+from pellucid.profiles.corpus import Corpus
+from pellucid.profiles.disk.form import ProfileError
+from pellucid.profiles.measuring.classes import TokenClasses
+from pellucid.profiles.reading.texts import Texts
+from pellucid.profiles.running.keeping import Kept, resumed
+from pellucid.profiles.running.reader import fingerprint
+from pellucid.profiles.running.run import Progress
+from pellucid.profiles.running.run import run as run_shard
+from pellucid.profiles.running.work import Missed, Work
+
+Told = Callable[[Progress], None]
+
+_EVERY = 60.0  # seconds between lines of progress where there is no terminal
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the model over the corpus and write the profile; the exit status.
+
+    Raises:
+        InputError: the corpus, the model, the file's place or an option cannot be used.
+
+    """
+    with about(f"--texts {options.texts}: "):
+        texts = Texts(options.texts, options.field)
+        corpus = Corpus(texts.name, texts.identity())
+    with about("--pattern: "):
+        TokenClasses(dict(options.pattern or ()))
+    place = ranks.place(options, texts)
+    if options.ray and (place.is_part or options.shard):
+        raise InputError("--ray: shares the corpus out itself; leave out --shard, and torchrun")
+    reader = load_reader(options.model, options.max_tokens)
+    work = _work(options, corpus, reader, texts)
+    _begin(texts, reader, options)
+    with _as_input_errors(place.path):
+        kept = resumed(place.path, work.blank()) if place.goes_on else Kept(place.path, work.blank())
+        missed = _read(_way(options, work, reader, texts, place), kept, texts)
+        written = place.ended(kept.profile)
+    _tell_missed(missed)
+    if written is not None:
+        tell(told_profile(*written))
+    return 0
+
+
+def _work(options: argparse.Namespace, corpus: Corpus, reader: CorpusReader, texts: Texts) -> Work:
+    settings = {"documents": texts.way, "field": options.field, "max_tokens": reader.limit, "dtype": _dtype(reader)}
+    return Work(
+        corpus,
+        reader.name,
+        fingerprint(reader.model),
+        settings,
+        dict(options.pattern or ()),
+        options.long,
+        options.batch_tokens,
+        options.examples,
+    )
+
+
+def _dtype(reader: CorpusReader) -> str:
+    return str(next(iter(reader.model.parameters())).dtype).removeprefix("torch.")
+
+
+def _begin(texts: Texts, reader: CorpusReader, options: argparse.Namespace) -> None:
+    for note in reader.loaded.notes:
+        tell(f"warning: {note}")
+    way = "are cut to that" if options.long == "cut" else "are left out"
+    longer = "" if reader.limit is None else f"; documents of more than {reader.limit} tokens {way}"
+    tell(f"{texts.name}: a document is {texts.way}{longer}")
+
+
+def _way(
+    options: argparse.Namespace, work: Work, reader: CorpusReader, texts: Texts, place: ranks.Place
+) -> Callable[[Kept, Told], tuple[int, Missed]]:
+    """What reads the corpus into what is kept."""
+    if options.ray:
+        from pellucid.commands.profiles import on_ray
+
+        given = on_ray.Given(options.model, options.max_tokens, work)
+        return lambda kept, told: on_ray.run(given, texts, kept, options.ray, told)
+    elsewhere = place.elsewhere()
+    return lambda kept, told: run_shard(
+        work, reader, texts, kept,
+        shard=place.shard, elsewhere=elsewhere, keeps_nothing=not place.is_part, told=told,
+    )  # fmt: skip
+
+
+def _read(way: Callable[[Kept, Told], tuple[int, Missed]], kept: Kept, texts: Texts) -> Missed:
+    """Read the corpus; the attention modules that were not observed."""
+    try:
+        with _progress(texts.name) as told:
+            total, missed = way(kept, told)
+    except KeyboardInterrupt:
+        kept.save()
+        held = sum(corpus.documents + corpus.unread_count for corpus in kept.profile.corpora)
+        raise KeyboardInterrupt(f"{kept.path} holds {held} documents, --resume goes on with the others") from None
+    if not total:
+        raise InputError(f"--texts {texts.path}: holds no document; give texts")
+    return missed
+
+
+def _tell_missed(missed: Missed) -> None:
+    if missed.reasons:
+        few = "; ".join(f"{name}: {reason}" for name, reason in [*missed.reasons.items()][:3])
+        tell(f"warning: {len(missed.reasons)} attention modules were not observed: {few}")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Told]:
+    """What tells how far a run is: a bar in a terminal, elsewhere a line a minute."""
+    if sys.stderr.isatty():
+        with bar(legible.name(name)) as told:
+            yield lambda progress: told(progress.share)
+        return
+    start = last = time.monotonic()
+
+    def line(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _EVERY or not progress.share:
+            return
+        last = now
+        left = (now - start) * (1 - progress.share) / progress.share
+        tell(f"{progress.documents:,} documents, {progress.share:.0%} of {name}, about {left / 60:.0f} min left")
+
+    yield line
+
+
+@contextmanager
+def _as_input_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ProfileError as error:
+        raise InputError(f"--out {error}") from error
+    except ModuleNotFoundError as error:
+        raise InputError(f"--texts: needs {error.name}, which is not installed; pip install {error.name}") from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise InputError(
+            f"there is not enough memory; --resume goes on with {path}, and fewer --max-tokens need less"
+        ) from error

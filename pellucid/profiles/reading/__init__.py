@@ -1,0 +1,1 @@
+"""The documents of a corpus, one after another: folders, text, JSON Lines and Parquet."""

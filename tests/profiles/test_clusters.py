@@ -1,0 +1,118 @@
+"""Profiles made by several processes: torchrun's ranks, and a Ray cluster of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pellucid import open_profile
+from tests.profiles import corpora
+
+pytestmark = pytest.mark.thorough
+pytest.importorskip("transformers")
+
+DOCUMENTS = 700
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A model, a corpus, and the file that one process makes of them."""
+    folder = tmp_path_factory.mktemp("given")
+    model, texts = corpora.save_model(folder / "tiny"), corpora.jsonl(folder / "corpus.jsonl", DOCUMENTS)
+    out = folder / "whole.heads"
+    done = run(sys.executable, "-m", "pellucid", *arguments(model, texts, out))
+    assert done.returncode == 0, done.stderr
+    return model, texts, out.read_bytes()
+
+
+def arguments(model, texts, out, *options):
+    return ["profile", "--model", model, "--texts", texts, "--out", out, *options]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run(*command):
+    command = [str(word) for word in command]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment())
+
+
+def torchrun(count, *options):
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, *options]
+
+
+def test_torchrun_gives_the_same_file(given, tmp_path):
+    model, texts, expected = given
+    done = run(*torchrun("2"), "-m", "pellucid", *arguments(model, texts, tmp_path / "run.heads"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"wrote {tmp_path}/run.heads") == 1
+    assert (tmp_path / "run.heads").read_bytes() == expected
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.heads"]
+
+
+def test_a_rank_that_dies_loses_what_it_was_at(given, tmp_path):
+    model, texts, expected = given
+    out, parts = tmp_path / "run.heads", tmp_path / "run.heads.parts"
+    command = [*torchrun("2"), "-m", "pellucid", *arguments(model, texts, out)]
+    process = subprocess.Popen([str(word) for word in command], env=environment(), stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(parts.glob("*-of-2.heads"))) == 2)
+    os.kill(rank_of(process.pid), signal.SIGKILL)
+    assert process.wait(timeout=60) != 0
+    assert not out.exists()
+    assert sum(open_profile(part).documents for part in parts.glob("*-of-2.heads")) > 0
+    done = run(*torchrun("2"), "-m", "pellucid", *arguments(model, texts, out, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == expected
+
+
+def wait_for(what, seconds=120):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def rank_of(parent):
+    """A process that torchrun has started."""
+    for folder in os.listdir("/proc"):
+        if folder.isdecimal():
+            try:
+                with open(f"/proc/{folder}/stat") as file:
+                    if int(file.read().rpartition(")")[2].split()[1]) == parent:
+                        return int(folder)
+            except OSError:
+                continue
+    raise AssertionError("torchrun has no process")
+
+
+def test_ray_gives_the_same_file_though_an_actor_is_killed(given, tmp_path):
+    pytest.importorskip("ray")
+    model, texts, expected = given
+    out = tmp_path / "run.heads"
+    command = [sys.executable, "-m", "pellucid", *arguments(model, texts, out, "--ray")]
+    process = subprocess.Popen([str(word) for word in command], env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: out.exists() or process.poll() is not None)
+    killed = [os.kill(actor, signal.SIGKILL) for actor in actors()[:1]]
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert killed
+    assert out.read_bytes() == expected
+
+
+def actors():
+    """The processes of Ray that map blocks: Ray names each after what it does."""
+    found = []
+    for folder in os.listdir("/proc"):
+        if folder.isdecimal():
+            try:
+                with open(f"/proc/{folder}/cmdline", "rb") as file:
+                    words = file.read()
+            except OSError:
+                continue
+            if words.startswith(b"ray::") and b"MapWorker" in words:
+                found.append(int(folder))
+    return found
