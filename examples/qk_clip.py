@@ -23,7 +23,8 @@ for layer in model.layers:
 def clip(largest: torch.Tensor) -> None:
     """Scale what makes queries and keys of the heads whose largest score, [layers, heads], passes the limit."""
     for layer, scores in zip(model.layers, largest, strict=True):
-        factor = (LIMIT / scores).clamp(max=1.0).sqrt().repeat_interleave(WIDTH // HEADS).repeat(2)  # of queries, keys
+        factor = (LIMIT / scores.clamp(min=LIMIT)).sqrt()  # 1 below the limit, also where all scores are negative
+        factor = factor.repeat_interleave(WIDTH // HEADS).repeat(2)  # of queries, keys
         layer.self_attn.in_proj_weight[: 2 * WIDTH] *= factor[:, None]
         layer.self_attn.in_proj_bias[: 2 * WIDTH] *= factor
 

@@ -237,8 +237,11 @@ def positive(text: str) -> int:
 
 
 def read_text(path: Path | None) -> str:
-    """The text of a file, or stories; ends the program where it is too short."""
-    text = stories() if path is None else path.read_text(encoding="utf-8")
+    """The text of a file, or stories; ends the program where it cannot be read, or is too short."""
+    try:
+        text = stories() if path is None else path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # no such file, no UTF-8
+        sys.exit(f"--text: {path} cannot be read: {getattr(error, 'strerror', None) or error}")
     least = round((CONTEXT + 2) / HELD_OUT)
     if len(text) < least:
         sys.exit(f"--text: at least {least:,} characters are needed, {path} has {len(text):,}")

@@ -82,7 +82,7 @@ def describe(call: Arguments) -> tuple[Problem, Callable[[Tensor], Tensor]]:
     )  # fmt: skip
     for readout in call.readouts:
         readout.check(problem)
-    _check_captured(problem)
+    check_captured(problem)
     return problem, _without_heads if flat else _as_it_is
 
 
@@ -144,7 +144,7 @@ def as_autocast(tensor: Tensor) -> Tensor:
 
 
 def check_tensors(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Check each alone and that they fit one another, but for their leading dimensions; raises as `attention`."""
+    """Check each alone and that they fit one another, but for their leading dimensions. Raises as `attention`."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: a tensor is needed, got {type(tensor).__name__}")
@@ -267,7 +267,8 @@ def _check_sinks(sinks: Tensor | None, heads: int) -> None:
         raise ValueError(f"sinks: one logit a head, [{heads}], is needed, got {list(sinks.shape)}")
 
 
-def _check_captured(problem: Problem) -> None:
+def check_captured(problem: Problem) -> None:
+    """Raise TypeError or ValueError for a captured tensor that does not fit a problem."""
     device = problem.query.device
     for tensor in (*(node.value for node in problem.loads), *(() if problem.sinks is None else (problem.sinks,))):
         _check_dense("attn_mask, sinks or a captured tensor", tensor)
@@ -317,7 +318,9 @@ def check_names(readouts: tuple[Any, ...], holder: type) -> None:
     names = [readout.name for readout in readouts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"readouts: more than one is named {', '.join(twice)}; give others another `name`")
-    taken = {*dir(holder), *getattr(holder, "__annotations__", ())}
+    # Annotations first: a class without any gets empty ones when it is asked, which dir then tells, and torch.compile,
+    # which may trace this twice, must find the same names again.
+    taken = {*getattr(holder, "__annotations__", ()), *dir(holder)}
     for readout in readouts:
         if readout.name in taken or (readout.name == "lse" and not readout.is_lse):
             kind = type(readout).__name__

@@ -157,7 +157,8 @@ def _add_show(commands: Commands) -> None:
     parser.add_argument(
         "--attention", choices=KINDS, default="cross", help="a date's kind of attention (default: cross)"
     )
-    parser.add_argument("--layer", type=int, metavar="N", help="the layer, counted from 0 (default: the last)")
+    layer = "the layer, counted from 0: of a date among those of its kind of attention (default: the last)"
+    parser.add_argument("--layer", type=int, metavar="N", help=layer)
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
     parser.add_argument("--sort", metavar="NUMBER", help="of a profile: order heads by a number, such as induction")

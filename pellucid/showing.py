@@ -1,10 +1,11 @@
-"""What is shown of something lower down: the viewer stands above what it shows, and is loaded when it is asked for.
+"""What is shown or told of something lower down: who knows stands above it, and is loaded when it is asked for.
 
 This is the one place that names a module above it; tests/test_imports.py holds that no other does.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,4 +24,18 @@ def view(shown: Any, *args: Any, **options: Any) -> Viewer:
 def save_picture(observation: Any, path: Any, **options: Any) -> Path:
     """`Observation.save_picture`, which says what it takes."""
     found: Path = import_module("pellucid.viewer.pictures.observation_picture").save(observation, path, **options)
+    return found
+
+
+def is_of_several_ranks(call: Any) -> bool:
+    """Whether the arguments of a call are those of one of several ranks: of torch.distributed's tensors."""
+    if "torch.distributed.tensor" not in sys.modules:  # without it there are none
+        return False
+    found: bool = import_module("pellucid.distributed.asked").is_sharded(call)
+    return found
+
+
+def posed_to_ranks(call: Any) -> tuple[Any, str]:
+    """Such a call as a problem, and in words how keys and values come together."""
+    found: tuple[Any, str] = import_module("pellucid.distributed.asked").posed(call)
     return found

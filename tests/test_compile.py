@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pellucid
 from pellucid import masks, readouts, scores
+from pellucid.observation import Observation
 from tests.cases import normal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of this and that
@@ -162,6 +164,35 @@ def test_lengths_may_change() -> None:
         tensors = normal(2, 3, q_len, 8), normal(2, 3, k_len, 8), normal(q_len, k_len) < 0.5
         torch.testing.assert_close(compiled(*tensors), function(*tensors), rtol=0, atol=0)
     assert counter.frame_count == 1
+
+
+def test_what_may_lie_on_several_ranks_is_one_graph_too() -> None:
+    import torch.distributed.tensor  # from here on a call asks whether it is one of several
+
+    torch._dynamo.reset()
+    compiled = torch.compile(pellucid.attention, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(QUERY, KEY, VALUE), pellucid.attention(QUERY, KEY, VALUE))
+
+
+def test_the_first_observe_of_a_process_may_be_traced_twice() -> None:
+    """As it is where a backend asks for it, for which torch wants the same steps again."""
+    torch._dynamo.reset()
+    if "__annotations__" in vars(Observation):
+        del Observation.__annotations__  # as before any call
+    graphs: list[Any] = []
+
+    def again(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        if len(graphs) == 1:
+            raise TensorifyScalarRestartAnalysis
+        return graph.forward
+
+    def function(query: Tensor) -> Tensor:
+        return pellucid.observe(query, query, query, readouts=[pellucid.Entropy()])[1].entropy
+
+    found = torch.compile(function, fullgraph=True, backend=again)(QUERY)
+    torch.testing.assert_close(found, function(QUERY))
+    assert len(graphs) == 2
 
 
 def test_dropout_is_drawn_whenever_the_graph_runs() -> None:

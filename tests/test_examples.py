@@ -77,6 +77,31 @@ def test_training_that_is_interrupted_leaves_a_model_and_a_curve(
     assert len(model.write("\n", 5)) == 5
 
 
+@pytest.mark.parametrize("written", [None, b"\xff\xfe", b"short"], ids=["missing", "not UTF-8", "short"])
+def test_a_text_that_cannot_be_used_is_told_in_a_line(
+    written: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "book.txt"
+    if written is not None:
+        text.write_bytes(written)
+    with pytest.raises(SystemExit, match=r"^--text: .*book\.txt"):
+        run(ROOT / "examples" / "train_characters.py", ["--text", str(text)], monkeypatch)
+
+
+def test_qk_clip_leaves_heads_alone_whose_largest_score_is_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "qk_clip.py"))
+    layer, size = example["model"].layers[0].self_attn, example["WIDTH"] // example["HEADS"]
+    changed = layer.in_proj_weight.detach()[: 2 * example["WIDTH"]]
+    before = changed.clone()
+    largest = torch.full((3, example["HEADS"]), -torch.inf)
+    largest[0] = torch.tensor([-5.0, 0.0, example["LIMIT"], 4 * example["LIMIT"]])
+    example["clip"](largest)
+    factors = torch.tensor([1.0, 1.0, 1.0, 0.5]).repeat_interleave(size).repeat(2)
+    torch.testing.assert_close(
+        layer.in_proj_weight[: 2 * example["WIDTH"]], factors[:, None] * before[: 2 * example["WIDTH"]]
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_python_of_a_page(page: Path) -> None:
     exec(compile(blocks_of(page), str(page), "exec"), {"__name__": "page"})

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument(
         "--scripts", type=Path, help="folder with the peers' scripts: npm install d3@5 jquery@2 requirejs"
     )
+    parser.add_argument("--lengths", type=int, nargs="+", default=peers.LENGTHS, help="of the peers' texts, in tokens")
+    parser.add_argument("--patience", type=float, default=peers.PATIENCE, help="seconds that a page of theirs may take")
     parser.add_argument("--software-gl", action="store_true", help="WebGL computed by the processor, where no GPU is")
     options = parser.parse_args()
     options.records.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ def main() -> None:
         elif options.what == "zoom":
             ours.zooming(opened, options.records, options.rounds)
         else:
-            peers.compare(opened, options.scripts)
+            peers.compare(opened, options.scripts, options.lengths, options.patience)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from benchmarks.work import Work
 from benchmarks.works.decode import decode
 from benchmarks.works.dims import dims
+from benchmarks.works.distributed import distributed
 from benchmarks.works.masks import masks
 from benchmarks.works.memory import long, memory
 from benchmarks.works.observing import observing
@@ -35,5 +36,6 @@ GROUPS: dict[str, Callable[[], Iterable[Work]]] = {
         memory,
         overhead,
         training,
+        distributed,
     )
 }

@@ -24,6 +24,7 @@ from pellucid.capture.contexts import Opened
 from pellucid.capture.modes import lifted
 from pellucid.capture.packed import packed_apart
 from pellucid.capture.run.session import Seen, Session, observation
+from pellucid.distributed.asked import is_shared_here, output_of_all
 from pellucid.language import TraceError
 from pellucid.readouts import Entropy, LogSumExp, MaxScore
 from pellucid.tensors.transformed import is_transformed
@@ -229,6 +230,13 @@ def is_attending() -> bool:
 
 
 def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
+    if is_shared_here():
+        if observe:
+            raise TypeError(
+                "context_parallel: a module's weights lie on several ranks; call it without asking for them"
+            )
+        refuse(module, "context_parallel: its queries and keys lie on several ranks")
+        return Seen(output_of_all(call.problem), None)
     sessions = sessions_of(module)
     if not sessions:
         return _observed(call) if observe else Seen(reading.run(call.problem).output, None)

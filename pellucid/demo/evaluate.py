@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pellucid.demo.data import cldr
 from pellucid.demo.data.dates import LANGUAGE_CODES, Example, held_out_examples
 from pellucid.demo.data.languages import LANGUAGE_OF_CODE
 from pellucid.demo.model.date_reader import DateReader
@@ -93,10 +94,19 @@ def positive(text: str) -> int:
     return number
 
 
+def need_babel(parser: argparse.ArgumentParser) -> None:
+    """End the program, saying why, where dates cannot be drawn."""
+    try:
+        cldr.babel()
+    except ModuleNotFoundError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of the shipped model, or of another one."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    need_babel(parser)
     console = Console(stderr=True)
     try:
         reader = load_reader(options.weights)

@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, write the weights, print the table; the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    evaluate.need_babel(parser)
     if not options.out.parent.is_dir():
         parser.error(f"--out: there is no folder {str(options.out.parent)!r}. Make it first.")
     console = Console(markup=False, highlight=False, soft_wrap=True)

@@ -9,25 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.distributed.context import context_parallel, cut, join
     from pellucid.distributed.exchange import LostRankError
     from pellucid.distributed.layout import Layout, documents, even, head_tail, of_lengths
+    from pellucid.distributed.ring import sending
     from pellucid.distributed.sequence import attention, observe
 
 __all__ = [
     "Layout",
     "LostRankError",
     "attention",
+    "context_parallel",
+    "cut",
     "documents",
     "even",
     "head_tail",
+    "join",
     "observe",
     "of_lengths",
+    "sending",
 ]
 
 _MODULE_OF = {
+    **dict.fromkeys(("context_parallel", "cut", "join"), "context"),
     "LostRankError": "exchange",
     **dict.fromkeys(("Layout", "documents", "even", "head_tail", "of_lengths"), "layout"),
     **dict.fromkeys(("attention", "observe"), "sequence"),
+    "sending": "ring",
 }
 
 

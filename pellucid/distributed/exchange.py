@@ -22,7 +22,7 @@ class LostRankError(RuntimeError):
 
 @contextmanager
 def reaching(what: str) -> Iterator[None]:
-    """Say what was waited for where a rank is not reached."""
+    """Say what was waited for where a rank is not reached. Raises LostRankError."""
     try:
         yield
     except RuntimeError as error:  # which dist.DistBackendError and its kin derive from
@@ -217,7 +217,7 @@ def agree(groups: Sequence[Group], fault: Exception | None, told: Mapping[str, A
 
 
 def refuse_together(fault: Exception | None, refusing: Sequence[int]) -> None:
-    """Raise this rank's own fault, or say which ranks have one."""
+    """Raise this rank's own fault, or a ValueError that says which ranks have one."""
     if fault is not None:
         raise fault
     if refusing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pellucid.tensors.once import once
@@ -113,6 +113,16 @@ def documents(lengths: Sequence[int], ranks: int) -> Layout:
             own += [range(cuts[part], cuts[part + 1]) for part in (rank, 2 * ranks - 1 - rank)]
         first += length
     return Layout(tuple(_joined(own) for own in spans))
+
+
+BY_NAME = {"contiguous": even, "head_tail": head_tail}  # of a length and ranks
+
+
+def named(argument: str, name: str) -> Callable[[int, int], Layout]:
+    """What makes the layout that is called so, of a length and ranks. Raises ValueError, naming the argument."""
+    if name not in BY_NAME:
+        raise ValueError(f"{argument}: a Layout or one of {', '.join(BY_NAME)} is needed, got {name!r}")
+    return BY_NAME[name]
 
 
 def _joined(spans: list[range]) -> Spans:

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_readouts, describe
-from pellucid.distributed.exchange import agree, numbers_of_all
-from pellucid.distributed.parts import computed
+from pellucid.distributed import ring_gradients
+from pellucid.distributed.exchange import agree, numbers_of_all, reduced
+from pellucid.distributed.layout import even
+from pellucid.distributed.parts import Parts, computed
 from pellucid.distributed.plan import Plan, roles_of
 from pellucid.distributed.results import Results
+from pellucid.distributed.ring import Ring, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
 from pellucid.distributed.sequence import texts_of
+from pellucid.engines.rounded import is_rounded
 from pellucid.observation import Observation
-from pellucid.problem import Problem
+from pellucid.problem import Problem, Result
+
+Tensors = tuple[DTensor, DTensor, DTensor]  # query, key and value
 
 
 def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
@@ -39,63 +44,109 @@ def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Obs
         ValueError: as `attention`; meshes that differ, ranks that do not agree on the call.
 
     """
-    mesh = _mesh(call)
-    call, whole, shaped = _whole(call, mesh, asked)
-    plan = Plan(whole, mesh, roles_of(call.query, whole), max(t.ndim for t in call[:3]) == 2)
-    query, key, value = plan.query(call.query), plan.keys(call.key), plan.keys(call.value)
-    parts = computed([plan.region], query, key, value, plan.own)
+    tensors, call, whole, shaped = _agreed(call, asked)
+    query, key, value = tensors
+    plan = plan_of(whole, tensors)
+    own = plan.query(query)
+    parts = _on_ring(plan, tensors, own)
+    if parts is None:
+        parts = computed([plan.region], own, plan.keys(key), plan.keys(value), plan.own)
     results = Results(plan, parts)
     output = results.of_rows(parts.output)
     if asked is None:
         return output, None
     readings = {"lse": results.of_rows(parts.lse)}
     for readout in whole.readouts:
-        readings[readout.name] = results.reading(readout, call.key)
-    of_rank = OfRank(parts, query.detach(), lambda: plan.keys(call.key).detach(), plan.own, plan.groups())
+        readings[readout.name] = results.reading(readout, key)
+    of_rank = OfRank(parts, own.detach(), lambda: plan.keys(key).detach(), plan.own, plan.groups())
     return output, SharedObservation(whole, readings, shaped, of_rank)
 
 
-def _mesh(call: Arguments) -> DeviceMesh:
+def plan_of(whole: Problem, tensors: Tensors) -> Plan:
+    """Which part of a call each rank computes."""
+    query = tensors[0]
+    return Plan(whole, query.device_mesh, roles_of(query, whole), max(tensor.ndim for tensor in tensors) == 2)
+
+
+def followed(whole: Problem, tensors: Tensors) -> bool:
+    """Whether autograd follows a call."""
+    every = (*tensors, *whole.captured, *(() if whole.sinks is None else (whole.sinks,)))
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
+
+
+def _on_ring(plan: Plan, tensors: Tensors, own: Tensor) -> Parts | None:
+    """What a rank computes of keys that travel; None where they do not, or rows are such that it would not be right."""
+    whole, (_, key, value) = plan.whole, tensors
+    if not plan.can_travel(key, value) or not travels(whole, followed(whole, tensors)):
+        return None
+    assert plan.along is not None
+    group = plan.mesh.get_group(plan.along)
+    ring = Ring([plan.region], even(whole.k_len, plan.mesh.size(plan.along)), group, plan.own)
+    rows = ring_gradients.computed(ring, own, plan.keys(key, some=True), plan.keys(value, some=True))
+    large = is_rounded(rows.lse).any().int()
+    for dim in range(plan.mesh.ndim):
+        large = reduced(large, "max", plan.mesh.get_group(dim))
+    if large:
+        return None
+    sizes = replace(whole, batch=tuple(map(len, plan.region.batch)), heads=len(plan.region.heads))
+    return Parts(sizes, (plan.region,), (Result(rows.output, rows.lse, rows.readings),))
+
+
+def checked(call: Arguments) -> Tensors:
+    """Query, key and value, of one mesh.
+
+    Raises:
+        TypeError: one is no DTensor.
+        ValueError: one is on another mesh.
+
+    """
+    query = next(tensor for tensor in call[:3] if isinstance(tensor, DTensor))
     for name, tensor in (("query", call.query), ("key", call.key), ("value", call.value)):
         if not isinstance(tensor, DTensor):
             raise TypeError(f"{name}: a DTensor is needed, as query, key or value is one; got {type(tensor).__name__}")
-        if tensor.device_mesh != call.query.device_mesh:
-            raise ValueError(f"{name}: query's mesh is needed, {call.query.device_mesh}, got {tensor.device_mesh}")
-    mesh: DeviceMesh = call.query.device_mesh
-    return mesh
+        if tensor.device_mesh != query.device_mesh:
+            raise ValueError(f"{name}: the mesh of the others is needed, {query.device_mesh}, got {tensor.device_mesh}")
+    return cast("Tensors", call[:3])
 
 
-def _whole(
-    call: Arguments, mesh: DeviceMesh, asked: list[Any] | None
-) -> tuple[Arguments, Problem, Callable[[Tensor], Tensor]]:
-    """The call, and as a problem whose query, key and value have sizes and no numbers; all ranks raise if one does."""
+def whole_of(call: Arguments) -> tuple[Tensors, Arguments, Problem, Callable[[Tensor], Tensor]]:
+    """The call's tensors in the dtype of autocast, and the call as a problem whose tensors have sizes and no numbers.
+
+    Raises TypeError and ValueError as `shared`.
+    """
+    query, key, value = map(as_autocast, call[:3])
+    check_tensors(query, key, value)
+    call = call._replace(query=query, key=key, value=value)
+    tensors = cast("Tensors", (query, key, value))
+    sized = [tensor.to_local().new_empty(()).expand(tensor.shape) for tensor in tensors]
+    whole, shaped = describe(call._replace(query=sized[0], key=sized[1], value=sized[2]))
+    for tensor in (*whole.captured, *(() if whole.sinks is None else (whole.sinks,))):
+        if tensor.requires_grad and not isinstance(tensor, DTensor):
+            raise TypeError(
+                "attn_mask, sinks or a captured tensor: among DTensors one that needs a gradient must be one, "
+                f"got a plain tensor {list(tensor.shape)}"
+            )
+    return tensors, call, whole, shaped
+
+
+def _agreed(call: Arguments, asked: list[Any] | None) -> tuple[Tensors, Arguments, Problem, Callable[[Tensor], Tensor]]:
+    """What `whole_of` gives, once the ranks agree on it; all raise if one does. A graph's ranks are not asked."""
+    mesh = checked(call)[0].device_mesh
+    if torch.compiler.is_compiling():
+        readouts = () if asked is None else checked_readouts(asked[0], Observation)
+        return whole_of(call._replace(readouts=readouts))
     fault: Exception | None = None
-    whole = shaped = None
+    made = None
     try:
-        query, key, value = map(as_autocast, call[:3])
-        check_tensors(query, key, value)
-        call = call._replace(query=query, key=key, value=value)
-        if asked is not None:
-            call = call._replace(readouts=checked_readouts(asked[0], Observation))
-        sized = [tensor.to_local().new_empty(()).expand(tensor.shape) for tensor in (query, key, value)]
-        whole, shaped = describe(call._replace(query=sized[0], key=sized[1], value=sized[2]))
-        for tensor in (*whole.captured, *(() if whole.sinks is None else (whole.sinks,))):
-            if tensor.requires_grad and not isinstance(tensor, DTensor):
-                raise TypeError(
-                    "attn_mask, sinks or a captured tensor: among DTensors one that needs a gradient must be one, "
-                    f"got a plain tensor {list(tensor.shape)}"
-                )
+        readouts = () if asked is None else checked_readouts(asked[0], Observation)
+        made = whole_of(call._replace(readouts=readouts))
     except (TypeError, ValueError) as error:
-        if torch.compiler.is_compiling():
-            raise
         fault = error
-    if not torch.compiler.is_compiling():
-        groups = [mesh.get_group(dim) for dim in range(mesh.ndim)]
-        agree(groups, fault, texts_of(whole, call[:3]))
-        assert whole is not None
-        if whole.dropout_p and not isinstance(whole.dropout_seed, Tensor):
-            for group in groups:  # ranks that have the same must drop the same
-                whole = replace(whole, dropout_seed=numbers_of_all(group, [int(whole.dropout_seed)])[0][0])
-    assert whole is not None
-    assert shaped is not None
-    return call, whole, shaped
+    groups = [mesh.get_group(dim) for dim in range(mesh.ndim)]
+    agree(groups, fault, texts_of(None if made is None else made[2], call[:3]))
+    assert made is not None
+    tensors, call, whole, shaped = made
+    if whole.dropout_p and not isinstance(whole.dropout_seed, Tensor):
+        for group in groups:  # ranks that have the same must drop the same
+            whole = replace(whole, dropout_seed=numbers_of_all(group, [int(whole.dropout_seed)])[0][0])
+    return tensors, call, whole, shaped

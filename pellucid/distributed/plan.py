@@ -94,9 +94,33 @@ class Plan:
         local = self._local(query, {role: query.ndim + role for role in self.roles if role is not None})
         return local if local.ndim > 2 else local[None]
 
-    def keys(self, tensor: DTensor) -> Tensor:
-        """All keys, or their values, of the rank's heads and sequences, with a dimension of heads."""
-        dims: dict[Role, int] = {}
+    @property
+    def along(self) -> int | None:
+        """The one dimension of the mesh along which sequences lie; None where there is none, or more."""
+        found = [dim for dim, role in enumerate(self.roles) if role == QUERIES]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def is_along_sequence(self) -> bool:
+        """Whether queries lie along the sequence on any dimension of the mesh."""
+        return QUERIES in self.roles
+
+    def can_travel(self, *tensors: DTensor) -> bool:
+        """Whether keys lie along the sequence as queries do, so that each rank may send its own on."""
+        return self.along is not None and all(
+            [dim for dim, own in enumerate(tensor.placements) if own == Shard(tensor.ndim - 2)] == [self.along]
+            for tensor in tensors
+        )
+
+    def keys(self, tensor: DTensor, some: bool = False) -> Tensor:
+        """The keys, or their values, of the rank's heads and sequences, with a dimension of heads.
+
+        Args:
+            tensor: of all ranks.
+            some: whether those alone that lie on this rank, which `can_travel`.
+
+        """
+        dims: dict[Role, int] = {QUERIES: tensor.ndim - 2} if some else {}
         for role in self.roles:
             if role is not None and role < QUERIES and tensor.ndim >= -role and self._follows(tensor, role):
                 dims[role] = tensor.ndim + role

@@ -30,13 +30,14 @@ def as_it_is(tensor: Tensor, indices: Sequence[Expression]) -> tuple[Tensor, fro
 
 @dataclass(frozen=True)
 class Region:
-    """The queries, heads and sequences of a call that are computed in one place, with all keys.
+    """The queries, heads and sequences of a call that are computed in one place, with all keys or some.
 
     Attributes:
         whole: the call of all ranks; of its query, key and value nothing but sizes is looked at.
         batch: the indices along each batch dimension.
         heads: the query heads.
         queries: the positions of the queries.
+        keys: those of the keys; all if None. Where they are some, nothing is read but what `of_ranges` joins.
 
     """
 
@@ -44,6 +45,7 @@ class Region:
     batch: tuple[range, ...]
     heads: range
     queries: range
+    keys: range | None = None
 
     @staticmethod
     def of_queries(whole: Problem, queries: range) -> Region:
@@ -62,10 +64,6 @@ class Region:
         """
         whole = self.whole
         change = self._change(own)
-        sinks = whole.sinks
-        if sinks is not None:
-            (own_sinks, parts) = own(sinks, (INPUTS["h"],))
-            sinks = own_sinks if parts else _cut(own_sinks, 0, self.heads)
         return replace(
             whole,
             query=query,
@@ -75,10 +73,17 @@ class Region:
             heads=len(self.heads),
             score=change(whole.score),
             mask=change(whole.mask),
-            sinks=sinks,
+            sinks=self.sinks(own),
             dropout_seed=self._seed(),
             readouts=self._readouts(change),
         )
+
+    def sinks(self, own: Own) -> Tensor | None:
+        """Those of the region's heads, if the call has any; `own` as in `problem`."""
+        if self.whole.sinks is None:
+            return None
+        sinks, parts = own(self.whole.sinks, (INPUTS["h"],))
+        return sinks if parts else _cut(sinks, 0, self.heads)
 
     def _readouts(self, change: Callable[[Expression], Expression]) -> tuple[Readout, ...]:
         """What is read of these queries; a sum over others alone is not."""
@@ -87,6 +92,8 @@ class Region:
             part: Readout | None = readout
             if isinstance(readout, ColumnReadout) and len(self.queries) < self.whole.q_len:
                 part = readout.of_queries(self.queries, self.whole)
+            if part is not None and self.keys is not None:
+                part = part.for_keys(len(self.keys))
             if part is not None:
                 found.append(_changed(part, readout.name, change))
         return tuple(found)
@@ -106,6 +113,7 @@ class Region:
             "b": self._sequences(device),
             "h": _moved(INPUTS["h"], self.heads.start, device),
             "q": _moved(INPUTS["q"], self.queries.start, device),
+            "k": _moved(INPUTS["k"], self.keys.start if self.keys else 0, device),
         }
 
         def loaded(node: Expression, args: tuple[Expression, ...]) -> Expression:
@@ -137,6 +145,8 @@ class Region:
     def _lengths(self) -> dict[str, tuple[int, range]]:
         """The inputs that stand for one whole dimension of the call: how long that is, and what of it is here."""
         lengths = {"h": (self.whole.heads, self.heads), "q": (self.whole.q_len, self.queries)}
+        if self.keys is not None:
+            lengths["k"] = (self.whole.k_len, self.keys)
         return lengths | ({"b": (self.whole.batch[0], self.batch[0])} if len(self.batch) == 1 else {})
 
     def _sequences(self, device: torch.device) -> Expression:

@@ -50,10 +50,11 @@ class Results:
 
     def _dims(self, batch: int) -> dict[Role, int]:
         """Where sequences and heads lie in a result that has both."""
-        of_batch = {
-            role: role - LAST_BATCH + batch - 1 for role in self.plan.roles if role is not None and role < HEADS
-        }
-        return {HEADS: batch, **of_batch}
+        dims: dict[Role, int] = {HEADS: batch}
+        for role in self.plan.roles:
+            if role is not None and role < HEADS:
+                dims[role] = role - LAST_BATCH + batch - 1
+        return dims
 
     def _of_columns(self, readout: ColumnReadout, state: Tensor, key: DTensor) -> Any:
         dims, by = self._dims(len(self.plan.whole.batch)), readout.joined_by

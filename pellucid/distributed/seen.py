@@ -42,6 +42,13 @@ class SharedObservation(Observation):
     """The observation of a call of several ranks; its sizes are those of the whole call.
 
     `weights` and `dropped` are asked by all ranks together, with the same arguments, and give each of them the same.
+
+    Args:
+        whole: the call of all ranks.
+        readings: what a caller gets, by name; lse among them.
+        shaped: gives a result the inputs' rank again.
+        of_rank: what this rank computed.
+
     """
 
     def __init__(

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_readouts, describe
+from pellucid.arguments import Arguments, as_autocast, check_captured, check_tensors, checked_readouts, describe
 from pellucid.distributed import layout as layouts
-from pellucid.distributed.exchange import Group, Joining, agree, gathered, joined, numbers_of_all, refuse_together
+from pellucid.distributed import ring_gradients
+from pellucid.distributed.exchange import (
+    Group,
+    Joining,
+    agree,
+    gathered,
+    joined,
+    numbers_of_all,
+    reduced,
+    refuse_together,
+)
 from pellucid.distributed.layout import Layout, Spans
 from pellucid.distributed.parts import Parts, computed
 from pellucid.distributed.region import Region, as_it_is
+from pellucid.distributed.ring import Ring, Rows, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
+from pellucid.engines.rounded import is_rounded
 from pellucid.language import write
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
@@ -24,7 +38,6 @@ from pellucid.readouts.base import ColumnReadout, tensors_of
 
 Function = Callable[..., Any]
 Given = Layout | str | None
-BY_NAME = {"contiguous": None, "head_tail": layouts.head_tail}
 
 
 TOLD = (
@@ -154,24 +167,116 @@ def shared(
         asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
 
     """
-    ranks = dist.get_world_size(group)
     call, lengths = _together(call, group, asked)
-    queries = _layout("layout", layout, [own[0] for own in lengths], ranks)
-    keys = _key_layout(key_layout, queries, [own[1] for own in lengths], ranks)
+    queries = layout_of("layout", layout, [own[0] for own in lengths])
+    keys = _key_layout(key_layout, queries, [own[1] for own in lengths])
     whole, shaped = _whole(call, queries, keys, group)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
-    regions = [Region.of_queries(whole, span) for span in queries.spans[dist.get_rank(group)] or (range(0),)]
-    every_key, every_value = key_and_value = gathered((key, value), keys, group)
-    parts = computed(regions, query, every_key, every_value)
-    if asked is None:
-        return shaped(joined(Joining([None], group), [parts.output], key_and_value)[0]), None
-    made = _joined(parts, key_and_value, group)
-    readings = {"lse": shaped(made.lse)}
-    own_keys = keys.spans[dist.get_rank(group)]
-    for readout in whole.readouts:
-        readings[readout.name] = _reading(readout, made.readings[readout.name], parts, shaped, own_keys)
-    of_rank = OfRank(parts, query, lambda: gathered((key.detach(),), keys, group)[0], as_it_is, [group])
-    return shaped(made.output), SharedObservation(whole, readings, shaped, of_rank)
+    posed = Posed(whole, query, key, value, queries, keys, group, shaped)
+    output, seen = posed.computed(asked is not None)
+    return shaped(output), seen
+
+
+def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
+    """The output of a rank's queries, given its call as a problem, whose functions are of the whole sequence.
+
+    Args:
+        problem: of this rank's queries and keys, [*batch, heads, queries or keys, dim].
+        group: see `attention`.
+        layout: see `attention`.
+
+    """
+    lengths = numbers_of_all(group, [problem.q_len, problem.k_len])
+    queries = layout_of("layout", layout, [own[0] for own in lengths])
+    keys = _key_layout(layout if isinstance(layout, str) else None, queries, [own[1] for own in lengths])
+    own = (problem.query, problem.key, problem.value)
+    fault: Exception | None = None
+    query, key, value = (sized(t, n) for t, n in zip(own, (queries.length, *(keys.length,) * 2), strict=True))
+    whole = replace(problem, query=query, key=key, value=value)
+    try:
+        check_captured(whole)
+    except ValueError as error:
+        fault = error
+    agree([group], fault, texts_of(None if fault else whole, own, queries, keys))
+    return Posed(whole, *own, queries, keys, group, lambda tensor: tensor).computed(observed=False)[0]
+
+
+class Posed(NamedTuple):
+    """A call that all ranks have agreed on.
+
+    Attributes:
+        whole: the call of all ranks.
+        query: this rank's.
+        key: this rank's.
+        value: this rank's.
+        queries: which of them each rank has.
+        keys: the same of keys.
+        group: the ranks.
+        shaped: gives a result the inputs' rank again.
+
+    """
+
+    whole: Problem
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    queries: Layout
+    keys: Layout
+    group: Group
+    shaped: Callable[[Tensor], Tensor]
+
+    def computed(self, observed: bool) -> tuple[Tensor, SharedObservation | None]:
+        """The output of this rank's queries, and what was seen if that is asked."""
+        regions = [Region.of_queries(self.whole, span) for span in self.queries.spans[dist.get_rank(self.group)]]
+        regions = regions or [Region.of_queries(self.whole, range(0))]
+        if travels(self.whole, self._is_followed):
+            ring = Ring(regions, self.keys, self.group, as_it_is)
+            rows = ring_gradients.computed(ring, self.query, self.key, self.value)
+            if not reduced(is_rounded(rows.lse).any().int(), "max", self.group):
+                return rows.output, self._seen_on_ring(ring, rows) if observed else None
+        key, value = reached = gathered((self.key, self.value), self.keys, self.group)
+        parts = computed(regions, self.query, key, value)
+        if not observed:
+            return joined(Joining([None], self.group), [parts.output], reached)[0], None
+        made = _joined(parts, reached, self.group)
+        readings = {"lse": self.shaped(made.lse)}
+        own_keys = self.keys.spans[dist.get_rank(self.group)]
+        for readout in self.whole.readouts:
+            readings[readout.name] = _reading(readout, made.readings[readout.name], parts, self.shaped, own_keys)
+        return made.output, self._seen(parts, readings)
+
+    @property
+    def _is_followed(self) -> bool:
+        whole = self.whole
+        tensors = (self.query, self.key, self.value, *whole.captured, *(() if whole.sinks is None else (whole.sinks,)))
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+    def _seen(self, parts: Parts, readings: dict[str, Any]) -> SharedObservation:
+        key, keys, group = self.key.detach(), self.keys, self.group
+        every = partial(_first_gathered, key, keys, group)
+        of_rank = OfRank(parts, self.query.detach(), every, as_it_is, [group])
+        return SharedObservation(self.whole, readings, self.shaped, of_rank)
+
+    def _seen_on_ring(self, ring: Ring, rows: Rows) -> SharedObservation:
+        """What was read of rows whose keys came by; whoever asks for weights has the keys gathered."""
+        readings = {"lse": self.shaped(rows.lse)}
+        for readout in self.whole.readouts:
+            own = rows.readings[readout.name]
+            if readout.joins_rows:
+                readings[readout.name] = reduced(readout.joined_rows(own), "max", self.group)
+            else:
+                readings[readout.name] = readout.map(own, self.shaped)
+        return self._seen(parts_of_ring(ring, rows), readings)
+
+
+def _first_gathered(key: Tensor, keys: Layout, group: Group) -> Tensor:
+    return gathered((key,), keys, group)[0]
+
+
+def parts_of_ring(ring: Ring, rows: Rows) -> Parts:
+    """What a ring found, by the stretches of queries; of the output nothing."""
+    lses = rows.lse.split([len(region.queries) for region in ring.regions], -1)
+    return Parts(ring.whole, tuple(ring.regions), tuple(Result(lse.new_empty(0), lse, {}) for lse in lses))
 
 
 def _together(call: Arguments, group: Group, asked: list[Any] | None) -> tuple[Arguments, list[list[int]]]:
@@ -191,25 +296,30 @@ def _together(call: Arguments, group: Group, asked: list[Any] | None) -> tuple[A
     return call, [found[1:] for found in told]
 
 
-def _layout(name: str, given: Given, lengths: list[int], ranks: int) -> Layout:
+def layout_of(name: str, given: Given, lengths: Sequence[int]) -> Layout:
+    """The layout of a sequence of which the ranks have so many positions; `name` is the argument that is given.
+
+    Raises:
+        TypeError: something else than a layout or the name of one.
+        ValueError: another name, or a layout of other lengths.
+
+    """
     if isinstance(given, str):
-        if given not in BY_NAME:
-            raise ValueError(f"{name}: a Layout or one of {', '.join(BY_NAME)} is needed, got {given!r}")
-        made = BY_NAME[given]
-        given = None if made is None else made(sum(lengths), ranks)
+        named = layouts.named(name, given)
+        given = None if named is layouts.even else named(sum(lengths), len(lengths))
     if given is None:
         return layouts.of_lengths(lengths)
     if not isinstance(given, Layout):
         raise TypeError(f"{name}: a Layout or its name is needed, got {type(given).__name__}")
-    if list(given.lengths) != lengths:
-        raise ValueError(f"{name}: the ranks have {lengths} positions, and it says {list(given.lengths)}")
+    if given.lengths != tuple(lengths):
+        raise ValueError(f"{name}: the ranks have {list(lengths)} positions, and it says {list(given.lengths)}")
     return given
 
 
-def _key_layout(given: Given, queries: Layout, lengths: list[int], ranks: int) -> Layout:
-    if given is None and list(queries.lengths) == lengths:
+def _key_layout(given: Given, queries: Layout, lengths: list[int]) -> Layout:
+    if given is None and queries.lengths == tuple(lengths):
         return queries
-    return _layout("key_layout", given, lengths, ranks)
+    return layout_of("key_layout", given, lengths)
 
 
 def _whole(call: Arguments, queries: Layout, keys: Layout, group: Group) -> tuple[Problem, Callable[[Tensor], Tensor]]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pellucid import reference
+from pellucid import reference, showing
 from pellucid.arguments import asked, describe
 from pellucid.engines import cpu, portable, rounded
 from pellucid.engines.cpu import AddressError as AddressError  # which a Repeat raises
@@ -119,14 +119,17 @@ class Why(NamedTuple):
     Attributes:
         engine: the name of the engine that runs it.
         declined: each engine before it, by name, with its reason in words.
+        sent: of a call of several ranks, how keys and values along the sequence come together.
 
     """
 
     engine: str
     declined: dict[str, str]
+    sent: str | None = None
 
     def __str__(self) -> str:
-        return "; ".join([self.engine, *(f"not {name}: {words}" for name, words in self.declined.items())])
+        sent = () if self.sent is None else (self.sent,)
+        return "; ".join([self.engine, *(f"not {name}: {words}" for name, words in self.declined.items()), *sent])
 
 
 def why(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any) -> Why:
@@ -154,12 +157,16 @@ def why(*arguments: Any, readouts: Iterable[Readout] | None = None, **named: Any
         portable; not cpu: head_dim is from 1 to 256, not 300
 
     """
-    problem, _ = describe(asked(*arguments, readouts=readouts, **named))
+    call, sent = asked(*arguments, readouts=readouts, **named), None
+    if showing.is_of_several_ranks(call):
+        problem, sent = showing.posed_to_ranks(call)
+    else:
+        problem, _ = describe(call)
     declined: dict[str, str] = {}
     for name in _in_order():
         reason = ENGINES[name].why_not(problem)
         if reason is None:
-            return Why(name, declined)
+            return Why(name, declined, sent)
         declined[name] = reason.words
     raise AssertionError("the reference runs everything")
 
@@ -243,7 +250,8 @@ def gradients(problem: Problem, upstream: Upstream, result: Result | None = None
     Args:
         problem: the call.
         upstream: the gradients of what `run` gives.
-        result: the output and lse, if they are known.
+        result: the output and lse, if they are known. Where the problem's keys are a range of a call's, without sinks
+            and without gradients of readings, those of all keys give the gradients of that call.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.

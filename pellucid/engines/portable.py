@@ -18,6 +18,7 @@ from torch import Tensor
 from pellucid.engines import node
 from pellucid.engines.node import Upstream
 from pellucid.engines.reason import Reason
+from pellucid.engines.rounded import is_rounded
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem, Result
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
@@ -60,18 +61,21 @@ def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads:
 def gradients(problem: Problem, upstream: Upstream, result: Result | None = None) -> tuple[Tensor, ...]:
     """The gradients of `problem.differentiable`, given those of what `run` returns: autograd left out.
 
-    The forward pass is run again.
+    The forward pass is run again, unless output and lse are known and no gradient comes through a readout.
 
     Args:
         problem: the call.
         upstream: the gradients of its results.
-        result: is not looked at: row readouts have states that no result tells.
+        result: output and lse; those of all keys, where the problem's are a range of them.
 
     Returns:
         A tensor for each of `problem.differentiable`, of its shape and dtype.
 
     """
-    return _backward(problem, *_forward(problem), upstream)
+    if result is None or problem.sinks is not None or upstream.readings or is_rounded(result.lse).any():
+        return _backward(problem, *_forward(problem), upstream)
+    rows = Softmax(result.lse, (result.lse != -torch.inf).to(result.lse.dtype))
+    return _backward(problem, result, _Kept(rows, {}), upstream)
 
 
 def _backward(problem: Problem, result: Result, kept: _Kept, upstream: Upstream) -> tuple[Tensor, ...]:

@@ -142,7 +142,10 @@ class Symbol:
         raise UnsupportedError("it is looked up in a dictionary, a set or a cache. Index a torch tensor instead")
 
     def __index__(self) -> NoReturn:
-        raise UnsupportedError("it is used as a Python index. Index a torch tensor instead of a list or an array")
+        raise UnsupportedError(
+            "it is used as a Python index. Index a torch tensor instead of a list or an "
+            "array; torch.stack makes one of a list of tensors"
+        )
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise UnsupportedError("it is given to numpy. Use torch's tensors and functions instead")

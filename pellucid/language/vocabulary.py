@@ -33,7 +33,8 @@ from pellucid.language.rows import OF_ROWS, Part, Row, amax, amin, elementwise, 
 Function = Callable[..., Any]
 SUMMARY = (
     "it has operators, torch's functions of numbers, activations, torch.where, conversions, indexing of captured "
-    "tensors, and sums, norms and products of short rows of them; docs/score-language.md lists all"
+    "tensors, and sums, norms and products of short rows of them; docs/score-language.md lists all. What depends on "
+    "places alone can be computed before, by any module, as a tensor that the function indexes"
 )
 
 

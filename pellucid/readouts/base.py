@@ -283,6 +283,17 @@ class RowReadout(Readout):
         """The gradient with respect to each row's sink, [*batch, heads, queries]."""
         return 0.0
 
+    def of_ranges(self, left: Any, right: Any, shares: tuple[Tensor, Tensor]) -> Any:
+        """The result of rows over two ranges of keys, from the results over each; None if it cannot be told from them.
+
+        Args:
+            left: over some keys, which come before the others.
+            right: over the others; None of a sink.
+            shares: how much of each row's weight either has, [*batch, heads, queries].
+
+        """
+        return None
+
     def empty(self, problem: Problem) -> Any:
         """A number a row."""
         return problem.query.new_empty(problem.rows, dtype=problem.dtype)

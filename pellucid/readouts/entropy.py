@@ -65,6 +65,14 @@ class Entropy(RowReadout):
         total = softmax.total.masked_fill(empty, 1.0)
         return (total.log() - t / total).clamp(min=0.0).masked_fill(empty, 0.0)
 
+    def of_ranges(self, left: Tensor, right: Tensor | None, shares: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean of both, and the entropy of the shares themselves."""
+        if right is None:
+            if not self.sink:
+                return left
+            right = torch.zeros_like(left)
+        return shares[0] * left + shares[1] * right + torch.special.entr(shares[0]) + torch.special.entr(shares[1])
+
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D H / d score = -weight (log weight + H)."""
         softmax = rows.whole if self.sink else rows.keys

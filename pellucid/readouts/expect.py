@@ -71,6 +71,11 @@ class Expect(RowReadout):
         """The sum, normalised."""
         return state[0] * rows.factor
 
+    def of_ranges(self, left: Tensor, right: Tensor | None, shares: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean of both, by their shares."""
+        own = shares[0] * left
+        return own if right is None else own + shares[1] * right
+
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D E / d score = weight (f - E)."""
         return gradient[..., None] * weights * (self._values(tile) - self.finish(state, rows)[..., None])

@@ -38,6 +38,10 @@ class LogSumExp(RowReadout):
         """The lse of the row, the sink counted."""
         return rows.whole.lse
 
+    def of_ranges(self, left: Tensor, right: Tensor | None, shares: tuple[Tensor, Tensor]) -> Tensor:
+        """Nothing: who joins ranges joins their lse first."""
+        return left
+
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """D lse / d score = weight."""
         return gradient[..., None] * weights

@@ -93,6 +93,10 @@ class MaxScore(RowReadout):
         """The maximum over the keys."""
         return rows.keys.maximum
 
+    def of_ranges(self, left: Tensor, right: Tensor | None, shares: tuple[Tensor, Tensor]) -> Tensor:
+        """The larger; a sink is not counted."""
+        return left if right is None else left.maximum(right)
+
     def score_gradient(self, gradient: Tensor, tile: Tile, weights: Tensor, state: State, rows: Rows) -> Tensor:
         """All of it at the first key that has the maximum."""
         return (tile.place["k"] == state[0][..., None]) * gradient[..., None]

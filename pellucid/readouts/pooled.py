@@ -86,7 +86,18 @@ def bins_within(bins: tuple[Bins, Bins], queries: range, whole: Problem) -> tupl
 
 
 def sums_of_bins(bins: Bins, queries: range, whole: Problem, means: Tensor) -> tuple[Tensor, Tensor]:
-    """The bins that some queries fall into, int64, and the means that were read of these times how many they are of."""
+    """The bins that some queries fall into, and what was read of them as sums.
+
+    Args:
+        bins: of the queries of the whole call.
+        queries: the positions of those that were read.
+        whole: the call of all queries.
+        means: what was read of each bin that they fall into, [..., bins, keys].
+
+    Returns:
+        The bins' numbers, int64, and the means times how many queries each is of.
+
+    """
     found = _parts_of(bins, queries, whole.q_len)
     counts = torch.tensor([len(part) for _, part in found], device=means.device)
     return torch.tensor([place for place, _ in found], device=means.device), means * counts[:, None]

@@ -71,7 +71,7 @@ class Selection:
         """What is looked at, in words."""
         heads = self.observation.heads
         head = f"mean of {heads} heads" if self.head is None else f"head {self.head} of {numbered(heads)}"
-        return f"{TITLES[self.kind]}, layer {self.layer} of {numbered(self.layers)}, {head}"
+        return f"{TITLES[self.kind]}, its layer {self.layer} of {numbered(self.layers)}, {head}"
 
     def weights(self) -> Tensor:
         """The chosen weights [queries, keys]; each row sums to 1, a mean of distributions being a distribution."""

@@ -11,6 +11,7 @@ from pellucid.viewer.viewing.served import Served
 from tests.browser import records
 from tests.browser.conftest import DEVELOPMENT, Watched, settled
 from tests.browser.test_opening import VIEWS
+from tests.browser.test_reading import pictured
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
@@ -39,6 +40,18 @@ def test_no_fault_in_light_colours(watched: Watched, sentence: str, view: str) -
 def test_no_fault_in_dark_colours(dark: Watched, sentence: str, view: str) -> None:
     page = dark.open(f"{sentence}#view={view}&layer=2&heads=0&query=1&key=1&fixed=1")
     settled(page)
+    assert faults(page) == []
+
+
+@pytest.mark.parametrize("window", ["watched", "dark"])
+def test_no_fault_in_pictures_and_lessons(
+    request: pytest.FixtureRequest, serve: Callable[..., Served], window: str
+) -> None:
+    steps = [{"title": "One", "text": "A picture.", "state": {"view": "image", "heads": "1", "fixed": "14"}}]
+    lesson = {"name": "try", "title": "A try", "warning": "attention is not explanation", "steps": steps}
+    page = request.getfixturevalue(window).open(serve(r0=pictured(), lesson=lesson).address)
+    settled(page)
+    assert page.locator(".pl-image").is_visible()
     assert faults(page) == []
 
 

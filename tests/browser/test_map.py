@@ -20,6 +20,7 @@ from tests.browser import records
 from tests.browser.conftest import Watched, settled
 
 UNDER_THE_CROSSHAIR = ".pl-map-card:visible, .pl-map-aside:visible"
+INSIDE = {"x": 200, "y": 200}  # of a map, however little of the width its square takes
 
 
 def map_of(page: Page) -> Locator:
@@ -56,7 +57,7 @@ def opened(watched: Watched, sentence: str) -> Page:
 
 
 def test_the_wheel_zooms_about_the_pointer(opened: Page) -> None:
-    map_of(opened).hover()
+    opened.locator(".pl-map-area").hover(position=INSIDE)
     opened.mouse.wheel(0, -400)
     settled(opened)
     once = visible(opened)
@@ -67,7 +68,7 @@ def test_the_wheel_zooms_about_the_pointer(opened: Page) -> None:
 
 
 def test_shift_and_the_wheel_zoom_the_keys_alone(opened: Page) -> None:
-    map_of(opened).hover()
+    opened.locator(".pl-map-area").hover(position=INSIDE)
     opened.keyboard.down("Shift")
     for _ in range(4):
         opened.mouse.wheel(0, -400)
@@ -178,6 +179,62 @@ def test_a_token_is_found_by_its_text(opened: Page) -> None:
     assert state_of(opened)["query"] == str(records.WORDS.index("young"))
 
 
+def test_what_is_gone_to_is_told_where_the_pointer_rests_on_the_map(opened: Page) -> None:
+    """And what has moved away from under the pointer is not."""
+    opened.locator(".pl-map-area").click(position=INSIDE)
+    before = state_of(opened)
+    field = opened.get_by_label("go to a token or a number")
+    field.fill("young")
+    field.press("Enter")
+    settled(opened)
+    young = records.WORDS.index("young")
+    assert before["query"] != str(young)
+    expect(opened.locator(UNDER_THE_CROSSHAIR).first).to_contain_text(f"query {young} young")
+    opened.locator(".pl-map-area").hover(position={"x": 100, "y": 100})
+    card = opened.locator(UNDER_THE_CROSSHAIR).first
+    told = card.inner_text()
+    map_of(opened).focus()
+    opened.keyboard.press("+")
+    opened.keyboard.press("+")
+    settled(opened)
+    assert card.inner_text().splitlines()[0] != told.splitlines()[0]
+
+
+def test_what_all_read_stands_beside_the_map_until_one_is_pointed_at(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3", width=1500)
+    settled(page)
+    received = records.sentence()["decoder.0.self"].received[0, 3]
+    items = page.get_by_role("complementary", name="under the crosshair").get_by_role("listitem")
+    most = received.topk(3)
+    for place, key, weight in zip(range(3), most.indices.tolist(), most.values.tolist(), strict=True):
+        words = items.nth(place).inner_text().split()
+        assert words[:2] == [records.WORDS[key], str(key)]
+        assert float(words[2]) == pytest.approx(weight, rel=0.01)
+    items.first.get_by_role("button").click()
+    assert state_of(page)["key"] == str(most.indices[0].item())
+    card = page.locator(UNDER_THE_CROSSHAIR).first
+    shown = re.search(r"the key: received ([\d.]+) tokens", card.inner_text())
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(most.values[0].item(), rel=0.01)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_opens_is_not_cut_off(watched: Watched, sentence: str, width: int) -> None:
+    page = watched.open(f"{sentence}#view=map&layer=1&heads=3", width=width)
+    settled(page)
+    page.evaluate("document.querySelector('.pl-map-tool-more').open = true")
+    for button, panel in (
+        ("summary:text-is('Strips')", ".pl-map-menu-list"),
+        ("[title='choose heads']", ".pl-menu-panel"),
+    ):
+        page.locator(button).click()
+        box = page.locator(f"{panel}:visible").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        page.keyboard.press("Escape")
+
+
 def test_the_strongest_is_found(opened: Page) -> None:
     weights = records.sentence()["decoder.0.self"].weights(heads=3)[0, 0]
     opened.get_by_role("button", name="strongest").click()
@@ -276,7 +333,7 @@ def test_a_long_map_is_refined_while_it_is_zoomed(watched: Watched, serve: Calla
     settled(page)
     watched.shoot(page, "long-whole")
     status = page.locator(".pl-map").get_by_text("exact").last
-    map_of(page).hover()
+    page.locator(".pl-map-area").hover(position=INSIDE)
     for _ in range(12):
         page.mouse.wheel(0, -600)
         page.wait_for_timeout(60)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from playwright.sync_api import Page, expect
 from torch import Tensor
 
@@ -192,11 +195,39 @@ def test_lines_from_a_weight_on(watched: Watched, serve: Callable[..., Served]) 
     watched.shoot(page, "cross-aligned")
 
 
-def test_a_narrow_page_has_the_texts_above_each_other(watched: Watched, sentence: str) -> None:
-    page = watched.open(f"{sentence}#view=cross&layer=2&heads=0", width=380, height=800)
+@pytest.mark.parametrize("words", [6, 21])
+def test_a_narrow_page_has_texts_of_a_line_above_each_other(
+    watched: Watched, serve: Callable[..., Served], words: int
+) -> None:
+    """Longer ones stand side by side, so that no line of weight runs over a word."""
+    served = serve(r0=records.sentence(records.WORDS[:words]))
+    page = opened(watched, served, "view=cross&layer=2&heads=0", width=380, height=800)
+    first, second = (one.bounding_box() for one in page.get_by_role("listbox").all())
+    assert first is not None
+    assert second is not None
+    if words == 6:
+        assert first["y"] + first["height"] <= second["y"]
+    else:
+        assert first["x"] + first["width"] < second["x"]
+    watched.shoot(page, f"cross-narrow-{words}")
+
+
+def test_texts_of_cross_attention_are_named_target_and_source(watched: Watched, sentence: str) -> None:
+    page = watched.open(f"{sentence}#view=text&layer=2&heads=0")
     settled(page)
-    above, below = (one.bounding_box() for one in page.get_by_role("listbox").all())
-    assert above is not None
-    assert below is not None
-    assert above["y"] + above["height"] <= below["y"]
-    watched.shoot(page, "cross-narrow")
+    for name in ("Queries (target): what reads", "Keys (source): what is read"):
+        expect(page.get_by_role("listbox", name=name, exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+
+
+def test_the_ring_of_a_token_is_whole(watched: Watched, serve: Callable[..., Served]) -> None:
+    """Tokens that bring their space with them touch: the next one's colour would lie over it."""
+    served = serve(r0=records.sentence([f" {word}" for word in records.WORDS]))
+    page = opened(watched, served, "view=text&layer=1&heads=3&fixed=5")
+    ring = page.locator(".pl-token.pl-fixed")
+    box = ring.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] + 1, box["y"] + box["height"] / 2
+    clip = {"x": x, "y": y, "width": 1, "height": 1}
+    shown = np.asarray(Image.open(BytesIO(page.screenshot(clip=clip))).convert("RGB"), int)
+    assert abs(shown[0, 0] - [0xE6, 0x61, 0x00]).max() < 40

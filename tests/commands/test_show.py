@@ -18,8 +18,8 @@ def test_a_date(pellucid, reader):
     assert (status, err) == (0, "")
     assert lines[0] == "text     3 mars 1997"
     assert lines[1] == f"answer   {reader.read('3 mars 1997').answer}"
-    assert lines[3] == "cross-attention, layer 1 of 0-1, mean of 3 heads"
-    assert lines[4] == "module   decoder.1.cross_attention, layer 6 in a record and in pellucid view"
+    assert lines[3] == "cross-attention, its layer 1 of 0-1, mean of 3 heads"
+    assert lines[4] == "module   decoder.1.cross_attention, layer 6 of all in records and pellucid view"
     assert lines[8].split() == list("3␣mars␣1997")
     assert "weight  ·  0.00" in out
     assert lines[-7].split()[:2] == ["head", "entropy"]

@@ -135,4 +135,4 @@ def test_a_picture_of_one_head_of_a_date(pellucid, reader, tmp_path, monkeypatch
     drawn = []
     monkeypatch.setattr(head_picture.HeadPicture, "save", lambda picture, path: drawn.append(picture))
     assert pellucid("show", "3 mars", "--head", 2, "--save", tmp_path / "x.png")[0] == 0
-    assert drawn[0].about == "cross-attention, layer 1, head 2"
+    assert drawn[0].about == "cross-attention, its layer 1, head 2"

@@ -1,9 +1,10 @@
 import re
+import sys
 
 import pytest
 import torch
 
-from pellucid.demo import evaluate, load_reader
+from pellucid.demo import evaluate, load_reader, train
 from pellucid.demo.data.dates import LANGUAGE_CODES, Example, is_held_out
 from pellucid.demo.data.languages import LANGUAGE_OF_CODE
 
@@ -54,6 +55,18 @@ def test_a_missing_file_is_named(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--weights", "none.safetensors"])
     assert "--weights: there is no file 'none.safetensors'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [evaluate, train])
+def test_without_babel_there_is_help_and_one_line_that_says_what_is_missing(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "babel", None)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        command.main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith(": error: drawing dates takes Babel: pip install babel\n")
 
 
 def test_scores_do_not_depend_on_the_order_of_reading(reader):

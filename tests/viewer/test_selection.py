@@ -17,7 +17,7 @@ def test_one_head_of_one_layer(read):
     reading = read("3 mars")
     selection = select(reading, "encoder", layer=1, head=2)
     torch.testing.assert_close(selection.weights(), reading.attention["encoder"][1].weights(heads=2)[0, 0])
-    assert selection.title == "self-attention of the encoder, layer 1 of 0-2, head 2 of 0-2"
+    assert selection.title == "self-attention of the encoder, its layer 1 of 0-2, head 2 of 0-2"
 
 
 def test_rows_are_distributions(read):

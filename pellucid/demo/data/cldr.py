@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-try:
-    from babel.localedata import LocaleDataDict, load
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("Drawing dates takes Babel: pip install babel", name="babel") from error
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from pellucid.demo.data.text import fold
 
+if TYPE_CHECKING:
+    from babel.localedata import LocaleDataDict
+
 # One tuple of spellings for each month or weekday.
 Names = list[tuple[str, ...]]
+
+
+def babel() -> ModuleType:
+    """Babel's locale data. Raises ModuleNotFoundError, which says how to get it."""
+    try:
+        from babel import localedata
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("drawing dates takes Babel: pip install babel", name="babel") from error
+    return localedata
 
 
 def locale_data(code: str) -> LocaleDataDict:
@@ -23,8 +31,9 @@ def locale_data(code: str) -> LocaleDataDict:
     Babel resolves aliases in place, in data that locales share: without the copy, what one locale says depends on
     which were asked before it (python-babel/babel#1234).
     """
-    data: dict[Any, Any] = load(code)
-    return LocaleDataDict(copy.deepcopy(data))
+    localedata = babel()
+    data: LocaleDataDict = localedata.LocaleDataDict(copy.deepcopy(localedata.load(code)))
+    return data
 
 
 def date_patterns(locales: Sequence[LocaleDataDict]) -> list[str]:

@@ -4,6 +4,7 @@ import { strongest } from "./attending.js";
 import { placeInWords } from "./axes.js";
 import { fill, h } from "./dom.js";
 import { lineOf } from "./mapaside.js";
+import { stripWords } from "./strips.js";
 import { cellPlaces, cellWeight, isPair, weightInFull } from "./words.js";
 
 /**
@@ -29,11 +30,27 @@ export function cardLines(parts) {
     places = where.join();
     const { layer, place } = panel.chosen;
     const row = isPair(cell) && layer.exact && !Number.isNaN(cell.log) ? panel.rows.row(panel.source.owner, place, cell.q0) : null;
-    lines.push(`${parts.length > 1 ? `${panel.label}: ` : ""}${cellWeight(cell, place.pool, row)}`);
+    const whose = parts.length > 1 ? `${panel.label}: ` : "";
+    lines.push(`${whose}${cellWeight(cell, place.pool, row)}`, ...cardReadings(panel, isPair(cell) ? cell.q0 : NaN, isPair(cell) ? cell.k0 : NaN).map((words) => whose + words));
   }
   const [a, b] = parts.map(({ cell }) => (cell ? Math.exp(cell.log) : NaN));
   if (parts.length > 1 && !Number.isNaN(a - b)) lines.push(`A − B: ${signed(a - b)}`);
   return lines;
+}
+
+/**
+ * What the strips along the axes say of a query and of a key; NaN for none.
+ * @param {MapPanel} panel
+ * @param {number} q
+ * @param {number} k
+ * @returns {string[]}
+ */
+function cardReadings(panel, q, k) {
+  const of = (/** @type {string} */ what, /** @type {import("./pane.js").Side} */ { strips }, /** @type {number} */ place) => {
+    const said = strips.map((strip) => stripWords(strip, place)).filter(Boolean);
+    return said.length ? [`the ${what}: ${said.join(", ")}`] : [];
+  };
+  return [...of("query", panel.queries, q), ...of("key", panel.keys, k)];
 }
 
 /**
@@ -48,7 +65,7 @@ export function lineLines(panel, line, lists) {
   const { index } = line;
   const axes = { queries: panel.queries.text, keys: panel.keys.text };
   const [q, k] = line.axis === "queries" ? [index, NaN] : [NaN, index];
-  const lines = cellPlaces({ q0: q, q1: q + 1, k0: k, k1: k + 1 }, axes, panel.chosen.layer);
+  const lines = [...cellPlaces({ q0: q, q1: q + 1, k0: k, k1: k + 1 }, axes, panel.chosen.layer), ...cardReadings(panel, q, k)];
   const logs = lists ? lineOf(panel, line) : null;
   if (!logs) return lines;
   const others = line.axis === "queries" ? axes.keys : axes.queries;

@@ -1,4 +1,5 @@
-// Two texts: what reads and what is read, a token a line, with lines of weight between them.
+// Two texts: what reads and what is read, a token a line, with lines of weight between them. Above each other only where
+// there is little room and each is a single line: lines of weight would run over the words of any more.
 
 import { inDigits, scaleOf } from "./colour.js";
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
@@ -9,15 +10,18 @@ import { figureDraw } from "./figure.js";
 import { FIXED_COLOURS } from "./ink.js";
 import { lineStrength, Links, linksOf } from "./links.js";
 import { Reader, READER_EACH } from "./reader.js";
+import { textWidth } from "./marks.js";
 import { strongestList } from "./strongest.js";
 import { figureColours } from "./textfigure.js";
 import { TextPane } from "./textpane.js";
 import { placeName } from "./axistexts.js";
+import { shownToken } from "./tokens.js";
 
 /** @typedef {import("./figure.js").FigureLine} FigureLine */
 
 const CROSS_MOST = 3000; // lines that are drawn
-const CROSS_NARROW = 620; // CSS pixels under which the texts stand above each other
+const CROSS_NARROW = 620; // CSS pixels under which short texts stand above each other
+const CROSS_SHORT = 80; // tokens that may be one line
 
 /**
  * @param {import("./app.js").Page} page
@@ -97,7 +101,7 @@ export class CrossView {
     const [queries, keys] = [this.queries, this.keys];
     const pane = (/** @type {"reads" | "read"} */ direction) =>
       new TextPane({
-        label: direction === "reads" ? "Queries: what reads" : "Keys: what is read",
+        label: crossHeadings(this.reader.chosen?.layer)[direction === "reads" ? 0 : 1],
         column,
         onpoint: (token, by) => this.pointed(direction, token, by),
         onchoose: (token, add) => this.reader.attending.toggle(direction, token, add),
@@ -109,16 +113,19 @@ export class CrossView {
     queries?.destroy();
     keys?.destroy();
     this.column = column;
+    this.element?.classList.toggle("pl-cross-stacked", !column);
   }
 
   resized() {
-    const column = this.element.clientWidth >= CROSS_NARROW;
-    if (column !== this.column) {
-      this.makePanes(column);
-      this.element.classList.toggle("pl-cross-stacked", !column);
-      this.showTokens();
-    }
+    if (this.wantsColumns() !== this.column) this.showTokens();
     this.later();
+  }
+
+  wantsColumns() {
+    const { clientWidth: width } = this.element;
+    const { queries, keys } = this.reader;
+    const long = (/** @type {string[]} */ texts) => texts.length > CROSS_SHORT || textWidth(texts.map((text) => shownToken(text)).join(" "), 16) > width - 40;
+    return width >= CROSS_NARROW || [queries, keys].some((axis) => axis && long(axis.texts));
   }
 
   /** @param {import("./state.js").State} state @param {Set<string>} changed */
@@ -144,7 +151,10 @@ export class CrossView {
   showTokens() {
     const { queries, keys } = this.reader;
     if (!queries || !keys) return;
-    fill(this.names, crossHeadings(this.reader.chosen?.layer).map((heading) => h("span", {}, heading)));
+    const column = this.wantsColumns();
+    const headings = crossHeadings(this.reader.chosen?.layer);
+    if (column !== this.column || headings[0] !== this.queries?.label) this.makePanes(column);
+    fill(this.names, headings.map((heading) => h("span", {}, heading)));
     this.queries?.setTokens(queries.texts, queries.chips);
     this.keys?.setTokens(keys.texts, keys.chips);
     const fixed = this.reader.attending.fixed[0];

@@ -42,6 +42,7 @@ export function hearPointers(element, meaning, wheels) {
     else if (travelled > gesturesStill) meaning.move(now.x - before.x, now.y - before.y);
     else return;
     held.set(event.pointerId, now);
+    if (event.pointerType === "mouse") meaning.look(now.x, now.y); // a finger points at nothing while it drags
   };
   const up = (/** @type {PointerEvent} */ event) => {
     if (!held.has(event.pointerId)) return;

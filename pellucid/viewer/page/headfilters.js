@@ -112,14 +112,13 @@ export function filtersChips(page, name, order, counts, chosen) {
 /** @param {Page} page @param {HeadsChoice} choice */
 function filtersLook(page, choice) {
   const state = page.state;
-  const other = choice.form === "table" ? "Wall" : "Table";
-  return h(
-    "div",
-    { class: "pl-row pl-look" },
-    filtersList(page, "pool", "a pixel is", [["", "mean"], ["max", "maximum"]], state.get("pool") === "max" ? "max" : ""),
-    filtersList(page, "scale", "scale", [["", "log"], ["sqrt", "√"], ["linear", "linear"]], ["sqrt", "linear"].includes(state.get("scale")) ? state.get("scale") : ""),
+  const isTable = choice.form === "table";
+  const ofMaps = () => [
+    filtersList(page, "pool", "a pixel is", [["", "mean"], ["max", "largest"]], state.get("pool") === "max" ? "max" : ""),
+    filtersList(page, "scale", "scale", [["", "log"], ["sqrt", "square root"], ["linear", "linear"]], ["sqrt", "linear"].includes(state.get("scale")) ? state.get("scale") : ""),
     filtersList(page, "colours", "colours", COLOUR_MAPS.map((name) => [name, name]), COLOUR_MAPS.includes(state.get("colours")) ? state.get("colours") : COLOUR_MAPS[0]),
     filtersList(page, "thumb", "size", [["", "fit"], ["32", "small"], ["64", "middle"], ["128", "large"], ["256", "huge"]], state.get("thumb")),
-    h("button", { type: "button", "data-name": "form", onclick: () => state.set({ form: choice.form === "table" ? null : "table" }) }, other),
-  );
+  ];
+  const turn = h("button", { type: "button", "data-name": "form", onclick: () => state.set({ form: isTable ? null : "table" }) }, isTable ? "Wall" : "Table");
+  return h("div", { class: "pl-row pl-look" }, isTable ? [] : ofMaps(), turn);
 }

@@ -167,13 +167,15 @@ class HeadsView {
     const label = this.main.clientWidth > 620 && !choice.sort ? 170 : 0;
     const room = (this.main.clientWidth - label - 24) / most - 4;
     const least = this.main.clientWidth < 620 ? 44 : 30;
-    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), choice.sort ? 96 : this.heads.length > 16 ? 128 : 200));
+    const high = (this.element.clientHeight - 110) / (this.record()?.layers.length || 1) - 26; // of a layer, on a screen that has them all in sight
+    const largest = choice.sort ? 96 : Math.max(this.heads.length > 16 ? 128 : 200, Math.min(high, 320));
+    return Math.round(Math.min(Math.max(room, choice.sort ? 44 : least), largest));
   }
 
   /** How many stand in a line where they are sorted. @param {import("./headmodel.js").HeadsChoice} choice */
   sortedAcross(choice) {
     const wanted = this.heads.filter((head) => isWanted(head, choice, this.numbers)).length;
-    return Math.max(1, Math.min(wanted, 16));
+    return Math.max(1, Math.min(wanted, Math.max(16, Math.floor(this.main.clientWidth / 100))));
   }
 
   /** @param {boolean} [anyway] */

@@ -2,6 +2,7 @@
 
 import { colourTable, inDigits } from "./colour.js";
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
+import { crossHeadings } from "./crosspicture.js";
 import { fill, h } from "./dom.js";
 import { listenKeys } from "./keys.js";
 import { Figure } from "./figure.js";
@@ -146,7 +147,7 @@ class ImageView {
     const texts = /** @type {import("./axistexts.js").AxisTexts} */ (axis === "queries" ? this.reader.queries : this.reader.keys);
     const onAxis = axis === "both" || this.axisOfImage() === axis || this.axisOfImage() === "both";
     const positions = texts.texts.map((_, i) => texts.offset + i).filter((position) => !onAxis || !taken.has(position));
-    const label = { queries: "Queries: what reads", keys: "Other keys", both: "Other tokens" }[axis];
+    const label = { queries: crossHeadings(this.reader.chosen?.layer)[0], keys: "Other keys", both: "Other tokens" }[axis];
     const pane = new TextPane({
       label,
       onpoint: (token, by) => this.pointedText(axis, positions[token], by),

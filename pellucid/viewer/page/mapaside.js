@@ -1,4 +1,5 @@
-// Beside a map that leaves room: what is under the crosshair, and what its query reads most, or who reads its key.
+// Beside a map that leaves room: what is under the crosshair, and what its query reads most, or who reads its key; where there
+// is no crosshair, which keys receive most of all queries.
 
 import { strongest } from "./attending.js";
 import { fill, h } from "./dom.js";
@@ -14,7 +15,7 @@ import { labelAt } from "./tokens.js";
 const asideRoom = { least: 270, most: 380, gap: 16 }; // pixels
 const asideKeys = 12;
 
-/** @param {(axis: Line["axis"], place: number) => void} go to another key, or query, of the crosshair */
+/** @param {(axis: Line["axis"], place: number) => void} go to another key, or query, of the crosshair, or to one alone */
 export function mapAside(go) {
   const lines = h("div", { class: "pl-map-aside-lines" });
   const list = strongestList();
@@ -43,15 +44,28 @@ export function mapAside(go) {
     },
     /** @param {MapPanel} panel @param {Line | null} line the row of a query, or the column of a key */
     list(panel, line) {
-      const logs = line && lineOf(panel, line);
-      const name = logs && line ? `${panel.source?.owner} ${panel.axesOf} ${line.axis} ${line.index} ${panel.keys.text.texts?.length}` : "";
-      if (name === listed || (line && asideMayList(panel, line) && !logs)) return; // the list before stays until the next is here
+      if (!line) return this.receive(panel);
+      const logs = lineOf(panel, line);
+      const name = logs ? `${panel.source?.owner} ${panel.axesOf} ${line.axis} ${line.index} ${panel.keys.text.texts?.length}` : "";
+      if (name === listed || (asideMayList(panel, line) && !logs)) return; // the list before stays until the next is here
       listed = name;
-      if (!logs || !line) return list.show("", []);
+      if (!logs) return list.show("", []);
       const [own, others] = line.axis === "queries" ? [panel.queries.text, panel.keys.text] : [panel.keys.text, panel.queries.text];
       const axis = line.axis === "queries" ? "keys" : "queries";
       const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
       list.show(lineTitle(line, own), items, items.length ? "" : "no weight");
+    },
+    /** @param {MapPanel} panel */
+    receive(panel) {
+      const values = element.hidden ? null : panel.received?.values;
+      const { text } = panel.keys;
+      const name = values ? `${panel.source?.owner} ${panel.axesOf} received ${text.texts?.length}` : "";
+      if (name === listed) return;
+      listed = name;
+      if (!values) return list.show("", []);
+      const logs = values.map(Math.log);
+      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(text, place, 40), position: text.offset + place, log: logs[place], go: () => go("keys", place) }));
+      list.show("received most, summed over all queries", items, items.length ? "" : "no weight");
     },
   };
 }

@@ -23,6 +23,7 @@ export function menu(label, title, content) {
     fill(panel, content(close));
     panel.hidden = false;
     button.setAttribute("aria-expanded", "true");
+    holdWithin(panel);
     document.addEventListener("pointerdown", outside, true);
     const first = panel.querySelector("input:not([type=checkbox]), button, select, textarea");
     if (first instanceof HTMLElement) first.focus();
@@ -47,4 +48,18 @@ export function menu(label, title, content) {
     if (event.relatedTarget instanceof Node && !element.contains(event.relatedTarget)) close();
   }
   return { element, button, close };
+}
+
+/**
+ * Shift what has opened below its button so that neither side of it is cut off by the page's.
+ * @param {HTMLElement} panel
+ */
+export function holdWithin(panel) {
+  const root = panel.closest(".pellucid");
+  if (!root) return;
+  panel.style.translate = "none";
+  const [page, box] = [root.getBoundingClientRect(), panel.getBoundingClientRect()];
+  const edge = 6; // pixels
+  const past = Math.min(0, page.right - edge - box.right);
+  panel.style.translate = `${Math.max(past, page.left + edge - box.left)}px`;
 }

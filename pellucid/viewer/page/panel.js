@@ -5,7 +5,7 @@ import { MapPane } from "./pane.js";
 import { placeLabel } from "./frames.js";
 import { RowStore } from "./rows.js";
 import { TileSource } from "./source.js";
-import { chosenStrips, stripOf } from "./strips.js";
+import { chosenStrips } from "./strips.js";
 import { axisTokens } from "./tokens.js";
 import { placeTitle } from "./words.js";
 
@@ -54,6 +54,8 @@ export class MapPanel {
     this.keys = emptySide("keys");
     /** @type {Map<string, Strip>} */
     this.kept = new Map();
+    /** @type {Strip | null} what every key receives from all queries, where that was read */
+    this.received = null;
   }
 
   /**
@@ -70,6 +72,8 @@ export class MapPanel {
     const strips = chosenStrips(layer, state.strips).map((info) => this.strip(chosen, info));
     this.queries.strips = strips.filter((strip) => strip.info.axis === "queries");
     this.keys.strips = strips.filter((strip) => strip.info.axis === "keys");
+    const received = layer.strips.find(({ name }) => name === "received");
+    this.received = received ? this.strip(chosen, received) : null;
   }
 
   /**
@@ -110,11 +114,11 @@ export class MapPanel {
     const kept = this.kept.get(name);
     if (kept) return kept;
     /** @type {Strip} */
-    const strip = { info, values: null, refused: null, low: 0, high: 1 };
+    const strip = { info, values: null, refused: null };
     this.kept.set(name, strip);
     if (this.kept.size > panelStrips) this.kept.delete(/** @type {string} */ (this.kept.keys().next().value));
     this.page.client.strip(place, info.name).then(
-      (answer) => Object.assign(strip, stripOf(info, answer.values)),
+      (answer) => Object.assign(strip, { values: answer.values }),
       (error) => {
         strip.refused = error instanceof Error ? error.message : String(error);
         this.kept.delete(name);

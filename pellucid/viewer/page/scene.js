@@ -211,6 +211,7 @@ export class MapScene {
 
   /** The map has moved: it is drawn at once, asked for when it is cheap or has come to rest, and then remembered. */
   moved() {
+    if (this.looked) this.look(this.looked.panel, this.looked.x, this.looked.y);
     this.schedule();
     const { each } = this.camera;
     if (each.q <= 1 && each.k <= 1) this.want();
@@ -279,10 +280,9 @@ export class MapScene {
     this.schedule();
   }
 
-  /** The crosshair to another key of its query, or another query of its key. @param {"queries" | "keys"} axis @param {number} place */
+  /** The crosshair to another key of its query, or another query of its key; without one, to that alone. @param {"queries" | "keys"} axis @param {number} place */
   fixOther(axis, place) {
-    const { fixed } = this;
-    if (!fixed) return;
+    const fixed = this.fixed ?? { q: NaN, k: NaN };
     this.reach(axis === "keys" ? { q: fixed.q, k: place } : { q: place, k: fixed.k }, 0);
   }
 
@@ -311,7 +311,6 @@ export class MapScene {
     const next = (/** @type {number} */ at, /** @type {number} */ way, /** @type {number} */ first, /** @type {number} */ last, /** @type {number} */ length) =>
       Math.max(0, Math.min(length - 1, way > 0 ? last : way < 0 ? first - 1 : at));
     const { lengths } = camera;
-    this.leave();
     this.reach({
       q: next(place.q, down, cell?.q0 ?? place.q, cell?.q1 ?? place.q + 1, lengths.q),
       k: next(place.k, right, cell?.k0 ?? place.k, cell?.k1 ?? place.k + 1, lengths.k),
@@ -320,6 +319,7 @@ export class MapScene {
 
   /** Fix the crosshair at a place and have it on screen. @param {Pair} place @param {number} cell pixels of it at least */
   reach(place, cell) {
+    this.leave(); // what lies under a pointer at rest is not what was gone to
     this.fix(place);
     if (this.camera.shows(place) && this.camera.each.k * cell <= 1) return this.schedule();
     this.camera.show(place, cell);

@@ -6,7 +6,8 @@ import { textLines, textWidth, textWithin } from "./marks.js";
  * @typedef {import("./marks.js").Mark} Mark
  * @typedef {import("./axes.js").AxisSpan} AxisSpan
  * @typedef {import("./axes.js").Palette} Palette
- * @typedef {{info: import("./client.js").StripInfo, values: Float32Array | null, refused: string | null, low: number, high: number}} Strip
+ * @typedef {{info: import("./client.js").StripInfo, values: Float32Array | null, refused: string | null}} Strip
+ * @typedef {{low: number, high: number}} StripRange
  */
 
 export const STRIP_THICK = 38;
@@ -23,19 +24,32 @@ export function chosenStrips(layer, named) {
 }
 
 /**
- * @param {import("./client.js").StripInfo} info
+ * From 0, or what is less, to the largest of a stretch of values: one that is far from all others leaves room for them where
+ * it is not in sight.
  * @param {Float32Array} values
- * @returns {Strip}
+ * @param {number} from
+ * @param {number} to
+ * @returns {StripRange}
  */
-export function stripOf(info, values) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) {
+export function stripRange(values, from, to) {
+  let [low, high] = [0, -Infinity];
+  for (const value of values.subarray(Math.max(0, Math.floor(from + 1e-9)), Math.max(0, Math.ceil(to - 1e-9)))) {
     if (!Number.isFinite(value)) continue;
     low = Math.min(low, value);
     high = Math.max(high, value);
   }
-  if (low > 0) low = 0;
-  return { info, values, refused: null, low, high: high > low ? high : low + 1 };
+  return { low, high: high > low ? high : low + 1 };
+}
+
+/**
+ * What a reading says of one place: "entropy 0.45 nats"; nothing where it has no value.
+ * @param {Strip} strip
+ * @param {number} place
+ * @returns {string}
+ */
+export function stripWords({ info, values }, place) {
+  const value = values?.[place] ?? NaN;
+  return Number.isFinite(value) ? `${info.name.replaceAll("_", " ")} ${stripNumber(value)} ${info.unit}`.trimEnd() : "";
 }
 
 /**
@@ -91,11 +105,12 @@ export function byPixel(values, from, to, pixels) {
 export function stripMarks(span, strip, room, palette) {
   const pixels = Math.max(1, Math.round(span.pixels));
   const thick = STRIP_THICK - 6;
+  const range = strip.values && stripRange(strip.values, span.from, span.to);
   /** @type {Mark[]} */
-  const marks = [stripFrame(span, room.across, thick, palette), ...stripName(strip, room, thick, span.down, palette)];
-  if (!strip.values) return marks;
+  const marks = [stripFrame(span, room.across, thick, palette), ...stripName(strip, range, room, thick, span.down, palette)];
+  if (!strip.values || !range) return marks;
   const { mean, most } = byPixel(strip.values, span.from, span.to, pixels);
-  const height = (/** @type {number} */ value) => ((value - strip.low) / (strip.high - strip.low)) * thick;
+  const height = (/** @type {number} */ value) => ((value - range.low) / (range.high - range.low)) * thick;
   const whole = { span, pixels, across: room.across, thick };
   marks.push(...stripAreas(whole, most, height, palette.accent, 0.35), ...stripAreas(whole, mean, height, palette.accent, 1));
   return marks;
@@ -110,14 +125,15 @@ function stripFrame(span, across, thick, palette) {
 
 /**
  * @param {Strip} strip
+ * @param {StripRange | null} between
  * @param {{across: number, named: number, gutter: number}} room
  * @param {number} thick
  * @param {boolean} down
  * @param {Palette} palette
  * @returns {Mark[]}
  */
-function stripName(strip, room, thick, down, palette) {
-  const range = strip.refused ?? (strip.values ? `${stripNumber(strip.low)} – ${stripNumber(strip.high)}` : "asking …");
+function stripName(strip, between, room, thick, down, palette) {
+  const range = strip.refused ?? (between ? `${stripNumber(between.low)} – ${stripNumber(between.high)}` : "asking …");
   const { lines, size } = stripLines(strip.info.name.replaceAll("_", " "), range, strip.values ? strip.info.unit : "", room.gutter - 6);
   return lines.map(({ text, faint }, number) => {
     const colour = faint ? palette.faint : palette.text;

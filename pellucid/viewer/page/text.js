@@ -1,6 +1,7 @@
 // The text view: tokens as running text, coloured by what a chosen token reads or by who reads it.
 
 import { colourChoices, stateChoice, toolbar } from "./controls.js";
+import { crossHeadings } from "./crosspicture.js";
 import { fill, h } from "./dom.js";
 import { Finder } from "./finder.js";
 import { listenKeys } from "./keys.js";
@@ -99,10 +100,11 @@ class TextView {
   showTokens() {
     const { queries, keys, isCross, chosen } = this.reader;
     if (!queries || !keys || !chosen) return;
-    const wanted = isCross ? ["queries", "keys"] : ["both"];
-    if (wanted.join() !== this.sides.map((side) => side.axis).join()) {
+    const headings = crossHeadings(chosen.layer);
+    const wanted = /** @type {[TextSide["axis"], string][]} */ (isCross ? [["queries", headings[0]], ["keys", headings[1]]] : [["both", "Text"]]);
+    if (wanted.join() !== this.sides.map((side) => [side.axis, side.pane.label]).join()) {
       for (const side of this.sides) side.pane.destroy();
-      this.sides = wanted.map((axis) => this.makeSide(/** @type {"queries" | "keys" | "both"} */ (axis)));
+      this.sides = wanted.map(([axis, words]) => this.makeSide(axis, words));
       fill(this.panes, this.sides.map((side) => side.element));
     }
     for (const side of this.sides) {
@@ -124,9 +126,8 @@ class TextView {
     return { direction: /** @type {Direction} */ (direction), index: Math.min(rows - 1, Math.max(Math.floor(rows / 2), Math.min(rows - 1, 20))) };
   }
 
-  /** @param {"queries" | "keys" | "both"} axis @returns {TextSide} */
-  makeSide(axis) {
-    const words = { queries: "Queries: what reads", keys: "Keys: what is read", both: "Text" }[axis];
+  /** @param {TextSide["axis"]} axis @param {string} words @returns {TextSide} */
+  makeSide(axis, words) {
     const pane = new TextPane({
       label: words,
       onpoint: (token, by) => this.pointed(axis, token, by),

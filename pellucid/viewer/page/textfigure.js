@@ -136,6 +136,8 @@ function figureKey(reader, fill) {
  */
 export function figurePane(figure, pane, x, y, ink, mark) {
   const frame = pane.element.getBoundingClientRect();
+  /** @type {DOMRect[]} */
+  const rings = [];
   for (const line of pane.rendered.values()) {
     for (const child of line.children) {
       const span = /** @type {HTMLElement} */ (child);
@@ -143,13 +145,14 @@ export function figurePane(figure, pane, x, y, ink, mark) {
       if (box.bottom > frame.bottom + 2 || box.top < frame.top - 2 || !box.width) continue;
       const [left, top] = [x + box.left - frame.left, y + box.top - frame.top];
       const { backgroundColor: back, color } = span.style;
-      const fixed = /pl-fixed|pl-pointed/.test(span.className) ? mark : undefined;
-      if (back || fixed) figure.add({ kind: "box", x: left, y: top, width: box.width, height: box.height, fill: back || "none", stroke: fixed });
+      if (/pl-fixed|pl-pointed/.test(span.className)) rings.push(new DOMRect(left, top, box.width, box.height));
+      if (back) figure.add({ kind: "box", x: left, y: top, width: box.width, height: box.height, fill: back });
       figureBands(figure, span.style.backgroundImage, left, top + box.height, box.width);
       const chip = span.classList.contains("pl-place") ? 5 : 0;
       figure.add({ kind: "text", x: left + chip, y: top + box.height * 0.74, text: span.textContent ?? "", fill: color || ink, size: 16, width: box.width - 2 * chip });
     }
   }
+  for (const { x: left, y: top, width, height } of rings) figure.add({ kind: "box", x: left, y: top, width, height, fill: "none", stroke: mark }); // over the next token's colour
 }
 
 /** @param {Figure} figure @param {string} bands @param {number} x @param {number} bottom @param {number} width */
@@ -171,7 +174,8 @@ export function textFigure(kind, page, reader, panes, barless) {
   const left = Math.min(...boxes.map((box) => box.left));
   const top = Math.min(...boxes.map((box) => box.top));
   const bottom = Math.max(...panes.map((pane, i) => boxes[i].top + paneHeight(pane)));
-  const figure = new Figure(Math.max(...boxes.map((box) => box.right)) - left + 2 * FIGURE_EDGE, 0, back);
+  const right = Math.max(...panes.map((pane, i) => boxes[i].right + 12 - parseFloat(getComputedStyle(pane.element).paddingRight)));
+  const figure = new Figure(right - left + 2 * FIGURE_EDGE, 0, back);
   const head = figureHead(figure, page, reader) + (panes.length > 1 ? 18 : 0);
   panes.forEach((pane, i) => {
     const [x, y] = [FIGURE_EDGE + boxes[i].left - left, head + boxes[i].top - top];

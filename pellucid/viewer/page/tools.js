@@ -4,6 +4,7 @@ import { barMarks } from "./bar.js";
 import { COLOUR_MAPS, inDigits } from "./colour.js";
 import { fill, h } from "./dom.js";
 import { paintMarks } from "./marks.js";
+import { holdWithin } from "./menu.js";
 
 /**
  * @typedef {import("./state.js").State} State
@@ -34,7 +35,7 @@ export function mapTools(page, actions, others) {
   const bars = h("div", { class: "pl-map-tool-group" });
   const range = toolsRange(page);
   const strips = h("div", { class: "pl-map-menu-list" });
-  const menu = h("details", { class: "pl-map-menu", onfocusout: (/** @type {FocusEvent} */ event) => leave(event), onkeydown: (/** @type {KeyboardEvent} */ event) => shut(event) }, h("summary", {}, "Strips"), strips);
+  const menu = h("details", { class: "pl-map-menu", ontoggle: () => menu.open && holdWithin(strips), onfocusout: (/** @type {FocusEvent} */ event) => leave(event), onkeydown: (/** @type {KeyboardEvent} */ event) => shut(event) }, h("summary", {}, "Strips"), strips);
   const leave = (/** @type {FocusEvent} */ { relatedTarget }) => {
     if (relatedTarget instanceof Node && !menu.contains(relatedTarget)) menu.open = false;
   };

@@ -60,7 +60,7 @@ def of_head(reading: Reading, selection: Selection) -> HeadPicture:
         Side.of_tokens(selection.queries),
         Side.of_tokens(selection.keys),
         f"{shorten(one_line(reading.text), _LONGEST_TITLE)}, read as {reading.answer}",
-        f"{TITLES[selection.kind]}, layer {selection.layer}, {which}",
+        f"{TITLES[selection.kind]}, its layer {selection.layer}, {which}",
         axes=_AXES[selection.kind],
     )
 

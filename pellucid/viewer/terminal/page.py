@@ -29,7 +29,8 @@ def page(reading: Reading, selection: Selection) -> RenderableType:
         Text(),
         Text(selection.title, style="bold"),
         Text(
-            f"module   {selection.module[1]}, layer {selection.module[0]} in a record and in pellucid view", style="dim"
+            f"module   {selection.module[1]}, layer {selection.module[0]} of all in records and pellucid view",
+            style="dim",
         ),
         Text(f"rows     {rows}", style="dim"),
         Text(f"columns  {columns}", style="dim"),

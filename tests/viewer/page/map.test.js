@@ -9,7 +9,7 @@ import { barTicks } from "../../../pellucid/viewer/page/bar.js";
 import { differenceOf, placeInProportion } from "../../../pellucid/viewer/page/difference.js";
 import { placesNamed } from "../../../pellucid/viewer/page/goto.js";
 import { cellAmong, sampled, strongestOf, TileSource } from "../../../pellucid/viewer/page/source.js";
-import { byPixel } from "../../../pellucid/viewer/page/strips.js";
+import { byPixel, stripRange, stripWords } from "../../../pellucid/viewer/page/strips.js";
 import { extremesIn, tileFrom, TileStore } from "../../../pellucid/viewer/page/tiles.js";
 import { levelFor, tilesOf, wholeMap, withinMap, zoomedAbout } from "../../../pellucid/viewer/page/viewport.js";
 import { cellWeight, ordinal, pythonOf } from "../../../pellucid/viewer/page/words.js";
@@ -239,6 +239,17 @@ test("pixels of a strip hold every finite value of their stretch, and gaps stay 
   assert.deepEqual([...mean], [1.5, NaN, 5.5]);
   assert.deepEqual([...most], [2, NaN, 6]);
   assert.deepEqual([...byPixel(values, 4, 6, 4).mean], [5, 5, 6, 6]);
+});
+
+test("a strip goes from 0 to the largest of what is in sight", () => {
+  const values = Float32Array.from([90, 1, NaN, 3, 2, -1]);
+  assert.deepEqual(stripRange(values, 0, 5), { low: 0, high: 90 });
+  assert.deepEqual(stripRange(values, 1, 5), { low: 0, high: 3 });
+  assert.deepEqual(stripRange(values, 1.5, 2.5), { low: 0, high: 1 });
+  assert.deepEqual(stripRange(values, 3.2, 60), { low: -1, high: 3 });
+  assert.deepEqual(stripRange(values, -9, -2), { low: 0, high: 1 });
+  const strip = { info: { name: "beyond_first", axis: "queries", unit: "tokens", title: "" }, values, refused: null };
+  assert.deepEqual([0, 2, 7, NaN].map((place) => stripWords(strip, place)), ["beyond first 90 tokens", "", "", ""]);
 });
 
 test("steps of ticks are 1, 2 or 5 times a power of ten, the least that is enough", () => {

@@ -1,0 +1,151 @@
+"""`context_parallel`: whatever attends inside of it does so over a sequence that lies on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.functional import multi_head_attention_forward, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from pellucid.arguments import Arguments
+from pellucid.distributed import layout as layouts
+from pellucid.distributed.asked import Sharing, sharded, sharing
+from pellucid.distributed.exchange import Group, gathered
+from pellucid.distributed.layout import Layout
+from pellucid.distributed.sequence import Given, layout_of
+
+LOCAL = (flex_attention, multi_head_attention_forward)  # what attends by means that are not looked into
+
+
+@contextmanager
+def context_parallel(
+    mesh: DeviceMesh,
+    *,
+    buffers: Sequence[Tensor] | None = None,
+    buffer_seq_dims: Sequence[int] | None = None,
+    no_restore_buffers: set[Tensor] | None = None,
+    layout: Given = "head_tail",
+) -> Iterator[None]:
+    """Run a model on sequences that are cut along their length, each rank with its own positions: context parallelism.
+
+    As `torch.distributed.tensor.experimental.context_parallel`, also on CPU, of any length, with masks and biases.
+    Inside, every call of `pellucid.attention`, `pellucid.observe` and torch's scaled_dot_product_attention, also by an
+    accelerated model, is one of the whole sequence: its query, key and value are this rank's positions, its masks and
+    functions those of all. All ranks must run the same. `pellucid.watch` lists the modules of a model that it watches
+    inside as missed.
+
+    Args:
+        mesh: of one dimension.
+        buffers: tensors that every rank has whole, such as tokens, their positions and labels: cut in place to this
+            rank's positions, and restored at the end.
+        buffer_seq_dims: the dimension of each along which positions lie.
+        no_restore_buffers: of them those that may stay cut.
+        layout: which positions a rank has: "head_tail", which balances causal work, "contiguous", or a Layout of
+            sequences of one length.
+
+    Raises:
+        TypeError: something else than a mesh; a call inside of flex_attention, or of nn.MultiheadAttention in a model
+            that is not accelerated.
+        ValueError: a mesh of several dimensions, or buffers and dimensions that are not as many.
+
+    """
+    if not isinstance(mesh, DeviceMesh):
+        raise TypeError(f"mesh: a DeviceMesh is needed, got {type(mesh).__name__}")
+    if mesh.ndim != 1:
+        raise ValueError(f"mesh: one of one dimension is needed, got {mesh.ndim}; name one, mesh['cp']")
+    buffers, dims = list(buffers or ()), list(buffer_seq_dims or ())
+    if len(buffers) != len(dims):
+        raise ValueError(f"buffer_seq_dims: one for each of the {len(buffers)} buffers is needed, got {len(dims)}")
+    group = mesh.get_group()
+    whole = [buffer.detach().clone() for buffer in buffers]
+    try:
+        for buffer, dim in zip(buffers, dims, strict=True):
+            _replace(buffer, cut(buffer.detach(), dim, layout, group))
+        with sharing(Sharing(group, layout)), _Leading():
+            yield
+    finally:
+        kept = {id(buffer) for buffer in no_restore_buffers or ()}
+        for buffer, before in zip(buffers, whole, strict=True):
+            if id(buffer) not in kept:
+                _replace(buffer, before)
+
+
+def cut(tensor: Tensor, dim: int, layout: Given = "head_tail", group: Group = None) -> Tensor:
+    """The rank's positions of a tensor that every rank has whole.
+
+    Args:
+        tensor: any.
+        dim: along which positions lie.
+        layout: which positions a rank has, as in `context_parallel`.
+        group: the ranks; all if None.
+
+    Raises:
+        ValueError: a Layout of another length.
+
+    """
+    spans = _layout(tensor.shape[dim], layout, group).spans[dist.get_rank(group)]
+    parts = [tensor.narrow(dim, span.start, len(span)) for span in spans]
+    return torch.cat(parts or [tensor.narrow(dim, 0, 0)], dim)
+
+
+def join(tensor: Tensor, dim: int, layout: Given = "head_tail", group: Group = None) -> Tensor:
+    """The whole of what each rank has its positions of, on every rank; the inverse of `cut`, differentiable.
+
+    Args:
+        tensor: this rank's positions.
+        dim: along which they lie.
+        layout: as they were cut.
+        group: the ranks; all if None.
+
+    Raises:
+        ValueError: lengths that are not those of the layout.
+
+    """
+    lengths: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(lengths, tensor.shape[dim], group)
+    own = layout_of("layout", layout, lengths)
+    rows = tensor.movedim(dim, 0).unsqueeze(-1).movedim(0, -2)  # positions last but one
+    (whole,) = gathered((rows,), own, group)
+    return whole.squeeze(-1).movedim(-1, dim)
+
+
+def _layout(length: int, layout: Given, group: Group) -> Layout:
+    ranks = dist.get_world_size(group)
+    if isinstance(layout, Layout):
+        if (layout.length, layout.ranks) != (length, ranks):
+            raise ValueError(
+                f"layout: one of {length} positions on {ranks} ranks is needed, got {layout.length} on {layout.ranks}"
+            )
+        return layout
+    if layout is not None and not isinstance(layout, str):
+        raise TypeError(f"layout: a Layout or its name is needed, got {type(layout).__name__}")
+    return layouts.named("layout", layout or "contiguous")(length, ranks)
+
+
+def _replace(buffer: Tensor, content: Tensor) -> None:
+    with torch.no_grad():
+        buffer.resize_(content.shape)
+        buffer.copy_(content)
+
+
+class _Leading(TorchFunctionMode):
+    """Leads torch's own attention to Pellucid's."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is scaled_dot_product_attention:
+            return sharded(Arguments(*args, **(kwargs or {})))[0]
+        if func in LOCAL:
+            raise TypeError(
+                f"{func.__name__}: inside context_parallel it would see this rank's positions alone; call "
+                "pellucid.attention, or pellucid.accelerate(model) before"
+            )
+        return func(*args, **(kwargs or {}))

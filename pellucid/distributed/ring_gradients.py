@@ -1,0 +1,132 @@
+"""The ring as a node of autograd's graph: backward, keys and values travel again, and with them their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pellucid import engines
+from pellucid.distributed.region import Own, Region, as_it_is
+from pellucid.distributed.ring import Ring, Rows, forward, wait
+from pellucid.engines.node import Upstream
+from pellucid.language import Expression
+from pellucid.problem import Problem, Result
+
+
+def computed(ring: Ring, query: Tensor, key: Tensor, value: Tensor) -> Rows:
+    """What `ring.forward` gives, output in query's dtype, differentiable once; readings have no gradient but lse.
+
+    Args:
+        ring: see `Ring`.
+        query: of its regions, one after another.
+        key: this rank's.
+        value: theirs.
+
+    """
+    whole = ring.whole
+    sinks = ring.regions[0].sinks(ring.own)
+    tensors = (query, key, value, *(() if sinks is None else (sinks,)), *whole.captured)
+    readings: dict[str, Any] = {}
+    output, lse = _Ring.apply(ring, readings, sinks is not None, *tensors)
+    return Rows(output, lse, {name: lse if own is None else own for name, own in readings.items()})
+
+
+class _Ring(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ring: Ring, readings: dict[str, Any], sinks: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value, *rest = tensors
+        rows = forward(ring, query, key, value)
+        output = rows.output.to(query.dtype)
+        lse_of = {readout.name for readout in ring.whole.readouts if readout.is_lse}
+        readings.update({name: None if name in lse_of else own for name, own in rows.readings.items()})
+        ctx.ring, ctx.has_sinks = ring, sinks
+        ctx.save_for_backward(query, key, value, output, rows.lse, *rest)
+        ctx.set_materialize_grads(False)
+        return output, rows.lse.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_output: Tensor | None, of_lse: Tensor | None) -> Any:
+        query, key, value, output, lse, *rest = ctx.saved_tensors
+        sinks = rest.pop(0) if ctx.has_sinks else None
+        made = _Backward(ctx.ring, query, Result(output, lse, {}), Upstream(of_output, of_lse, {}), rest)
+        gradients = made.run(key, value)
+        of_sinks = () if sinks is None else (made.of_sinks(sinks),)
+        return None, None, None, *gradients, *of_sinks, *made.of_captured()
+
+
+class _Backward:
+    """One pass of the ring backward."""
+
+    def __init__(
+        self, ring: Ring, query: Tensor, result: Result, upstream: Upstream, captured: Sequence[Tensor]
+    ) -> None:
+        self.ring, self.query, self.result, self.upstream = ring, query, result, upstream
+        self.number = ring.whole.dtype
+        self.of_query = torch.zeros_like(query, dtype=self.number)
+        # Captured tensors as leaves of their own, in whose place those of the call are cut.
+        self.leaves = [tensor.detach().requires_grad_() for tensor in captured]
+        self.instead = {id(old): new for old, new in zip(ring.whole.captured, self.leaves, strict=True)}
+
+    def run(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of query, and of this rank's key and value."""
+        ring, posted = self.ring, list[Any]()
+        travelling: tuple[Tensor, ...] = ()  # the gradients of the keys that are here, of the ranks where they were
+        for step, (source, (keys, values)) in enumerate(ring.travelling((key, value))):
+            mine = self._part(source, keys, values)
+            wait(posted)
+            sums = mine if not step else tuple(own + before for own, before in zip(mine, travelling, strict=True))
+            nxt = (source - 1) % ring.keys.ranks if step + 1 < ring.keys.ranks else ring.rank
+            travelling = tuple(t.new_empty(*t.shape[:-2], ring.keys.lengths[nxt], t.shape[-1]) for t in sums)
+            posted = ring.passed_on(sums, travelling, tag=1)
+        wait(posted)
+        of_key, of_value = travelling
+        return self.of_query.to(self.query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
+
+    def _part(self, source: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add to query's gradient; give those of a rank's keys and values, through this rank's queries."""
+        of_keys, of_values = (torch.zeros_like(tensor, dtype=self.number) for tensor in (keys, values))
+        for region, rows, columns in self.ring.pairs(source):
+            with torch.enable_grad():  # for what is cut of captured tensors
+                problem = self._problem(region, rows, keys[..., columns, :], values[..., columns, :])
+            result = Result(self.result.output[..., rows, :].contiguous(), self.result.lse[..., rows].contiguous(), {})
+            own = Upstream(_rows(self.upstream.output, rows, -2), _rows(self.upstream.lse, rows, -1), {})
+            of_query, of_key, of_value, *captured = engines.gradients(problem, own, result)
+            self.of_query[..., rows, :] += of_query
+            of_keys[..., columns, :] += of_key
+            of_values[..., columns, :] += of_value
+            if captured:
+                torch.autograd.backward(problem.captured, captured)
+        return of_keys, of_values
+
+    def _problem(self, region: Region, rows: slice, keys: Tensor, values: Tensor) -> Problem:
+        own: Own = self._own if self.instead else self.ring.own
+        problem = region.problem(self.query[..., rows, :].detach(), keys.detach(), values.detach(), own)
+        return replace(problem, sinks=None, readouts=())
+
+    def _own(self, tensor: Tensor, indices: Sequence[Expression]) -> tuple[Tensor, frozenset[int]]:
+        return as_it_is(self.instead.get(id(tensor), tensor), indices)
+
+    def of_sinks(self, sinks: Tensor) -> Tensor:
+        """The gradient of each head's sink."""
+        lse = self.result.lse
+        total = torch.zeros_like(lse) if self.upstream.lse is None else self.upstream.lse
+        if self.upstream.output is not None:
+            total = total - (self.upstream.output.to(self.number) * self.result.output.to(self.number)).sum(-1)
+        weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
+        return (weight * total).movedim(-2, 0).flatten(1).sum(1).to(sinks.dtype)
+
+    def of_captured(self) -> list[Tensor | None]:
+        """Their gradients, this rank's share."""
+        return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self.leaves]
+
+
+def _rows(gradient: Tensor | None, rows: slice, dim: int) -> Tensor | None:
+    if gradient is None:
+        return None
+    return gradient.narrow(dim, rows.start, rows.stop - rows.start).contiguous()
