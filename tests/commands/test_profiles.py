@@ -170,3 +170,29 @@ def test_view_saves_a_page(pellucid, before, tmp_path):
     assert status == 1
     assert err.startswith("pellucid: --save: ")
     assert "RECORD: one profile is shown at a time" in pellucid("view", before, before)[2]
+
+
+def test_a_profile_of_nothing_says_so(pellucid, before, tmp_path):
+    path = tmp_path / "none.heads"
+    checkpoints.empty().save(path)
+    status, out, err = pellucid("show", path)
+    assert (status, err) == (0, "")
+    assert "profile  model: 0 heads in 0 layers" in out
+    assert json.loads(pellucid("show", path, "--json")[1])["heads"] == []
+    assert pellucid("show", path, "--layer", 0)[2] == (
+        "pellucid: --layer: the profile has no layer: no document was read, got 0\n"
+    )
+    assert pellucid("view", path, "--save", tmp_path / "page.html")[0] == 0
+    assert "no head of one is a head of the other" in pellucid("compare", path, before)[2]
+
+
+def test_two_texts_are_told_apart(pellucid, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "translation.heads"
+    checkpoints.translation().save(path)
+    place = next(n for n, head in enumerate(checkpoints.translation().heads) if head.role == "cross")
+    layer = sorted({head.layer for head in checkpoints.translation().heads[:place]})
+    _, out, _ = pellucid("show", path, "--layer", len(layer), "--head", 0, "--sort", "entropy")
+    example = checkpoints.translation().strongest_queries(place, "entropy")[0]
+    assert f"[t{example.query}]" in out
+    assert f"s{example.key}({example.weight:.2f})" in out

@@ -5,6 +5,8 @@ from functools import cache
 import torch
 
 import pellucid
+from pellucid.profiles.layout import Layout
+from pellucid.profiles.profile import nothing
 from tests.profiles import making
 
 
@@ -32,3 +34,22 @@ def after(documents=11, seed=0):
     with torch.inference_mode(), pellucid.watch(model, keep=True, more=[pellucid.TopK(4)], tokens=tokens) as record:
         model(ids)
     return pellucid.profile_of(record)
+
+
+@cache
+def translation():
+    """The profile of an encoder-decoder: heads of the source, of the target, and from one to the other."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = torch.nn.Transformer(8, 2, 1, 1, 8, batch_first=True).eval()
+        source, target = torch.randn(2, 11, 8), torch.randn(2, 7, 8)
+    names = {"tokens": [[f"t{n}" for n in range(7)]] * 2, "source_tokens": [[f"s{n}" for n in range(11)]] * 2}
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(7)
+    with torch.inference_mode(), pellucid.watch(model, keep=True, more=[pellucid.TopK(4)], **names) as record:
+        model(source, target, tgt_mask=mask)
+    return pellucid.profile_of(record)
+
+
+def empty():
+    """The profile of no document."""
+    return nothing("model", "", Layout())

@@ -108,3 +108,22 @@ def test_headvis_has_top_sequences_with_flat_patterns(tmp_path):
 def test_headvis_is_refused_where_nothing_was_kept(tmp_path):
     with pytest.raises(ValueError, match=r"^to_headvis: the profile keeps no sequences; make it with examples$"):
         making.profile(7, 2, examples=0).to_headvis(tmp_path / "data")
+
+
+def test_headvis_has_self_attention_alone_with_the_text_that_it_reads(tmp_path):
+    profile = checkpoints.translation()
+    folder = profile.to_headvis(tmp_path / "data")
+    heads = json.loads((folder / "config.json").read_text())["heads"]
+    assert len(heads) == sum(head.role != "cross" for head in profile.heads)
+    for name in heads:
+        content = json.loads((folder / "heads" / f"{name}.json").read_text())
+        letter = "s" if content["role"] == "self" else "t"
+        assert all(token[0] == letter for one in content["sequences"] for token in one["tokens"])
+    with pytest.raises(ValueError, match=r"^to_headvis: the profile has no head of self-attention$"):
+        checkpoints.empty().to_headvis(tmp_path / "none")
+
+
+def test_a_profile_of_nothing_is_exported_as_nothing(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for file in checkpoints.empty().to_parquet(tmp_path / "none.parquet"):
+        assert parquet.read_table(file).num_rows == 0

@@ -41,3 +41,22 @@ def test_a_key_alone_has_the_text_around_it():
     assert [piece.position for piece in passage.pieces if piece.is_key] == [example.key]
     assert passage.pieces[0].position == max(0, example.key - 4)
     assert not any(piece.is_query or piece.weight is not None for piece in passage.pieces)
+
+
+def test_cross_attention_has_the_query_in_one_text_and_the_keys_in_the_other():
+    profile = checkpoints.translation()
+    place = next(place for place, head in enumerate(profile.heads) if head.role == "cross")
+    for example in profile.strongest_queries(place, "entropy"):
+        found = {passage.of_source: passage.pieces for passage in passages(example)}
+        assert [piece.token for piece in found[False] if piece.is_query] == [f"t{example.query}"]
+        assert [piece.token for piece in found[True] if piece.is_key] == [f"s{example.key}"]
+        assert all(piece.weight is None for piece in found[False])
+
+
+def test_a_head_of_the_source_has_its_text():
+    profile = checkpoints.translation()
+    place = next(place for place, head in enumerate(profile.heads) if head.role == "self")
+    for example in profile.strongest_queries(place, "entropy"):
+        (passage,) = passages(example)
+        assert passage.of_source
+        assert [piece.token for piece in passage.pieces if piece.is_query] == [f"s{example.query}"]
