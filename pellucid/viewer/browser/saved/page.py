@@ -119,7 +119,15 @@ def fits_in_page(script: str, style: str, max_bytes: int) -> int:
 
 
 def html_of(script: str, style: str, title: str, answers: Mapping[str, Any]) -> str:
-    """A page whose script finds answers in it, and which asks nobody else."""
+    """A page whose script finds answers in it, and which asks nobody else.
+
+    Args:
+        script: that opens it.
+        style: its look.
+        title: of its window.
+        answers: what the script finds, as JSON.
+
+    """
     return _PAGE.format(
         policy=html.escape(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob: data:; "
