@@ -115,7 +115,15 @@ class Mass(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Where the weight of every head goes."""
+    """Where the weight of every head goes.
+
+    Attributes:
+        by_distance: [heads, bands].
+        on_classes: [heads, classes].
+        by_position: [heads, 16, 16].
+        roles: of each head.
+
+    """
 
     by_distance: Masses
     on_classes: Masses
