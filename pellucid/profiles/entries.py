@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -48,18 +49,26 @@ class Entries(NamedTuple):
         return self._replace(document=torch.where(taken, moved, NONE))
 
 
-def no_entries(*shape: int, rows: int = 1, top: int) -> Entries:
-    """Lists [*shape] with no place taken."""
-    whole = torch.full(shape, NONE, dtype=torch.int32, device="cpu")
+def no_entries(*shape: int, rows: int = 1, top: int, device: str = "cpu") -> Entries:
+    """Lists [*shape] with no place taken.
+
+    Args:
+        shape: heads and whatever else, the length of a list last.
+        rows: how many are kept of an entry.
+        top: how many keys are kept of a row.
+        device: "meta" for shapes alone.
+
+    """
+    full = partial(torch.full, device=device)
     return Entries(
-        torch.full(shape, -torch.inf, dtype=torch.float64, device="cpu"),
-        torch.full(shape, NONE, dtype=torch.int64, device="cpu"),
-        whole,
-        whole.clone(),
-        torch.zeros(shape, device="cpu"),
-        torch.zeros(shape, dtype=torch.int32, device="cpu"),
-        torch.full((*shape, rows, top), NONE, dtype=torch.int32, device="cpu"),
-        torch.zeros(*shape, rows, top, device="cpu"),
+        full(shape, -torch.inf, dtype=torch.float64),
+        full(shape, NONE, dtype=torch.int64),
+        full(shape, NONE, dtype=torch.int32),
+        full(shape, NONE, dtype=torch.int32),
+        full(shape, 0.0, dtype=torch.float32),
+        full(shape, 0, dtype=torch.int32),
+        full((*shape, rows, top), NONE, dtype=torch.int32),
+        full((*shape, rows, top), 0.0, dtype=torch.float32),
     )
 
 

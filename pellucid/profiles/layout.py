@@ -56,15 +56,15 @@ class Layout:
         """Every head, in the order of the rows of all tensors."""
         return [HeadName(layer.name, layer.role, head) for layer in self.layers for head in layer.heads]
 
-    def lists(self) -> dict[str, Entries]:
-        """The lists that a profile has, empty."""
+    def lists(self, device: str = "cpu") -> dict[str, Entries]:
+        """The lists that a profile has, empty; on the device "meta" their shapes alone."""
         heads = sum(len(layer.heads) for layer in self.layers)
         by_number = (heads, len(NUMBERS), self.examples)
         return {
-            "documents": no_entries(*by_number, top=TOP),
-            "queries": no_entries(*by_number, top=TOP),
-            "keys": no_entries(heads, self.examples, top=TOP),
-            "sequences": no_entries(heads, SEQUENCES if self.examples else 0, rows=ROWS, top=TOP),
+            "documents": no_entries(*by_number, top=TOP, device=device),
+            "queries": no_entries(*by_number, top=TOP, device=device),
+            "keys": no_entries(heads, self.examples, top=TOP, device=device),
+            "sequences": no_entries(heads, SEQUENCES if self.examples else 0, rows=ROWS, top=TOP, device=device),
         }
 
     def joined(self, other: Layout) -> Layout:

@@ -60,7 +60,15 @@ class Example:
 
 
 def examples(entries: Entries, documents: tuple[Excerpt, ...], reads_source: bool, sees_source: bool) -> list[Example]:
-    """The entries of one list, strongest first."""
+    """The entries of one list, strongest first.
+
+    Args:
+        entries: the list.
+        documents: those that it names.
+        reads_source: whether the head attends from the source.
+        sees_source: whether it attends to the source.
+
+    """
     found = []
     for place in range(entries.size):
         one = Entries(*(part[place] for part in entries))

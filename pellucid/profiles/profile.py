@@ -216,7 +216,15 @@ class Profile:
 
 
 def nothing(model: str, identity: str, layout: Layout, corpora: tuple[Corpus, ...] = ()) -> Profile:
-    """The profile of no document that was read."""
+    """The profile of no document that was read.
+
+    Args:
+        model: what is watched.
+        identity: a text that is another for other weights.
+        layout: the heads, the token classes and the settings.
+        corpora: which corpora there are.
+
+    """
     none = sums.nothing(len(layout.heads), len(layout.classes))
     return Profile(model, identity, layout, corpora, versions(), none, empty(), layout.lists(), ())
 

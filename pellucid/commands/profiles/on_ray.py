@@ -44,6 +44,13 @@ def run(
 ) -> tuple[int, Missed]:
     """Read on a cluster what is still to be read, and keep it; what `running.run` returns.
 
+    Args:
+        given: what an actor makes its model of.
+        texts: the corpus.
+        kept: what there is already, and where it is kept.
+        address: of the cluster; LOCAL for one of this machine, which ends with the run.
+        told: called after each block.
+
     Raises:
         InputError: ray is not installed, or there is no cluster at the address.
 
@@ -75,10 +82,10 @@ def _mapped(ray: Any, given: Given, texts: Texts, kept: Kept, told: Callable[[Pr
     done = kept.profile.corpora[0].done
     rows = (
         ray.data.from_items([{"path": str(texts.path.resolve()), "field": texts.field}])
-        .map_batches(_Blocks(done), batch_size=1, batch_format="numpy")
+        .map_batches(_blocks, batch_size=1, batch_format="numpy", fn_kwargs={"done": done}, num_cpus=0)
         .map_batches(
             Actor, batch_size=1, batch_format="numpy", fn_constructor_args=(given,), num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(ray.cluster_resources()["CPU"]) - 1)),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, int(ray.cluster_resources()["CPU"]))),
         )
     )  # fmt: skip
     total, share, missed = 0, 0.0, Missed()
@@ -88,22 +95,17 @@ def _mapped(ray: Any, given: Given, texts: Texts, kept: Kept, told: Callable[[Pr
         missed.reasons.update(reasons)
         if part is not None:
             kept.add(part)
-        told(Progress(share, sum(stop - start for start, stop in kept.profile.corpora[0].done)))
+        told(Progress(share, kept.done))
     if total:
         kept.end(total)
     return total, missed
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    """Reads the corpus of a row, as a row a block."""
-
-    done: Ranges
-
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
-        texts = Texts(Path(str(batch["path"][0])), str(batch["field"][0]))
-        for block in blocks(texts, Shard(), self.done):
-            yield {"block": [pickle.dumps(tuple(block))]}
+def _blocks(batch: Row, done: Ranges) -> Iterator[Row]:
+    """The corpus of a row, as a row a block."""
+    texts = Texts(Path(str(batch["path"][0])), str(batch["field"][0]))
+    for block in blocks(texts, Shard(), done):
+        yield {"block": [pickle.dumps(tuple(block))]}
 
 
 class Actor:
@@ -115,7 +117,7 @@ class Actor:
         self._work = given.work
         self._reader = load_reader(given.model, given.max_tokens)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Row) -> Row:
         """The profile of a block; None where it was done before."""
         block = Block(*pickle.loads(batch["block"][0]))
         missed = Missed()

@@ -91,13 +91,18 @@ def _way(
     if options.ray:
         from pellucid.commands.profiles import on_ray
 
-        given = on_ray.Given(options.model, options.max_tokens, work)
+        given = on_ray.Given(_everywhere(options.model), options.max_tokens, work)
         return lambda kept, told: on_ray.run(given, texts, kept, options.ray, told)
     elsewhere = place.elsewhere()
     return lambda kept, told: run_shard(
         work, reader, texts, kept,
         shard=place.shard, elsewhere=elsewhere, keeps_nothing=not place.is_part, told=told,
     )  # fmt: skip
+
+
+def _everywhere(model: str) -> str:
+    """A model's name as other processes find it: a folder's from the root on."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _read(way: Callable[[Kept, Told], tuple[int, Missed]], kept: Kept, texts: Texts) -> Missed:
@@ -107,11 +112,16 @@ def _read(way: Callable[[Kept, Told], tuple[int, Missed]], kept: Kept, texts: Te
             total, missed = way(kept, told)
     except KeyboardInterrupt:
         kept.save()
-        held = sum(corpus.documents + corpus.unread_count for corpus in kept.profile.corpora)
-        raise KeyboardInterrupt(f"{kept.path} holds {held} documents, --resume goes on with the others") from None
+        raise KeyboardInterrupt(_held(kept)) from None
+    except ProfileError as error:  # a full disk
+        raise ProfileError("; ".join([str(error), *([_held(kept)] if kept.held else [])])) from error
     if not total:
         raise InputError(f"--texts {texts.path}: holds no document; give texts")
     return missed
+
+
+def _held(kept: Kept) -> str:
+    return f"{kept.path} holds {kept.held} documents, --resume goes on with the others"
 
 
 def _tell_missed(missed: Missed) -> None:

@@ -56,7 +56,8 @@ class CorpusReader:
         except (InputError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # of every kind, a PanicException of the tokenizers among them
-            raise ValueError(f"the model's tokenizer fails on it: {str(error).splitlines()[:1]}") from error
+            reason, *_ = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(f"the model's tokenizer fails on it: {reason}") from error
         if ids:
             self.loaded.check_known(torch.tensor([ids], device="cpu"))
         return found

@@ -137,7 +137,7 @@ def _sketch(tensors: Tensors, its_layout: Layout) -> Sketch:
 
 def _lists(tensors: Tensors, its_layout: Layout, documents: tuple[Excerpt, ...]) -> Mapping[str, Entries]:
     found = {}
-    for name, blank in its_layout.lists().items():
+    for name, blank in its_layout.lists("meta").items():
         named = blank._asdict().items()
         parts = {part: _tensor(tensors, f"{name}/{part}", tuple(like.shape), like.dtype) for part, like in named}
         found[name] = Entries(**parts)

@@ -64,7 +64,15 @@ class Side:
 
     @staticmethod
     def of(padding: Tensor | None, batch: int, length: int, start: int = 0) -> Side:
-        """From which positions are padding, bool [batch, length], the first of them at `start`."""
+        """Where the texts of an axis stand.
+
+        Args:
+            padding: which positions are padding, bool [batch, length]; None where none is.
+            batch: sequences.
+            length: positions.
+            start: the first of them.
+
+        """
         if padding is None:
             whole = torch.full((batch,), length, dtype=torch.int64, device="cpu")
             return Side(torch.full_like(whole, start), whole)
@@ -85,7 +93,15 @@ class Side:
 
 
 def flags_of(texts: Sequence[Text], classes: TokenClasses, side: Side, length: int) -> Tensor:
-    """The classes of each key of a batch, float64 [batch, length, classes]; 0 at padding."""
+    """The classes of each key of a batch, float64 [batch, length, classes]; 0 at padding.
+
+    Args:
+        texts: what the keys of each sequence stand for.
+        classes: the token classes.
+        side: where the texts stand.
+        length: keys of a sequence.
+
+    """
     found = torch.zeros(len(texts), length, len(classes.names), dtype=torch.float64, device="cpu")
     for row, text, first in zip(found, texts, side.first.tolist(), strict=True):
         own = classes.of(text.tokens, text.special)[: length - first]

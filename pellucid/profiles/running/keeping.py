@@ -23,14 +23,21 @@ class Kept:
         path: the file.
         profile: all that was added.
         unsaved: whether the file lacks some of it.
+        held: how many documents the file has, read or not.
 
     """
 
     path: Path
     profile: Profile
     unsaved: bool = True
+    held: int = 0
     _saved_at: float = 0.0
     _took: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """How many documents are in the profile, read or not."""
+        return sum(stop - start for start, stop in self.profile.corpora[0].done)
 
     def add(self, part: Profile) -> None:
         """Add the profile of some documents, and write the file if it is time to."""
@@ -53,7 +60,7 @@ class Kept:
         start = time.monotonic()
         self.path.parent.mkdir(exist_ok=True)
         save(self.profile, self.path, overwrite=True)
-        self._saved_at, self.unsaved = time.monotonic(), False
+        self._saved_at, self.unsaved, self.held = time.monotonic(), False, self.done
         self._took = self._saved_at - start
 
 
@@ -71,4 +78,6 @@ def resumed(path: Path, blank: Profile) -> Kept:
             raise ValueError(f"it is of another corpus, {found.corpora[0].name}, or its files have changed")
     except ValueError as error:
         raise ProfileError(f"{path}: cannot be gone on with: {error}") from error
-    return Kept(path, merged, unsaved=False)
+    kept = Kept(path, merged, unsaved=False)
+    kept.held = kept.done
+    return kept

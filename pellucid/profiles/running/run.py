@@ -29,7 +29,7 @@ def run(
     shard: Shard,
     elsewhere: Ranges = (),
     keeps_nothing: bool = True,
-    told: Callable[[Progress], object] = lambda progress: None,
+    told: Callable[[Progress], object],
 ) -> tuple[int, Missed]:
     """Read what a shard has still to read, and keep it.
 
@@ -41,7 +41,7 @@ def run(
         shard: which part of the corpus.
         elsewhere: documents that others have read.
         keeps_nothing: whether there is a file too if the shard has no document to read.
-        told: called after each block.
+        told: called after each block, with how far the run is.
 
     Returns:
         How many documents the corpus has, and the attention modules that were not observed.
@@ -57,7 +57,7 @@ def run(
         total = block.stop
         if block.documents:
             kept.add(block_profile(work, reader, block, missed))
-        told(Progress(block.share, sum(stop - start for start, stop in kept.profile.corpora[0].done)))
+        told(Progress(block.share, kept.done))
     if total and (keeps_nothing or kept.profile.corpora[0].done):
         kept.end(total)
     return total, missed

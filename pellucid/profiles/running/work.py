@@ -72,7 +72,15 @@ class Missed:
 
 
 def block_profile(work: Work, reader: Reader, block: Block, missed: Missed | None = None) -> Profile:
-    """The profile of a block's documents."""
+    """The profile of a block's documents.
+
+    Args:
+        work: how.
+        reader: the model.
+        block: documents, at least one.
+        missed: takes the attention modules that were not observed.
+
+    """
     given, encoded, unread = _encoded(work, reader, block.documents)
     left_out = [one.left_out for one in encoded]
     corpus = replace(
