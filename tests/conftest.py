@@ -25,3 +25,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def seed() -> None:
     """The same random numbers for a test whichever tests ran before it."""
     torch.manual_seed(20250301)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave most cases of tests that are sampled to whoever asks for what is thorough."""
+    from tests.thorough import sample
+
+    sample(items)

@@ -46,6 +46,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CALLS)
 def test_one_graph_gives_the_same(name: str) -> None:
     function, tensors = CALLS[name]
@@ -54,6 +55,7 @@ def test_one_graph_gives_the_same(name: str) -> None:
     torch.testing.assert_close(compiled(*tensors), function(*tensors), rtol=0, atol=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["cross", "grouped", "bias", "sinks", "alibi"])
 def test_training_through_the_graph(name: str) -> None:
     function, tensors = CALLS[name]
@@ -86,6 +88,7 @@ CHANGING: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_number_that_changes_from_call_to_call(name: str) -> None:
     function = CHANGING[name]

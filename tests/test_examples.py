@@ -43,6 +43,7 @@ def run(example: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) ->
         torch.set_num_threads(threads)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(
     example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -102,6 +103,7 @@ def test_qk_clip_leaves_heads_alone_whose_largest_score_is_negative(monkeypatch:
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_python_of_a_page(page: Path) -> None:
     exec(compile(blocks_of(page), str(page), "exec"), {"__name__": "page"})

@@ -44,6 +44,7 @@ def test_whoever_looks_on_is_given_all_that_was_asked(function):
     assert [list(given.items()) for given in seen] == [list(distinct.items())]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 @pytest.mark.parametrize("make", [causal_lower_right, causal_upper_left])
 @pytest.mark.parametrize(("q_len", "k_len"), [(5, 7), (7, 7), (1, 7)])

@@ -135,6 +135,7 @@ def run_python(code: str, timeout: int = 120) -> str:
     return done.stdout
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "pellucid"])
 def test_imports_run_downward(module: str) -> None:
     own = layer_of(module)
@@ -164,6 +165,7 @@ def test_the_reference_knows_no_engine() -> None:
     assert not [module for module in found if layer_of(module) == "engines" or module == "pellucid"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "module", [module for module in MODULES if layer_of(module) not in ("demo", "lessons", "commands", "cli")]
 )
@@ -171,6 +173,7 @@ def test_only_the_command_line_imports_the_demo(module: str) -> None:
     assert not [imported for imported in own_imports(module) if layer_of(imported) == "demo"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("module", MODULES)
 def test_other_packages_are_imported_where_they_belong(module: str) -> None:
     for imported in imports(module):

@@ -52,6 +52,7 @@ def test_a_mask_is_its_drawing(name):
     assert drawn(mask, len(expected), len(expected[0])) == expected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_attention_follows_the_drawing(name):
     mask, expected = DRAWINGS[name]

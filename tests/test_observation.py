@@ -55,6 +55,7 @@ def test_what_was_not_read_is_named():
     assert not hasattr(seen, "received")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda seen: pickle.loads(pickle.dumps(seen))])
 @pytest.mark.parametrize("batch", [(2,), None])
 def test_it_can_be_copied_and_stored(duplicate, batch):

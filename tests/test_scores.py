@@ -110,6 +110,7 @@ def test_one_function_after_another():
     assert scores.chain()(score, *place(5, 7)) is score
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 @pytest.mark.parametrize(
     "make",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from tests.cases import EFFORT
 
 ALL = 4  # the effort that leaves nothing out
+WHY = f"only with PELLUCID_TEST_EFFORT={ALL}"
 SPARING = 3  # how many times fewer of a share .ci/run has time for
 
 
@@ -40,7 +42,28 @@ def in_turn(kinds: Iterable[Any], others: Sequence[Any], first: int = 0) -> list
     return [(kind, others[(first + number) % len(others)]) for number, kind in enumerate(kinds)]
 
 
+def sample(items: Sequence[pytest.Item]) -> None:
+    """Mark as thorough most cases of tests that are `sampled`: those whose names come last in an order by chance.
+
+    By their names, so that any machine and any worker takes the same, and of each dimension of a product some.
+    """
+    of_test: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("thorough"):
+            of_test.setdefault(item.nodeid.split("[")[0], []).append(item)
+    left = 0
+    for cases in of_test.values():
+        cases.sort(key=lambda item: crc32(item.nodeid.encode()))
+        compiled = [item for item in cases if "cpu" in item.name]  # one of which every run has
+        kept = {*cases[: -(-len(cases) * 2 // 5)], *compiled[:1]}
+        for item in cases:
+            if item not in kept:
+                skipped = EFFORT < ALL and left % (4 * SPARING // EFFORT) > 0
+                item.add_marker(pytest.mark.thorough)
+                item.add_marker(pytest.mark.skipif(skipped, reason=WHY))
+                left += 1
+
+
 def _marked(case: Any, skipped: bool) -> Any:
     values = case if isinstance(case, tuple) else (case,)
-    why = pytest.mark.skipif(skipped, reason=f"only with PELLUCID_TEST_EFFORT={ALL}")
-    return pytest.param(*values, marks=[pytest.mark.thorough, why])
+    return pytest.param(*values, marks=[pytest.mark.thorough, pytest.mark.skipif(skipped, reason=WHY)])

@@ -134,7 +134,7 @@ class _Joined(torch.autograd.Function):
         group = ctx.joining.group
         shared = [place for place, by in enumerate(ctx.joining.by) if by is not None]
         found = list(gradients)
-        asked = torch.tensor([int(gradients[place] is not None) for place in shared])
+        asked = torch.tensor([int(gradients[place] is not None) for place in shared], device=_device(group))
         wanted = reduced(asked, "max", group).tolist() if shared else []
         for place, any_rank in zip(shared, wanted, strict=True):
             if any_rank:
@@ -159,6 +159,11 @@ def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
 def _zeros(kind: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
     shape, dtype, device = kind
     return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def _device(group: Group) -> str:
+    """Where a tensor must lie that the group's backend sends."""
+    return "cuda" if "nccl" in dist.get_backend(group) else "cpu"
 
 
 def summed(local: Tensor, group: Group) -> Tensor:
@@ -243,7 +248,7 @@ def _hashed(text: str) -> int:
 
 def numbers_of_all(group: Group, numbers: list[int]) -> list[list[int]]:
     """What each rank says, as many whole numbers from all."""
-    own = torch.tensor([numbers], dtype=torch.int64)
+    own = torch.tensor([numbers], dtype=torch.int64, device=_device(group))
     every = own.new_empty(dist.get_world_size(group), len(numbers))
     with reaching("the ranks compare what they are asked"):
         dist.all_gather_into_tensor(every, own, group)

@@ -174,6 +174,7 @@ class _Evil:
         return open, (self.path, "w")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("where", "message"),
     [

@@ -65,6 +65,7 @@ def assert_nothing(output: Tensor, seen: pellucid.Observation, row: int = EMPTY)
     assert (seen.pooled[..., row, :] == 0).all()
 
 
+@pytest.mark.sampled
 @engines
 @ways
 @tiles

@@ -86,6 +86,7 @@ def flex(query: Tensor, key: Tensor, value: Tensor, functions: Functions) -> tup
     return output, aux.lse
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kv_heads", [HEADS, 1])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_function_means_what_it_means_to_flex(name: str, kv_heads: int) -> None:

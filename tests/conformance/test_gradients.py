@@ -145,6 +145,7 @@ def results(query: Tensor, key: Tensor, value: Tensor, *learned: Tensor, variant
     return tuple(torch.where(tensor == -torch.inf, 0.0, tensor) for tensor in found)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("name", "engine"), by_turns(VARIANTS))
 def test_finite_differences(name: str, engine: str) -> None:
     variant = VARIANTS[name]
@@ -198,6 +199,7 @@ def test_finite_differences_of_gradients(name: str, engine: str) -> None:
         assert torch.autograd.gradgradcheck(lambda *tensors: results(*tensors, variant=variant)[:3], variant.tensors())
 
 
+@pytest.mark.sampled
 @engines
 def test_finite_differences_of_gradients_under_dropout(engine: str) -> None:
     def output(*tensors: Tensor) -> Tensor:
@@ -294,6 +296,7 @@ def gradients(case: Differentiated, run: Callable[[Call, Tensor | None], tuple[T
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(wanted, given_, strict=True)]
 
 
+@pytest.mark.sampled
 @engines
 def test_random_gradients_are_those_of_the_dense_formula(engine: str) -> None:
     @examples(60, engine)

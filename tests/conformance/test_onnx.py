@@ -71,6 +71,7 @@ def attributes(node: Any) -> Attributes:
     return Attributes(**{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(INEXPRESSIBLE)))
 def test_backend_case(name: str, engine: str) -> None:

@@ -66,6 +66,7 @@ def calls(draw: st.DrawFn, dtype: torch.dtype) -> Call:
     return Call(*tensors, attn_mask=bias, is_causal=bias is None and draw(st.booleans()), enable_gqa=True)
 
 
+@pytest.mark.sampled
 @engines
 @dtypes
 def test_random_calls(dtype: torch.dtype, engine: str) -> None:
@@ -77,6 +78,7 @@ def test_random_calls(dtype: torch.dtype, engine: str) -> None:
     holds()
 
 
+@pytest.mark.sampled
 @engines
 @dtypes
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])

@@ -165,6 +165,7 @@ def allowed_error(dtype: torch.dtype, definition: Definition, exact: Dense, peer
     return 2 * error(definition.meaning(peer), expected) + 16 * eps * scale
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group[0])
 def test_a_readout_is_its_dense_definition(group: tuple[str, ...], engine: str) -> None:
@@ -241,6 +242,7 @@ def test_topk_of_fewer_allowed_keys_is_filled_with_minus_one(engine: str) -> Non
     assert sorted(keys[2].tolist()) == [-1, 0, 1, 2]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_weights_on_demand_are_exact(engine: str) -> None:
     @examples(60, engine)

@@ -49,6 +49,7 @@ def torch_answer(call: Call) -> Tensor:
     return replace(call, attn_mask=composed, is_causal=False).by(sdpa)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("engine", "count"), [("reference", 150), ("portable", 250), ("tiles", 100), ("cpu", 60)])
 def test_random_calls_agree(engine: str, count: int) -> None:
     @examples(count)
@@ -234,6 +235,7 @@ def options_of(options: dict[str, Any]) -> dict[str, Any]:
     return {name: option for name, option in options.items() if name != "dropout_p"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_what_torch_accepts(name: str, engine: str) -> None:
@@ -335,6 +337,7 @@ def test_random_calls_raise_where_torch_raises(call: Call, corruption: str) -> N
         assert_close(ours, exact.output, tolerance(ours.dtype, exact, theirs))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_attn_mask_and_is_causal_compose(rank: int, engine: str) -> None:

@@ -102,6 +102,7 @@ def test_gradients_of_torch_func(transform: str, engine: str) -> None:
         assert_close(result, expected, 512 * EPS * (1 + largest(expected)))
 
 
+@pytest.mark.sampled
 @engines
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own forward mode uses it
 @pytest.mark.parametrize("way", ["jvp", "dual numbers", "mapped", "of what is mapped", "jacfwd"])

@@ -93,6 +93,7 @@ def call(dtype: torch.dtype = torch.float64) -> Call:
     return Call(*(normal(BATCH, *shape, seed=i).to(dtype) for i, shape in enumerate(lengths)))
 
 
+@pytest.mark.sampled
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch.vmap
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("engine", ENGINES)
@@ -105,6 +106,7 @@ def test_what_people_write_is_what_it_means(name: str, engine: str, dtype: torch
     assert_close(found, exact.output.to(dtype), 8 * tolerance(dtype, exact))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", DIFFERENTIABLE)
 @pytest.mark.parametrize("name", SCORES)
 def test_its_gradients_are_the_definitions(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +153,7 @@ def test_files_know_every_operation_of_the_language() -> None:
         assert kinds, op
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", ["dot", "rotary", "two dimensions", "global tokens", "activations", "shifts that vary"]
 )

@@ -59,6 +59,7 @@ def gradients(function: Callable[..., Tensor], given: dict[str, Tensor]) -> tupl
     return torch.autograd.grad(function(**given).square().sum(), list(given.values()))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rank", RANKS)
 def test_a_compiled_call_has_every_gradient(rank: int) -> None:
     given = leaves(rank)
@@ -130,6 +131,7 @@ def observed(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, slopes: Te
     return output, seen.entropy, seen.lse, seen.mean_distance
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("function", [lambda **given: (attended(**given),), observed], ids=["output", "readouts"])
 def test_many_gradients_at_once(rank: int, function: Callable[..., Any]) -> None:

@@ -225,6 +225,7 @@ def test_a_change_of_a_reading_in_place_is_harmless():
     assert torch.equal(torch.autograd.grad(output.sum() + seen.lse.sum(), query)[0], expected[0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 def test_differentiating_twice(engine):
     query, key, value = (normal(2, 3, 2, seed=seed).requires_grad_() for seed in range(3))

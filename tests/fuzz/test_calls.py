@@ -27,6 +27,7 @@ from tests.fuzz.judge import Bounds, assert_output, assert_rows, bounds, centre,
 engines = pytest.mark.parametrize("engine", ENGINES)
 
 
+@pytest.mark.sampled
 @engines
 def test_any_call(engine: str) -> None:
     @fuzzed(share=0.25)

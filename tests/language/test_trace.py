@@ -257,6 +257,7 @@ def spelled(source: str) -> str:
     return f"(lambda {names}: {source})(score, BIAS[h, q, k], q - k, k + 1, q >= k, FLAGS[q])"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("source", [s for forms in FORMS.values() for s in forms] + list(MORE_FORMS))
 def test_every_form_is_what_torch_computes(source):
     check(spelled(source))

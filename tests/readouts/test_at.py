@@ -189,6 +189,7 @@ def stepped(name: str, readout: At, ends: tuple[int, ...], **options: Any) -> An
     return record
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("sum_heads", [False, True])
 @pytest.mark.parametrize("name", ["llama", "mistral"])  # which has a window of 5, beyond which its cache forgets
 def test_steps_of_a_watched_model(name: str, sum_heads: bool) -> None:

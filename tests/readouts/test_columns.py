@@ -83,6 +83,7 @@ READOUTS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", READOUTS)
 @given(data=st.data(), q_len=st.integers(1, 13), k_len=st.integers(1, 17))
 @examples(25)

@@ -74,6 +74,7 @@ def test_every_class_has_an_example() -> None:
 # Engines.
 
 
+@pytest.mark.sampled
 @each
 @calls
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
@@ -86,6 +87,7 @@ def test_engines_agree(example: Example, call: str, dtype: torch.dtype) -> None:
         assert_same(found[engine], found["reference"], dtype)
 
 
+@pytest.mark.sampled
 @each
 def test_one_query_over_many_keys(example: Example) -> None:
     for dtype in TOLERANCE:
@@ -97,6 +99,7 @@ def test_one_query_over_many_keys(example: Example) -> None:
                 assert_same(read(example(1), tensors), expected, dtype)
 
 
+@pytest.mark.sampled
 @each
 def test_calls_like_an_earlier_one(example: Example) -> None:
     for seed in range(0, 9, 3):
@@ -106,6 +109,7 @@ def test_calls_like_an_earlier_one(example: Example) -> None:
         assert_same(read(example(Q_LEN), tensors, is_causal=True), expected, torch.float32)
 
 
+@pytest.mark.sampled
 @each
 def test_a_call_without_heads(example: Example) -> None:
     for q_len in (1, Q_LEN):
@@ -116,6 +120,7 @@ def test_a_call_without_heads(example: Example) -> None:
         assert_same(found, readout.map(seen, lambda tensor: tensor[0]) if readout.per_head else seen)
 
 
+@pytest.mark.sampled
 @each
 def test_a_copy_reads_the_same(example: Example) -> None:
     readout, tensors = example(Q_LEN), inputs(torch.float64)
@@ -123,6 +128,7 @@ def test_a_copy_reads_the_same(example: Example) -> None:
         assert_same(read(own, tensors, is_causal=True), read(readout, tensors, is_causal=True))
 
 
+@pytest.mark.sampled
 @each
 def test_tensors_without_numbers_have_results_without(example: Example) -> None:
     readout, tensors = example(Q_LEN), inputs(torch.float32)
@@ -133,6 +139,7 @@ def test_tensors_without_numbers_have_results_without(example: Example) -> None:
     assert [(t.shape, t.dtype, t.device.type) for t in found] == [(t.shape, t.dtype, "meta") for t in wanted]
 
 
+@pytest.mark.sampled
 @each
 def test_mapped_by_vmap(example: Example) -> None:
     readout = example(Q_LEN)
@@ -143,6 +150,7 @@ def test_mapped_by_vmap(example: Example) -> None:
     assert_same(torch.vmap(mapped)(*inputs(torch.float64)), read(readout, inputs(torch.float64)))
 
 
+@pytest.mark.sampled
 @each
 @calls
 def test_gradients_are_those_of_the_definition(example: Example, call: str) -> None:
@@ -172,6 +180,7 @@ def test_gradients_are_those_of_the_definition(example: Example, call: str) -> N
 # Graphs.
 
 
+@pytest.mark.sampled
 @each
 def test_in_a_graph(example: Example) -> None:
     def observed(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -195,6 +204,7 @@ def test_in_a_graph(example: Example) -> None:
 # Modules with a cache, and watched models.
 
 
+@pytest.mark.sampled
 @each
 def test_steps_with_a_cache(example: Example) -> None:
     torch.manual_seed(0)
@@ -234,6 +244,7 @@ PADDED = {
 }
 
 
+@pytest.mark.sampled
 @each
 @pytest.mark.parametrize("padding", PADDED)
 def test_a_watched_model(example: Example, padding: str) -> None:
@@ -267,6 +278,7 @@ def direct(readout: Readout, layer: Any) -> Any:
     )[1][readout.name]  # fmt: skip
 
 
+@pytest.mark.sampled
 @each
 def test_some_heads_of_a_watched_model(example: Example) -> None:
     model, readout = llama(), example(models.LENGTH)
@@ -278,6 +290,7 @@ def test_some_heads_of_a_watched_model(example: Example) -> None:
         assert_same(chosen.readings[readout.name], expected, torch.float32)
 
 
+@pytest.mark.sampled
 @each
 def test_rows_taken_back_and_rows_of_beams(example: Example) -> None:
     readout = example(models.LENGTH)
@@ -293,6 +306,7 @@ def test_rows_taken_back_and_rows_of_beams(example: Example) -> None:
         assert_same(its, whole.narrow(rows, 0, 9).flip(0))
 
 
+@pytest.mark.sampled
 @each
 def test_a_record_on_disk(example: Example, tmp_path: Any) -> None:
     readout = example(models.LENGTH)
@@ -316,6 +330,7 @@ def assert_a_wrong_size_is_seen(layer: Any, name: str, folder: Any) -> None:
         write_layer(folder, "wrong.safetensors", wrong)
 
 
+@pytest.mark.sampled
 @each
 def test_a_record_for_others(example: Example, tmp_path: Any) -> None:
     """The summary has a row a head, and NaN for what it would need other readouts for; tables have the same."""

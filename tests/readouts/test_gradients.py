@@ -56,6 +56,7 @@ def leaves(kv_heads: int) -> list[Tensor]:
     return [normal(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("example", "mask", "score", "heads"),
     thorough([(example, *call) for example in DIFFERENTIABLE for call in CALLS], EVERY_DAY, share=11),

@@ -34,6 +34,7 @@ def assert_same(found, expected, dtype, scores):
     torch.testing.assert_close(found.double(), expected.double(), rtol=allowed, atol=allowed)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ROW_READOUTS)
 @given(data=st.data(), scores=matrices(), sink=sinks())

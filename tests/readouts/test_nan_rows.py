@@ -43,6 +43,7 @@ def nan_in(where: str, dtype: torch.dtype) -> dict[str, Any]:
     return call
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("where", MAXIMUM)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 def test_every_readout_tells_of_it(where: str, dtype: torch.dtype) -> None:
@@ -86,6 +87,7 @@ def test_the_entropy_of_scores_farther_apart_than_the_largest_number(engine: str
         assert torch.autograd.grad(seen.entropy.sum(), bias)[0].tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("sink", [torch.nan, torch.inf, -torch.inf, 2.0])
 def test_a_row_with_no_key_beside_any_sink(engine: str, sink: float) -> None:
@@ -100,6 +102,7 @@ def test_a_row_with_no_key_beside_any_sink(engine: str, sink: float) -> None:
         torch.testing.assert_close(output[:, 1, 0], torch.full((1, dim), expected), equal_nan=True, rtol=0, atol=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", [e for e in ENGINES if e != "reference"])
 @pytest.mark.parametrize("mask", [masks.causal(), masks.sliding_window(3, 2), masks.documents(torch.arange(700) // 90)])
 def test_also_for_keys_that_no_query_of_a_tile_may_look_at(engine: str, mask: Any) -> None:

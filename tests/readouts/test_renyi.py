@@ -86,6 +86,7 @@ def test_keys_that_the_largest_number_cannot_reach_are_counted(engine: str) -> N
             assert torch.autograd.grad(seen.renyi.sum(), leaf)[0].tolist() == [[0.0] * 3]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_row_that_is_nan(engine: str, order: float) -> None:
@@ -100,6 +101,7 @@ def test_a_row_that_is_nan(engine: str, order: float) -> None:
     assert not sunk.renyi[0].isnan().any()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["reference", "portable", "cpu"])
 @pytest.mark.parametrize("order", [5e-324, 1e-320, 1e-46, 1e-45, 1e-39, 1e-37])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -24,6 +24,7 @@ def test_every_readout_there_is() -> None:
     assert set(exported()) == set(graph.KINDS.values())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
 def test_made_again_from_its_words(readout: Readout) -> None:
     again = graph._readout(graph._written(readout), 0, iter(readout.expressions))
@@ -35,6 +36,7 @@ def test_made_again_from_its_words(readout: Readout) -> None:
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
 def test_an_empty_result_has_its_shapes_and_dtypes(readout: Readout) -> None:
     problem, _ = describe(Arguments(X, X, X, readouts=(readout,)))
@@ -80,6 +82,7 @@ def test_a_sum_of_a_users_own_beside_padding() -> None:
     torch.testing.assert_close(record[0].squares, (weights * tokens).square().sum(-2))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("readout", EVERY, ids=lambda r: f"{r.name}{list(r.numbers)}")
 def test_two_of_a_kind_under_two_names(readout: Readout) -> None:
     """Beside one like it, and alone after a call of that, whose plan is not its own."""

@@ -65,6 +65,7 @@ def tuned(model: Any, steps: int = 4) -> tuple[list[float], list[dict[str, Tenso
     return losses, gradients
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "LoRA"])
 def test_fine_tuning_on_ours_is_fine_tuning_on_eager_attention(lora: bool, checkpointing: bool) -> None:

@@ -108,6 +108,7 @@ def record(whisper):
     return record
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("chunk", [7, 512])
 @pytest.mark.parametrize(
     ("ours", "options"),

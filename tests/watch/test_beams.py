@@ -43,12 +43,14 @@ def passed(model: Any, inputs: Any, generated: Any, number: int) -> Any:
     return record
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ending", sorted(ENDINGS))
 @pytest.mark.parametrize("name", ["llama", "mistral", "t5"])
 def test_rows_are_those_of_the_sequence(name: str, ending: str) -> None:
     assert_rows_of_sequences(*searched(name, ending, keep=True))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tokens", [1, 2, 6])
 @pytest.mark.parametrize("name", ["llama", "mistral", "t5"])
 def test_a_search_that_went_on_after_what_it_returns(name: str, tokens: int) -> None:

@@ -83,6 +83,7 @@ def _seed() -> Any:
         yield
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("weigh", [plain, causal, in_float, batched, flat, by_keyword, einsum])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_weights_are_the_models_own(weigh: Weigh, context: Any, tmp_path: Any) -> None:

@@ -48,6 +48,7 @@ def gone_back(model: Any, ids: torch.Tensor, count: int, more: torch.Tensor, **o
     return record
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "way"),
     [

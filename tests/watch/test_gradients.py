@@ -162,6 +162,7 @@ CASES = list(itertools.product(KINDS, ("sdpa", "eager")))
 SELDOM = list(itertools.product(("bart", "vit"), ("sdpa", "eager")))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "implementation"), thorough(CASES, [case for case in CASES if case not in SELDOM], share=5)
 )
@@ -201,6 +202,7 @@ def test_with_dropout_readings_are_of_the_weights_before_it(implementation: str,
         assert_same(found, trained_by_matrices(model, given, layers))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("backward", ["inside", "outside"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager", "pellucid"])
 @pytest.mark.parametrize("kind", ["llama", "gptj", "bert"])
@@ -347,6 +349,7 @@ def of_heads(attention: nn.MultiheadAttention, x: Tensor, source: Tensor) -> Ten
     return query @ key.mT * (dim // heads) ** -0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_multi_head_attention_of_torch(need_weights: bool, dropout: float) -> None:

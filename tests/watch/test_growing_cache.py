@@ -81,6 +81,7 @@ def test_with_gradients_and_from_inference_mode_nothing_is_overwritten() -> None
     assert growing.get_seq_length() == 6
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["llama", "t5", "mistral"])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generation_of_an_accelerated_model_is_the_models_own(name: str, beams: int) -> None:

@@ -66,6 +66,7 @@ def reading(**values):
     return lambda content: content["layers"][0]["readings"].update(values)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -260,6 +260,7 @@ def with_a_spot(pictures: list[Tensor], number: int, row: int, column: int) -> l
     return other
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("version", ["2", "2.5", "3"])
 @pytest.mark.parametrize("spot", [(0, 7, 21), (1, 18, 9), (1, 5, 2), (2, 6, 5)])
 def test_qwen_vl(version: str, spot: tuple[int, int, int]) -> None:
@@ -408,6 +409,7 @@ def test_whisper_while_it_generates() -> None:
     assert all(len(record.frames_of(name, "keys", sequence)) == 1 for name in crossed for sequence in range(4))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "kind", ["Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "UniSpeechSat", "Data2VecAudio", "Wav2Vec2Conformer"]
 )

@@ -13,6 +13,7 @@ from pellucid.record.observed import record_of
 SHAPES = (((5, 3), (5, 3)), ((2, 5, 3), (2, 5, 3)), ((2, 4, 5, 3), (2, 2, 7, 3)), ((3, 1, 4, 5, 3), (1, 2, 4, 7, 3)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("query", "key"), SHAPES)
 def test_its_weights_and_readings_are_the_observation_s(query: tuple[int, ...], key: tuple[int, ...]) -> None:
     torch.manual_seed(1)

@@ -49,6 +49,7 @@ def alike(found: Any, expected: Any) -> None:
                 assert (one - other).abs().max() <= TOLERANCE
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "bart", "whisper", "vit", "gpt2"])

@@ -82,6 +82,7 @@ def run(model: Own, x: Tensor, cache: Any, room: int | None, masked: Any, starts
     ]
 
 
+@pytest.mark.sampled
 @masked
 @pytest.mark.parametrize("keep", [False, True])
 def test_rows_taken_back_leave_whatever_the_mask_is(masked: Any, keep: bool) -> None:
@@ -109,6 +110,7 @@ def test_rows_that_looked_ahead_stay() -> None:
     assert [(layer.start, layer.q_len) for layer in record.values()] == [(0, 12), (10, 1)]
 
 
+@pytest.mark.sampled
 @masked
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_static_cache_is_one_layer(masked: Any, groups: int) -> None:

@@ -99,6 +99,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", LAYERS)
 @examples(6)
@@ -130,6 +131,7 @@ def positioned(layer: Layer, start: int, cuts: list[int], dropped: int = 0) -> L
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("options", [{}, {"left_padding": [0, 5]}, {"window": 6}], ids=str)
 @examples(6)
@@ -147,6 +149,7 @@ def test_parts_of_a_generation_share_bins(
     check(layer, way, **window, sequence=1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("own", [nn.MultiheadAttention, "written"], ids=str)
 def test_layers_of_a_watched_model(way: str, own: Any) -> None:
@@ -246,6 +249,7 @@ def test_one_sequence_has_the_weights_that_it_has_in_the_batch(name: str) -> Non
         assert alone.batch == 1
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LAYERS)
 def test_an_engine_computes_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = observed_layer(**LAYERS[name])

@@ -40,6 +40,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return problems
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["llama", "gemma2", "t5", "vit", "deepseek_v32"])
 def test_an_accelerated_model_computes_the_same_with_pellucid(name: str, computed: list[Any]) -> None:
     model, inputs = models.swappable(name)
@@ -69,6 +70,7 @@ def test_greedy_generation_is_the_same(computed: list[Any]) -> None:
     assert len(computed) == 2 * 2 * 8
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "t5", "bert", "vit"])
 def test_an_accelerated_model_can_be_compiled_in_one_graph(name: str) -> None:
     model, inputs = models.swappable(name)
@@ -298,6 +300,7 @@ HOW = {"accelerate": accelerated, "everywhere": lambda _: pellucid.everywhere(),
 LSE = AuxRequest(lse=True)
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("_not_compiled")
 @pytest.mark.parametrize(
     "options",

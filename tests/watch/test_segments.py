@@ -34,6 +34,7 @@ def _of(span, b):
     return span[b] if isinstance(span, list) else span
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("from_readings", [True, False])
 @pytest.mark.parametrize("options", [{}, {"left_padding": [0, 5]}, {"sinks": torch.tensor([1.0, 2.0, 3.0])}])
 def test_mass_is_that_of_the_matrix(options, from_readings, monkeypatch):

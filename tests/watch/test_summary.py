@@ -134,6 +134,7 @@ def _weighted(pairs):
     return sum(pair[0] * pair[1] for pair in pairs) / sum(pair[0] for pair in pairs)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kept", [True, False])
 def test_every_number_is_that_of_the_matrix(case, kept):
@@ -303,6 +304,7 @@ class Eager:
         return self._weights[:, [heads]]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("make", [_llama, _gpt_oss])
 @pytest.mark.parametrize("stepwise", [False, True])
 def test_a_watched_models_numbers_are_those_of_its_eager_weights(make, stepwise):
@@ -342,6 +344,7 @@ def test_a_watched_models_numbers_are_those_of_its_eager_weights(make, stepwise)
 # The table.
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [*(name for name in COLUMNS if name not in ("layer", "role")), "sink"])
 @pytest.mark.parametrize("descending", [True, False])
 def test_what_is_printed_is_what_was_sorted_by_under_the_name_that_was_asked(name, descending):

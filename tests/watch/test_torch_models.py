@@ -139,6 +139,7 @@ def test_the_whole_transformer_of_torch() -> None:
     assert torch.equal(record[0].entropy.isnan(), padding[:, None].expand(2, 2, 9))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("extra", [{}, {"add_zero_attn": True}, {"add_bias_kv": True}, {"kdim": 20, "vdim": 16}])
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_multihead_attention_gives_what_torch_gives(extra: dict[str, Any], batch_first: bool) -> None:

@@ -106,6 +106,7 @@ def trained(model: nn.Module, way: str) -> list[Tensor]:
     return [loss.detach(), *gradients]
 
 
+@pytest.mark.sampled
 @pytest.mark.filterwarnings("ignore")  # of the library, of checkpoints
 @pytest.mark.parametrize("way", ["watch", "accelerate", "everywhere", "everywhere, backward outside"])
 @pytest.mark.parametrize("reentrant", [None, True, False])

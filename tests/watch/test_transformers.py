@@ -76,6 +76,7 @@ def test_layers_are_named_and_tagged_by_the_module_that_attends() -> None:
     assert roles("t5") == t5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["bert", "llama", "gemma2", "t5"])
 def test_readouts_are_those_of_the_eager_weights_without_padding(name: str) -> None:
     model, inputs = models.made(name)
@@ -113,6 +114,7 @@ def pooled(counted: Tensor, tokens: Tensor, bins: int) -> Tensor:
     return by_query.mT @ counted @ by_key / (tokens @ by_query)[:, None, :, None]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("cache", [None, "static"])
 @pytest.mark.parametrize(
     "name", ["llama", "gemma2", "gpt_oss", "t5", "whisper", "gpt2", "deepseek_v3", "bloom", "xglm"]

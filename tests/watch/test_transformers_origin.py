@@ -102,6 +102,7 @@ def made(maker: Callable[[], models.Model]) -> models.Model:
     return model.eval().requires_grad_(False), inputs
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", [watched, accelerated, everywhere])
 @pytest.mark.parametrize("maker", [git, align, clap, informer, falcon, hy_v4])
 def test_a_model_computes_what_it_computes_alone(maker: Callable[[], models.Model], way: Any) -> None:

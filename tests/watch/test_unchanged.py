@@ -63,6 +63,7 @@ TRAINED: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_loss_with_dropout_is_the_same_at_the_same_seed(name: str) -> None:
     torch.manual_seed(0)
@@ -87,6 +88,7 @@ def test_a_loss_with_dropout_is_the_same_at_the_same_seed(name: str) -> None:
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))  # before any is dropped
 
 
+@pytest.mark.sampled
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("longest", [7, 5])
 @pytest.mark.parametrize("how", ["watch", "accelerate"])

@@ -137,6 +137,7 @@ OPTIONS: list[tuple[int | None, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("called", CALLED)
 @pytest.mark.parametrize(("heads", "options"), OPTIONS)
@@ -156,6 +157,7 @@ def test_it_is_computed(
     assert sys.modules["xformers.ops"].memory_efficient_attention is memory_efficient_attention is PLAIN
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("called", CALLED)
 @pytest.mark.parametrize(("heads", "options"), OPTIONS)
 def test_its_record_is_what_the_plain_weights_are(

@@ -14,6 +14,7 @@ def reader():
     return load_reader()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("text", "iso"),
     [

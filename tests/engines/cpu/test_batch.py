@@ -43,6 +43,7 @@ def results(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> dict[str
     return {name: tensor[-1].clone() for name, tensor in found.items()}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("q_len", "k_len", "dtype"),
     [

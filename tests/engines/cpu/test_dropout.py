@@ -39,6 +39,7 @@ def observed(engine: str, tensors: list[Tensor], seed: int = 3, **call: Any) -> 
         return pellucid.observe(*tensors, enable_gqa=True, **call)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_weights_that_are_dropped(shape: str, dtype: torch.dtype) -> None:
@@ -52,6 +53,7 @@ def test_the_weights_that_are_dropped(shape: str, dtype: torch.dtype) -> None:
         assert torch.equal(output == 0, seen.dropped(keys=slice(start, start + width)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("shape", ["one tile", "several tiles", "few queries"])
 def test_any_call(shape: str, name: str) -> None:
@@ -67,6 +69,7 @@ def test_any_call(shape: str, name: str) -> None:
         assert (found.double() - exact).abs().max() <= allowed, dtype
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", ["one tile", "several tiles"])
 def test_readouts_come_before_it(shape: str, dtype: torch.dtype) -> None:

@@ -81,6 +81,7 @@ def compiled_for(processor: str, folder: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_rows_of_huge_scores_of_a_mask(dtype: torch.dtype, shape: str) -> None:

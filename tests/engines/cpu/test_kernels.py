@@ -36,6 +36,7 @@ EVERY_DAY = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("shape", "dtype"), thorough(ALL_CALLS + FEW_CALLS, EVERY_DAY), ids=str)
 def test_every_call_and_readout(shape: str, dtype: torch.dtype) -> None:
     batch, heads, kv_heads, q_len, k_len, head_dim, value_dim = SHAPES[shape]
@@ -67,6 +68,7 @@ def test_thread_counts_give_the_same_bits() -> None:
             assert torch.equal(other[name], numbers), name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded", "zero stride", "head_dim not contiguous"])
 def test_strides_are_read_in_place(layout: str) -> None:
     views = {

@@ -57,6 +57,7 @@ def ids(parameter: Any) -> str:
     return str(parameter).removeprefix("torch.")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.bfloat16, torch.float32]), ids=ids)
 def test_every_readout(dtype: torch.dtype, name: str) -> None:
@@ -95,6 +96,7 @@ DECODE = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("shape", "name"),
     [(shape, "plain") for shape in DECODE]
@@ -109,6 +111,7 @@ def test_decode(shape: str, name: str) -> None:
     check(inputs(DECODE[shape], torch.bfloat16), every_call(DECODE[shape], drawn(torch.bfloat16))[name])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("dtype", "shape"),
     [
@@ -135,6 +138,7 @@ def test_dimensions(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     assert (found.double() - exact).abs().max() <= limit
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["plain", "window"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 def test_weights(dtype: torch.dtype, name: str) -> None:
@@ -170,6 +174,7 @@ def test_dropout(dtype: torch.dtype) -> None:
     assert (output - exact).abs().max() < 8 * torch.finfo(dtype).eps * (1 + exact.abs().max())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("case", "dtype"),
     [
@@ -194,6 +199,7 @@ def test_nothing_beyond_the_edge_is_touched(case: tuple[int, int, int, int], dty
     assert exit_code(child, 120) == 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES, ids=ids)
 @pytest.mark.parametrize("q_len", [1, 80])
 def test_tiles_are_used(q_len: int, dtype: torch.dtype) -> None:

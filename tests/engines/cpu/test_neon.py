@@ -43,6 +43,7 @@ CASES += [("ragged", "causal, tanh", dtype) for dtype in (torch.float64, torch.b
 CASES += [("decode", "causal, tanh", torch.bfloat16)]
 
 
+@pytest.mark.sampled
 @needs_emulator
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "name", "dtype"), CASES, ids=lambda x: str(x).removeprefix("torch."))

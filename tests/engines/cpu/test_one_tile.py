@@ -32,6 +32,7 @@ def test_which_heads_are_short() -> None:
     assert not is_one_tile(*made(20, 20, dtype=torch.bfloat16))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     q_len=st.integers(1, 130),

@@ -106,6 +106,7 @@ MASKS: dict[str, Function] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MASKS)
 def test_ints_are_those_of_torch(name: str) -> None:
     q_len, k_len = LENGTHS[list(MASKS).index(name) % 2]

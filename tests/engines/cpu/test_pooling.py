@@ -87,6 +87,7 @@ def planned(q_len: int, k_len: int, readouts: list[Readout], heads: int = 1, **o
         return plan_of(describe(Arguments(query, key, key, enable_gqa=True, readouts=tuple(readouts)))[0])[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", thorough(DTYPES, every_day=[torch.float32, torch.bfloat16]), ids=str)
 @pytest.mark.parametrize("name", CALLS)
 @given(
@@ -144,6 +145,7 @@ def test_a_bin_of_queries_over_three_chunks_and_more(ranges: int) -> None:
     assert made.prepared.queries == -(-8 // max(2, ranges)) * BLOCK
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ def test_a_bin_for_each_of_very_many_keys() -> None:
     torch.testing.assert_close(found, [weights.mean(-2).float(), weights.amax(-2).float()], rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES[:2] + DTYPES[3:], ids=str)
 @pytest.mark.parametrize("length", [257, 4_096, 131_072, 1 << 20])
 def test_memory_does_not_grow_with_the_length(length: int, dtype: torch.dtype) -> None:

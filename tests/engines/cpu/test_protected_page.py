@@ -109,6 +109,7 @@ CASES = [
 EVERY_DAY = [case for case in CASES if case[0] in (7, 49, 5, 53, 91, 45, 21, 2)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("q_len", "k_len", "head_dim", "value_dim", "dtype"), thorough(CASES, EVERY_DAY))
 def test_nothing_beyond_the_edge_is_touched(
     q_len: int, k_len: int, head_dim: int, value_dim: int, dtype: str, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ FEW = torch.randn(1, 4, 1, 64)
 ARM = describe("aarch64-unknown-linux-gnu", "generic", "")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("query", "kernel", "call", "name"),
     [

@@ -103,6 +103,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeated, "_known", {})
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CALLS)
 def test_another_call_at_each_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call, lines = CALLS[name], []

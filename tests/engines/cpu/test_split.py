@@ -35,6 +35,7 @@ def computed(engine: str, tensors: list[Tensor]) -> Tensor:
         return pellucid.attention(*tensors)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_no_less_exact_than_torch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -49,6 +50,7 @@ def test_no_less_exact_than_torch(shape: tuple[int, ...], dtype: torch.dtype) ->
     assert error(computed("cpu", tensors)) <= 1.5 * error(scaled_dot_product_attention(*tensors))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["query", "key", "value"])
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, "largest", "smallest"], ids=str)

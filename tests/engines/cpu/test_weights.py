@@ -49,6 +49,7 @@ def seen(tensors: list[Tensor], call: dict[str, Any], engine: str = "cpu") -> pe
         return pellucid.observe(*tensors, enable_gqa=True, readouts=[pellucid.LogSumExp()], **call)[1]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "dtype",
     thorough(DTYPES, every_day=[torch.float32, torch.bfloat16]),
@@ -76,6 +77,7 @@ def test_the_error_is_that_of_torch(name: str, dtype: torch.dtype) -> None:
     assert any(symbol == "weights" for symbol, *_ in compiler._loaded)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded", "zero stride", "head_dim not contiguous"])
 def test_any_strides(layout: str) -> None:
     views: dict[str, Callable[[], Tensor]] = {

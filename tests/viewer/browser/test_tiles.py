@@ -73,6 +73,7 @@ def part_of(whole, side, tile, pool):
     return pooled(whole[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns], 1 << zq, 1 << zk, pool)
 
 
+@pytest.mark.sampled
 def test_a_tile_that_is_computed_now(layer, asked, monkeypatch):
     monkeypatch.setattr(tiles, "SIDE", 8)
     monkeypatch.setattr(shown, "FEWEST", 4)
@@ -85,6 +86,7 @@ def test_a_tile_that_is_computed_now(layer, asked, monkeypatch):
         assert answer.headers["X-Exact"] == ("exact" if tile[:2] == (0, 0) else "pooled")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_a_tile_out_of_a_pyramid(layer, asked, small, tmp_path, on_disk):
     on_disk = on_disk and bool(layer.parts)  # weights that were given are not kept
@@ -118,6 +120,7 @@ def test_windows_rows_and_columns_are_exact(name, asked):
         assert_close(value_of(answers.get("api/column", query | {"key": str(c)})), whole[:, c])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_whole_map_at_once(name, asked):
     layer = LAYERS[name]()

@@ -10,6 +10,7 @@ NODE = shutil.which("node")
 FILES = sorted(Path(__file__).parent.glob("*.test.js"))
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(NODE is None, reason="node is not installed, and runs the page's own tests")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_in_node(path: Path) -> None:

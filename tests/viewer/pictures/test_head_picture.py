@@ -73,6 +73,7 @@ def test_lengths_that_are_unlike_fill_the_picture():
     assert panel.get_aspect() == "auto"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("lengths", [(1, 1), (3, 3), (12, 30), (149, 149), (2, 400), (700, 3)])
 def test_all_that_is_written_lies_inside(lengths):
     q_len, k_len = lengths

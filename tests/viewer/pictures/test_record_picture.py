@@ -21,6 +21,7 @@ def wall(layers, **options):
     return draw(record, record.summary())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("layers", [1, 2, 3, 7])
 def test_all_that_is_written_lies_inside(layers):
     figure = wall(layers, keep=True)

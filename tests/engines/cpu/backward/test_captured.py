@@ -174,6 +174,7 @@ def gradients(engine: str, made: Sequence[Tensor], call: dict[str, Any], of: Seq
         return list(torch.autograd.grad(loss, [*leaves, *of], retain_graph=True))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, EVERY_DAY, share=43), ids=str)
 def test_any_way_to_an_element(kind: str, dtype: torch.dtype) -> None:
     if dtype == torch.float16 and not host().half:
@@ -230,6 +231,7 @@ def test_finite_differences(kind: str) -> None:
         assert torch.autograd.gradcheck(attend, [*leaves, *of], fast_mode=True)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     thorough([case for case in PRODUCT if case[1] != torch.float16], EVERY_WAY, share=67),

@@ -34,6 +34,7 @@ def check(kind: str, shape: Shape, dtype: torch.dtype) -> None:
     assert_right(gradients("cpu", made, call), exact, made, gradients("reference", made, call))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("kind", "dtype"), thorough(PRODUCT, in_turn(KINDS, DTYPES), share=11), ids=str)
 def test_any_call(kind: str, dtype: torch.dtype) -> None:
     @examples(4)
