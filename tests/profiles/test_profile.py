@@ -67,6 +67,16 @@ def test_numbers_are_over_documents():
             torch.testing.assert_close(middle[head], expected, rtol=0.0101, atol=1e-9, equal_nan=True)
 
 
+def test_a_sketch_is_that_of_the_library(whole):
+    pytest.importorskip("ddsketch")
+    shares = [0.0, 0.1, 0.5, 0.9, 1.0]
+    for number in ("entropy", "previous_without_sink", "distance"):
+        found = whole.quantiles(number, shares)
+        for head in range(len(whole.heads)):
+            library = whole.sketch_of(head, number)
+            assert [library.get_quantile_value(share) for share in shares] == pytest.approx(found[head].tolist())
+
+
 def per_sequence(record):
     """The summary of each sequence alone, a list of heads each."""
     for row in range(record[0].batch):

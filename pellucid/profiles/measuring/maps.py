@@ -44,7 +44,8 @@ def maps_of(layer: Layer, counted: Tensor, queries: Side, keys: Side) -> Maps:
     for start in range(0, layer.q_len, size):
         rows = slice(start, min(start + size, layer.q_len))
         weights = layer.weights(queries=rows).cpu().double()
-        weights = torch.where(counted[:, :, rows, None], weights, 0.0)
+        if not bool(counted[:, :, rows].all()):
+            weights = torch.where(counted[:, :, rows, None], weights, 0.0)
         if layer.role != "cross":
             distance += _by_band(weights, layer.start + start)
         position += query_bins[:, None, rows].mT @ (weights @ key_bins[:, None])
@@ -59,8 +60,10 @@ def _by_band(weights: Tensor, start: int) -> Tensor:
     """The weight in each band of distances, [batch, heads, bands], of rows whose first query is at `start`."""
     rows, keys = weights.shape[-2:]
     # Row by row from the last, each one place further: what is equally far from its query stands in one column.
-    wide = torch.nn.functional.pad(weights.flip(-2), (0, rows)).flatten(-2)[..., : rows * (keys + rows - 1)]
-    diagonals = wide.unflatten(-1, (rows, keys + rows - 1)).sum(-2)
+    wide = torch.zeros(*weights.shape[:-1], keys + rows, dtype=torch.float64, device="cpu")
+    wide[..., :keys] = weights.flip(-2)
+    further = wide.flatten(-2)[..., : rows * (keys + rows - 1)]
+    diagonals = further.unflatten(-1, (rows, keys + rows - 1)).sum(-2)
     distances = start + torch.arange(rows - 1, -keys, -1, device="cpu")
     band = torch.bucketize(distances, _EDGES, right=True)
     found = torch.zeros(*diagonals.shape[:-1], len(BANDS), dtype=torch.float64, device="cpu")
