@@ -1,6 +1,6 @@
 """The text of examples."""
 
-from pellucid.profiles.studies.passages import passages
+from pellucid.profiles.studies.passages import Passage, Piece, passages
 from tests.profiles import checkpoints, making
 
 
@@ -60,3 +60,13 @@ def test_a_head_of_the_source_has_its_text():
         (passage,) = passages(example)
         assert passage.of_source
         assert [piece.token for piece in passage.pieces if piece.is_query] == [f"s{example.query}"]
+
+
+def test_tokens_without_spaces_are_set_apart_to_be_read():
+    assert Passage(False, tuple(Piece(n, text) for n, text in enumerate(["diagonal", "##s", "and"])), True).text == (
+        "diagonal##s and"
+    )
+    profile = checkpoints.translation()
+    (passage,) = passages(profile.strongest_keys(0)[0])
+    assert passage.text == " ".join(piece.token for piece in passage.pieces)
+    assert not passages(checkpoints.whole().strongest_keys(0)[0])[0].apart

@@ -148,7 +148,7 @@ _EXAMPLE = (
 
 def _row(example: Example) -> tuple[Any, ...]:
     document = example.document
-    runs = ["".join(piece.token or "" for piece in one.pieces) for one in passages(example)]
+    runs = [one.text for one in passages(example)]
     return (
         example.value, encodable(document.corpus), document.number, encodable(document.name), document.length,
         example.query, _text(example.query_token), example.key, _text(example.key_token), example.weight,

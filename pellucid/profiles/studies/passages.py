@@ -37,16 +37,28 @@ class Passage:
     Attributes:
         of_source: whether it is of the text that cross-attention looks at.
         pieces: its tokens.
+        apart: whether tokens of the text hold no spaces of their own, and have one between them to be read.
 
     """
 
     of_source: bool
     pieces: tuple[Piece, ...]
+    apart: bool = False
+
+    def spaced(self) -> Iterator[tuple[Piece, bool]]:
+        """Its tokens, each with whether a space is to stand before it; before none that goes on a word, as ##s does."""
+        for place, piece in enumerate(self.pieces):
+            yield piece, self.apart and place > 0 and not (piece.token or "").startswith("##")
+
+    @property
+    def text(self) -> str:
+        """Its tokens as a text."""
+        return "".join((" " if space else "") + (piece.token or "") for piece, space in self.spaced())
 
     def as_json(self) -> dict[str, Any]:
         """The same in plain values."""
         pieces = [[p.position, p.token, p.weight, p.is_query, p.is_key] for p in self.pieces]
-        return {"of_source": self.of_source, "pieces": pieces}
+        return {"of_source": self.of_source, "apart": self.apart, "pieces": pieces}
 
 
 def passages(example: Example) -> list[Passage]:
@@ -55,10 +67,11 @@ def passages(example: Example) -> list[Passage]:
     found = []
     for of_source in (False, True):
         known = dict(example.document.source_tokens if of_source else example.document.tokens)
+        apart = not any(character.isspace() for token in known.values() for character in token)
         wanted = {at for at in _wanted(example, weights, of_source) if at in known}
         for run in _runs(sorted(wanted)):
             pieces = tuple(_piece(example, weights, of_source, at, known[at]) for at in run)
-            found.append(Passage(of_source, pieces))
+            found.append(Passage(of_source, pieces, apart))
     return found
 
 

@@ -16,7 +16,7 @@ import { plainName } from "./choices.js";
  *   quantiles: Record<string, number | null>, histogram: {edges: number[], counts: number[]}}} Spread
  * @typedef {{name: string, mass: number, share: number | null}} Mass
  * @typedef {[position: number, token: string | null, weight: number | null, isQuery: boolean, isKey: boolean]} Piece
- * @typedef {{of_source: boolean, pieces: Piece[]}} Passage
+ * @typedef {{of_source: boolean, apart: boolean, pieces: Piece[]}} Passage apart: tokens hold no spaces of their own
  * @typedef {{value: number | null, document: {corpus: string, number: number, name: string}, length: number, query: number | null,
  *   query_token: string | null, key: number | null, key_token: string | null, weight: number | null, passages: Passage[]}} Example
  * @typedef {{kinds: {with: CorpusKind, without: CorpusKind}, numbers: Record<string, Spread>, telling: string, by_distance: Mass[],

@@ -22,7 +22,7 @@ export function exampleText(example, what) {
   const { document: from, query, key, length } = example;
   const place = query === null ? (key === null ? "" : `key ${key}`) : `query ${query}${key === null ? "" : ` → key ${key}`}`;
   const weight = example.weight === null ? "" : ` with ${shownNumber(example.weight)}`;
-  const text = example.passages.flatMap((passage, at) => [passageGap(example, at), ...passage.pieces.map(pieceText)]);
+  const text = example.passages.flatMap((passage, at) => [passageGap(example, at), ...passage.pieces.flatMap((piece, place) => [passage.apart && place && !piece[1]?.startsWith("##") ? " " : "", pieceText(piece)])]);
   return h(
     "li",
     { class: "pl-example" },

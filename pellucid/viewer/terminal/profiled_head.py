@@ -137,7 +137,8 @@ def _example(number: str, example: Example) -> Text:
 
 
 def _append(line: Text, passage: Passage) -> None:
-    for piece in passage.pieces:
+    for piece, space in passage.spaced():
+        line.append(" " if space else "")
         line.append(*_shown(piece))
 
 
