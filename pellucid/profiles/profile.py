@@ -154,7 +154,10 @@ class Profile:
         return Masses(names, mass, pairs / pairs.sum(-1, keepdim=True))
 
     def by_position(self) -> Tensor:
-        """The mean weight of the rows of each sixteenth of a document on the keys of each, float64 [heads, 16, 16]."""
+        """The mean weight of the rows of each sixteenth of a document on the keys of each, float64 [heads, 16, 16].
+
+        NaN where no document has such a row; a document of fewer tokens leaves sixteenths out.
+        """
         return exact.mean(self.sums["position"], self.sums["position_rows"][..., None])
 
     def on_classes(self) -> Masses:

@@ -12,6 +12,7 @@ from pellucid.profiles.disk.form import ProfileError
 from pellucid.profiles.numbers import NUMBERS
 from pellucid.record.studies.summary import PAIRED
 from tests.profiles import making
+from tests.readers import untrained_reader
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,58 @@ def test_what_is_no_profile_is_refused(tmp_path):
         open_profile(tmp_path / "text.heads")
     with pytest.raises(ProfileError, match="is no profile"):
         open_profile(tmp_path)
+
+
+def test_a_model_that_reads_one_text_and_writes_another():
+    reader = untrained_reader()
+    source, written = "3 mars", "<1997"
+    inputs = torch.tensor([reader.vocabulary.encode(source)]), torch.tensor([[0, 1, 2, 3, 4]])
+    more = [making.pellucid.TopK(4)]
+    tokens = {"tokens": [list(written)], "source_tokens": [list(source)]}
+    with torch.inference_mode(), making.pellucid.watch(reader, keep=True, more=more, **tokens) as record:
+        reader(*inputs)
+    found = making.pellucid.profile_of(record)
+    assert {head.role for head in found.heads} == {"self", "causal self", "cross"}
+    places = {"self": (source, source), "causal self": (written, written), "cross": (written, source)}
+    for place, head in enumerate(found.heads):
+        (best,) = found.strongest_queries(place, "entropy")
+        assert (best.query_token, best.key_token) == (places[head.role][0][best.query], places[head.role][1][best.key])
+    digits = found.on_classes().names.index("digits")
+    cross = [place for place, head in enumerate(found.heads) if head.role == "cross"]
+    weights = torch.cat([layer.weights() for layer in record.values() if layer.role == "cross"], 1)[0].double()
+    expected = weights[..., 0].mean(-1)  # of "3", the one digit of the source
+    torch.testing.assert_close(found.on_classes().mass[cross, digits], expected, rtol=0, atol=1e-6)
+    assert found.by_distance().mass[cross].sum() == 0
+
+
+def test_sequences_padded_on_the_left_are_documents_all_the_same():
+    ids = torch.randint(0, len(making.WORDS), (1, 9), generator=torch.Generator().manual_seed(4))
+    alone = making.pellucid.profile_of(left_padded(ids, 0))
+    padded = making.pellucid.profile_of(left_padded(ids, 5))
+    for number in NUMBERS:
+        one, other = alone.statistics(number), padded.statistics(number)
+        assert torch.equal(one.documents, other.documents)
+        torch.testing.assert_close(one.mean, other.mean, rtol=0, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(alone.by_position(), padded.by_position(), rtol=0, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(alone.on_classes().mass, padded.on_classes().mass, rtol=0, atol=1e-6, equal_nan=True)
+    for head in range(len(alone.heads)):
+        one, other = alone.strongest_queries(head, "entropy")[0], padded.strongest_queries(head, "entropy")[0]
+        assert (one.query, one.query_token, one.key_token) == (other.query, other.query_token, other.key_token)
+
+
+def left_padded(ids, count):
+    """A record of one text with padding before it, read by a model that cannot tell where a text stands."""
+    layer = torch.nn.TransformerEncoder(
+        torch.nn.TransformerEncoderLayer(12, 3, batch_first=True), 2, enable_nested_tensor=False
+    ).eval()
+    state = torch.Generator().manual_seed(1)
+    for weight in layer.parameters():
+        torch.nn.init.uniform_(weight, -0.6, 0.6, generator=state)
+    whole = torch.nn.functional.pad(ids, (count, 0))
+    padding = torch.arange(whole.shape[1])[None] < count
+    tokens = [[making.WORDS[number] for number in whole[0].tolist()]]
+    vectors = torch.rand(len(making.WORDS), 12, generator=torch.Generator().manual_seed(2))
+    more = [making.pellucid.TopK(4)]
+    with torch.inference_mode(), making.pellucid.watch(layer, keep=True, more=more, tokens=tokens) as record:
+        layer(vectors[whole], src_key_padding_mask=padding)
+    return record
