@@ -31,7 +31,7 @@ class Observation:
     def __init__(self, problem: Problem, result: Result, shaped: Callable[[Tensor], Tensor]) -> None:
         self._problem = replace(problem, readouts=())  # what `weights` needs; readouts may hold what no file can
         self._shaped = shaped
-        self._versions = None if torch.compiler.is_compiling() else tuple(map(_version, self._problem.tensors))
+        self._versions = None if torch.compiler.is_compiling() else tuple(map(_version, self._watched()))
         self._lse = result.lse
         self._over_heads = tuple(readout.name for readout in problem.readouts if not readout.per_head)
         lookup = {readout.name: readout for readout in problem.readouts}
@@ -46,11 +46,15 @@ class Observation:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._versions:  # those of copies are counted anew
-            self._versions = tuple(map(_version, self._problem.tensors))
+            self._versions = tuple(map(_version, self._watched()))
 
     def _is_changed(self) -> bool:
         """Whether a tensor that weights are computed from was changed in place."""
-        return self._versions is not None and self._versions != tuple(map(_version, self._problem.tensors))
+        return self._versions is not None and self._versions != tuple(map(_version, self._watched()))
+
+    def _watched(self) -> tuple[Tensor, ...]:
+        """The tensors that weights are computed from."""
+        return self._problem.tensors
 
     def __getitem__(self, name: str) -> Any:
         """The result of the readout called `name`. Raises KeyError, naming those there are."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from pellucid.arguments import Arguments, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
+
+Made = TypeVar("Made")
 
 
 class Sharing(NamedTuple):
@@ -49,9 +51,20 @@ def _count(more: int) -> None:
 
 def is_shared_here() -> bool:
     """Whether calls are of sequences that lie on several ranks, in this context."""
-    if torch.compiler.is_compiling() and not _open:
-        return False
+    if torch.compiler.is_compiling():
+        if not _open:
+            return False
+        torch._dynamo.graph_break(msg="inside context_parallel ranks compare what they are asked, which no graph holds")
     return _sharing.get() is not None
+
+
+def beside_graphs(function: Callable[..., Made], why: str, *arguments: Any) -> Made:
+    """What a function gives; torch.compile, which it cannot be a part of, goes on after it, or says why not."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments)
+    torch._dynamo.graph_break(msg=why)
+    made: Made = torch.compiler.disable(function)(*arguments)
+    return made
 
 
 def is_sharded(call: Arguments) -> bool:
@@ -64,7 +77,7 @@ def is_sharded(call: Arguments) -> bool:
 
 def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
     """A call of several ranks: the output, and what was seen if readouts, the argument of `observe`, are asked."""
-    how = _sharing.get()
+    how = _sharing.get() if is_shared_here() else None
     if how is None:
         from pellucid.distributed import placements
 

@@ -15,6 +15,10 @@ from pellucid.distributed.layout import Layout
 
 Group = Any  # dist.ProcessGroup, or None for all ranks
 
+# Newer versions of torch warn of the older names.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class LostRankError(RuntimeError):
     """Another rank has died, or left the call, before it sent what this one waits for."""
@@ -72,7 +76,7 @@ def _all_gathered(local: Tensor, layout: Layout, group: Group) -> Tensor:
     padded[0, ..., : local.shape[-2], :] = local
     every = padded.new_empty(layout.ranks, *padded.shape[1:])
     with reaching("keys and values are gathered"):
-        dist.all_gather_into_tensor(every, padded, group)
+        _all_gather(every, padded, group)
     parts = [every[rank, ..., start : start + len(span), :] for rank, start, span in layout.pieces]
     return torch.cat(parts, -2) if parts else local.clone()
 
@@ -85,7 +89,7 @@ def _reduce_scattered(whole: Tensor, layout: Layout, group: Group) -> Tensor:
         every[rank, ..., start : start + len(span), :] = whole[..., span.start : span.stop, :]
     own = every.new_empty(1, *shape[1:])
     with reaching("gradients of keys and values are summed"):
-        dist.reduce_scatter_tensor(own, every, group=group)
+        _reduce_scatter(own, every, group=group)
     return own[0, ..., : layout.lengths[dist.get_rank(group)], :].to(whole.dtype)
 
 
@@ -159,11 +163,6 @@ def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
 def _zeros(kind: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
     shape, dtype, device = kind
     return torch.zeros(shape, dtype=dtype, device=device)
-
-
-def _device(group: Group) -> str:
-    """Where a tensor must lie that the group's backend sends."""
-    return "cuda" if "nccl" in dist.get_backend(group) else "cpu"
 
 
 def summed(local: Tensor, group: Group) -> Tensor:
@@ -246,11 +245,18 @@ def _hashed(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
+def _device(group: Group) -> torch.device:
+    """Of numbers that ranks tell one another: the CPU, unless the group sends nothing from there."""
+    sends = dist.get_backend_config(group).split(",")
+    kinds = [kind.partition(":")[0] for kind in sends]
+    return torch.device("cpu" if "cpu" in kinds else kinds[0])
+
+
 def numbers_of_all(group: Group, numbers: list[int]) -> list[list[int]]:
     """What each rank says, as many whole numbers from all."""
     own = torch.tensor([numbers], dtype=torch.int64, device=_device(group))
     every = own.new_empty(dist.get_world_size(group), len(numbers))
     with reaching("the ranks compare what they are asked"):
-        dist.all_gather_into_tensor(every, own, group)
+        _all_gather(every, own, group)
     found: list[list[int]] = every.tolist()
     return found

@@ -7,29 +7,31 @@ are brought to where that wants them, as torch's own operators do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial
 
 from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_readouts, describe
 from pellucid.distributed import ring_gradients
-from pellucid.distributed.exchange import agree, numbers_of_all, reduced
+from pellucid.distributed.exchange import Group, agree, numbers_of_all, reduced
 from pellucid.distributed.layout import even
-from pellucid.distributed.parts import Parts, computed
+from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.plan import Plan, roles_of
 from pellucid.distributed.results import Results
 from pellucid.distributed.ring import Ring, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
-from pellucid.distributed.sequence import texts_of
+from pellucid.distributed.sequence import given_beside, texts_of, weighing
 from pellucid.engines.rounded import is_rounded
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
 
 Tensors = tuple[DTensor, DTensor, DTensor]  # query, key and value
+Whole = tuple[Tensors, Arguments, Problem, Callable[[Tensor], Tensor]]
 
 
 def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
@@ -50,7 +52,10 @@ def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Obs
     own = plan.query(query)
     parts = _on_ring(plan, tensors, own)
     if parts is None:
-        parts = computed([plan.region], own, plan.keys(key), plan.keys(value), plan.own)
+        problems = posed([plan.region], own, plan.keys(key), plan.keys(value), plan.own)
+        if not torch.compiler.is_compiling():
+            check_numbers(whole, problems, _groups(plan.mesh))
+        parts = computed([plan.region], problems)
     results = Results(plan, parts)
     output = results.of_rows(parts.output)
     if asked is None:
@@ -58,8 +63,15 @@ def shared(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Obs
     readings = {"lse": results.of_rows(parts.lse)}
     for readout in whole.readouts:
         readings[readout.name] = results.reading(readout, key)
-    of_rank = OfRank(parts, own.detach(), lambda: plan.keys(key).detach(), plan.own, plan.groups())
+    given = _with_local(weighing(query, key, whole))
+    of_rank = OfRank(parts, own.detach(), lambda: plan.keys(key).detach(), plan.own, plan.groups(), given)
     return output, SharedObservation(whole, readings, shaped, of_rank)
+
+
+def _with_local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors and the local parts of DTensors: each counts its own changes in place."""
+    with torch.no_grad():
+        return [*tensors, *(tensor.to_local() for tensor in tensors if isinstance(tensor, DTensor))]
 
 
 def plan_of(whole: Problem, tensors: Tensors) -> Plan:
@@ -70,8 +82,7 @@ def plan_of(whole: Problem, tensors: Tensors) -> Plan:
 
 def followed(whole: Problem, tensors: Tensors) -> bool:
     """Whether autograd follows a call."""
-    every = (*tensors, *whole.captured, *(() if whole.sinks is None else (whole.sinks,)))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in every)
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *given_beside(whole)))
 
 
 def _on_ring(plan: Plan, tensors: Tensors, own: Tensor) -> Parts | None:
@@ -109,7 +120,7 @@ def checked(call: Arguments) -> Tensors:
     return cast("Tensors", call[:3])
 
 
-def whole_of(call: Arguments) -> tuple[Tensors, Arguments, Problem, Callable[[Tensor], Tensor]]:
+def whole_of(call: Arguments) -> Whole:
     """The call's tensors in the dtype of autocast, and the call as a problem whose tensors have sizes and no numbers.
 
     Raises TypeError and ValueError as `shared`.
@@ -120,7 +131,8 @@ def whole_of(call: Arguments) -> tuple[Tensors, Arguments, Problem, Callable[[Te
     tensors = cast("Tensors", (query, key, value))
     sized = [tensor.to_local().new_empty(()).expand(tensor.shape) for tensor in tensors]
     whole, shaped = describe(call._replace(query=sized[0], key=sized[1], value=sized[2]))
-    for tensor in (*whole.captured, *(() if whole.sinks is None else (whole.sinks,))):
+    check_parts(whole)
+    for tensor in given_beside(whole):  # not by their ids, for which a graph would be made anew
         if tensor.requires_grad and not isinstance(tensor, DTensor):
             raise TypeError(
                 "attn_mask, sinks or a captured tensor: among DTensors one that needs a gradient must be one, "
@@ -129,24 +141,43 @@ def whole_of(call: Arguments) -> tuple[Tensors, Arguments, Problem, Callable[[Te
     return tensors, call, whole, shaped
 
 
-def _agreed(call: Arguments, asked: list[Any] | None) -> tuple[Tensors, Arguments, Problem, Callable[[Tensor], Tensor]]:
+def _agreed(call: Arguments, asked: list[Any] | None) -> Whole:
     """What `whole_of` gives, once the ranks agree on it; all raise if one does. A graph's ranks are not asked."""
-    mesh = checked(call)[0].device_mesh
-    if torch.compiler.is_compiling():
-        readouts = () if asked is None else checked_readouts(asked[0], Observation)
-        return whole_of(call._replace(readouts=readouts))
+    mesh = next(tensor.device_mesh for tensor in call[:3] if isinstance(tensor, DTensor))
+    made = _checked_whole(call, asked) if torch.compiler.is_compiling() else _agreed_on(call, asked, _groups(mesh))
+    tensors, call, whole, shaped = made
+    if whole.dropout_p:
+        whole = replace(whole, dropout_seed=_common(whole.dropout_seed, mesh))
+    return tensors, call, whole, shaped
+
+
+def _checked_whole(call: Arguments, asked: list[Any] | None) -> Whole:
+    checked(call)
+    readouts = () if asked is None else checked_readouts(asked[0], Observation)
+    return whole_of(call._replace(readouts=readouts))
+
+
+def _agreed_on(call: Arguments, asked: list[Any] | None, groups: Sequence[Group]) -> Whole:
     fault: Exception | None = None
     made = None
     try:
-        readouts = () if asked is None else checked_readouts(asked[0], Observation)
-        made = whole_of(call._replace(readouts=readouts))
-    except (TypeError, ValueError) as error:
+        made = _checked_whole(call, asked)
+    except Exception as error:  # a user's function may raise anything
         fault = error
-    groups = [mesh.get_group(dim) for dim in range(mesh.ndim)]
     agree(groups, fault, texts_of(None if made is None else made[2], call[:3]))
     assert made is not None
-    tensors, call, whole, shaped = made
-    if whole.dropout_p and not isinstance(whole.dropout_seed, Tensor):
-        for group in groups:  # ranks that have the same must drop the same
-            whole = replace(whole, dropout_seed=numbers_of_all(group, [int(whole.dropout_seed)])[0][0])
-    return tensors, call, whole, shaped
+    return made
+
+
+def _groups(mesh: DeviceMesh) -> list[Group]:
+    return [mesh.get_group(dim) for dim in range(mesh.ndim)]
+
+
+def _common(seed: int | Tensor, mesh: DeviceMesh) -> int | Tensor:
+    """One of the ranks' seeds for all, as ranks that have the same must drop the same."""
+    if isinstance(seed, Tensor):  # of a graph, which holds torch's operators alone
+        every = DTensor.from_local(seed.to(mesh.device_type), mesh, [Partial("max")] * mesh.ndim, run_check=False)
+        return every.full_tensor().to(seed.device)
+    for group in _groups(mesh):
+        seed = numbers_of_all(group, [seed])[0][0]
+    return seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from pellucid.distributed.region import Region
 from pellucid.language import Expression
 from pellucid.problem import Problem
+from pellucid.tensors.once import once
 
 # What a dimension of the mesh divides, as a dimension of query; those of the batch come before.
 QUERIES, HEADS, LAST_BATCH = -2, -3, -4
@@ -51,7 +51,7 @@ class Plan:
     roles: tuple[Role, ...]
     flat: bool
 
-    @cached_property
+    @once
     def region(self) -> Region:
         """The part of this rank."""
         batch = tuple(self._own(size, dim - len(self.whole.batch) - 3) for dim, size in enumerate(self.whole.batch))

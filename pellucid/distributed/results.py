@@ -90,7 +90,8 @@ class Results:
             by: how the parts of other roles are joined; None if all ranks have the same.
 
         """
-        shape, placements = list(local.shape), list[Placement]()
+        shape = list(local.shape)
+        placements: list[Placement] = []
         for role in self.plan.roles:
             if role is None or (role not in dims and by is None):
                 placements.append(Replicate())

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pellucid.distributed.exchange import Group, reaching
-from pellucid.distributed.layout import Layout
+from pellucid.distributed.layout import Layout, Spans
 from pellucid.distributed.region import Own, Region
 from pellucid.engines.executing import executed
 from pellucid.language import Interval, bounds
@@ -25,6 +25,21 @@ from pellucid.problem import Problem
 from pellucid.readouts import LogSumExp, Readout
 from pellucid.readouts.base import RowReadout
 from pellucid.softmax import finite
+from pellucid.tensors.once import once
+
+PIECE, MOST_PIECES = 1024, 8  # keys of a rank that travel at a time, and in how many pieces they do at most
+ROWS = 4096  # queries whose results are merged at a time
+
+
+class Piece(NamedTuple):
+    """A part of each rank's keys."""
+
+    spans: tuple[Spans, ...]  # of each rank
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many keys of each rank."""
+        return [sum(map(len, own)) for own in self.spans]
 
 
 @dataclass(frozen=True)
@@ -54,40 +69,62 @@ class Ring:
         """Of this process."""
         return dist.get_rank(self.group)
 
-    def pairs(self, source: int) -> Iterator[tuple[Region, slice, slice]]:
-        """The stretches of queries and of a rank's keys that may look at one another, and where they lie in tensors."""
+    @once
+    def pieces(self) -> list[Piece]:
+        """What travels at a time, of which a rank holds two beside its own keys."""
+        count = max(1, min(MOST_PIECES, max(self.keys.lengths) // PIECE))
+        cut = [[_cut(own, part, count) for own in self.keys.spans] for part in range(count)]
+        return [Piece(tuple(spans)) for spans in cut]
+
+    def pairs(self, piece: Piece, source: int) -> Iterator[tuple[Region, slice, slice]]:
+        """The stretches of queries and of a piece of a rank's keys that may look at one another, and where they lie."""
         at = 0
         for region in self.regions:
-            rows, key_at = slice(at, at + len(region.queries)), 0
-            for span in self.keys.spans[source]:
+            key_at = 0
+            for span in piece.spans[source]:
                 columns = slice(key_at, key_at + len(span))
-                if len(span) and len(region.queries) and self._may_look(region, span):
-                    yield replace(region, keys=span), rows, columns
+                for start in range(0, len(region.queries), ROWS):
+                    queries = region.queries[start : start + ROWS]
+                    if len(span) and self._may_look(queries, span):
+                        rows = slice(at + start, at + start + len(queries))
+                        yield replace(region, queries=queries, keys=span), rows, columns
                 key_at += len(span)
             at += len(region.queries)
 
-    def _may_look(self, region: Region, keys: range) -> bool:
+    def _may_look(self, queries: range, keys: range) -> bool:
         whole = self.whole
         places = {
             "b": Interval(0, max(torch.Size(whole.batch).numel() - 1, 0)),
             "h": Interval(0, max(whole.heads - 1, 0)),
-            "q": Interval(region.queries.start, region.queries.stop - 1),
+            "q": Interval(queries.start, queries.stop - 1),
             "k": Interval(keys.start, keys.stop - 1),
         }
         allowed = bounds(whole.mask, places)
         return allowed is None or bool(allowed.high)
 
-    def travelling(self, own: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Each rank's tensors, [..., positions, dim], beginning with one's own; the next come while these are used."""
-        here = tuple(tensor.contiguous() for tensor in own)
-        for step in range(self.keys.ranks):
-            source = (self.rank - step) % self.keys.ranks
-            last = step + 1 == self.keys.ranks
-            nxt = () if last else tuple(_like(t, self.keys.lengths[(source - 1) % self.keys.ranks]) for t in here)
-            posted = [] if last else self.passed_on(here, nxt)
-            yield source, here
-            wait(posted)
-            here = nxt
+    def travelling(self, own: Sequence[Tensor]) -> Iterator[tuple[Piece, int, range, tuple[Tensor, ...]]]:
+        """Each piece of each rank's tensors, beginning with one's own; the next come while these are used.
+
+        Args:
+            own: this rank's, [..., positions, dim].
+
+        Returns:
+            The piece, whose it is, where it begins and ends among the rank's own positions, and the tensors.
+
+        """
+        at = [0] * self.keys.ranks
+        for piece in self.pieces:
+            start = at[self.rank]
+            here = tuple(tensor[..., start : start + piece.lengths[self.rank], :].contiguous() for tensor in own)
+            for step in range(self.keys.ranks):
+                source = (self.rank - step) % self.keys.ranks
+                last = step + 1 == self.keys.ranks
+                nxt = () if last else tuple(_like(t, piece.lengths[(source - 1) % self.keys.ranks]) for t in here)
+                posted = [] if last else self.passed_on(here, nxt)
+                yield piece, source, range(at[source], at[source] + piece.lengths[source]), here
+                wait(posted)
+                here = nxt
+            at = [begun + length for begun, length in zip(at, piece.lengths, strict=True)]
 
     def passed_on(self, sent: Sequence[Tensor], received: Sequence[Tensor], tag: int = 0) -> list[Any]:
         """Send to the next rank, and receive from the one before; done once `wait` says so."""
@@ -103,6 +140,17 @@ class Ring:
             asked += [dist.P2POp(dist.irecv, new, group=self.group, tag=tag, group_peer=before)] if new.numel() else []
         with reaching("keys and values travel"):
             return dist.batch_isend_irecv(asked) if asked else []
+
+
+def _cut(spans: Sequence[range], part: int, parts: int) -> tuple[range, ...]:
+    """One of several parts, as equal as can be, of a rank's stretches."""
+    length = sum(map(len, spans))
+    first, stop, found, at = length * part // parts, length * (part + 1) // parts, [], 0
+    for span in spans:
+        own = span[max(first - at, 0) : max(stop - at, 0)]
+        found += [own] if len(own) else []
+        at += len(span)
+    return tuple(found)
 
 
 def wait(posted: Sequence[Any]) -> None:
@@ -154,6 +202,8 @@ _chosen: ContextVar[str | None] = ContextVar("pellucid_sending", default=None)
 def sending(way: str) -> Iterator[None]:
     """Send keys and values of a sharded sequence in one way, inside the `with`, on every rank alike.
 
+    What torch.compile makes a graph of gathers them.
+
     Args:
         way: "ring", in which no rank ever holds all of them, or "gather".
 
@@ -170,6 +220,11 @@ def sending(way: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
+def chosen() -> str | None:
+    """The way that `sending` has chosen here; none in a graph, which holds no sends between ranks."""
+    return None if torch.compiler.is_compiling() else _chosen.get()
+
+
 def travels(whole: Problem, followed: bool) -> bool:
     """Whether keys and values travel rather than be gathered.
 
@@ -181,11 +236,11 @@ def travels(whole: Problem, followed: bool) -> bool:
         ValueError: they are to, and cannot.
 
     """
-    chosen, reason = _chosen.get(), why_not(whole, followed)
-    if chosen == "ring" and reason is not None:
+    way, reason = chosen(), why_not(whole, followed)
+    if way == "ring" and reason is not None:
         raise ValueError(f"sending: this call's keys cannot travel in a ring: {reason}")
-    if chosen is not None or reason is not None:
-        return chosen == "ring"
+    if way is not None or reason is not None:
+        return way == "ring"
     size = sum(tensor.numel() * tensor.element_size() for tensor in (whole.key, whole.value))
     return size > LARGE
 
@@ -208,60 +263,41 @@ def forward(ring: Ring, query: Tensor, key: Tensor, value: Tensor) -> Rows:
         value: theirs.
 
     """
-    whole = ring.whole
-    length = query.shape[-2]
-    found: list[Rows | None] = [None] * len(ring.regions)
-    places = {region.queries: place for place, region in enumerate(ring.regions)}
-    for source, (keys, values) in ring.travelling((key, value)):
-        for region, rows, columns in ring.pairs(source):
+    found = _begun(ring, query, key, value)
+    for piece, source, _, (keys, values) in ring.travelling((key, value)):
+        for region, rows, columns in ring.pairs(piece, source):
             part = _part(ring, region, query[..., rows, :], keys[..., columns, :], values[..., columns, :])
-            place = places[region.queries]
-            before = found[place]
-            found[place] = part if before is None else _merged(whole, before, part)
-    done = [
-        rows if rows is not None else _empty(ring, region, query, key, value)
-        for region, rows in zip(ring.regions, found, strict=True)
-    ]
-    assert sum(rows.lse.shape[-1] for rows in done) == length
-    at = len(whole.batch)
-    joined = Rows(
-        torch.cat([rows.output for rows in done], -2),
-        torch.cat([rows.lse for rows in done], -1),
-        {r.name: torch.cat([rows.readings[r.name] for rows in done], at + r.per_head) for r in whole.readouts},
-    )
-    return _with_sinks(ring, joined)
+            _merge(ring.whole, found, part, rows)
+    return _with_sinks(ring, found)
+
+
+def _begun(ring: Ring, query: Tensor, key: Tensor, value: Tensor) -> Rows:
+    """The rows of all this rank's queries, over no keys yet."""
+    region = replace(ring.regions[0], queries=range(query.shape[-2]), keys=range(0))
+    rows = _part(ring, region, query, key[..., :0, :], value[..., :0, :])
+    readings = {name: own.clone() for name, own in rows.readings.items()}
+    return Rows(rows.output.contiguous(), rows.lse.clone(), readings)
 
 
 def _part(ring: Ring, region: Region, query: Tensor, key: Tensor, value: Tensor) -> Rows:
-    problem = _of_range(region.problem(query, key, value, ring.own))
+    problem = replace(region.problem(query, key, value, ring.own), sinks=None)
     if not problem.readouts:
         problem = replace(problem, readouts=(LogSumExp(),))
     result = executed(problem)
     return Rows(result.output.to(problem.dtype), result.lse, result.readings)
 
 
-def _of_range(problem: Problem) -> Problem:
-    """Without what is no key."""
-    return replace(problem, sinks=None)
-
-
-def _empty(ring: Ring, region: Region, query: Tensor, key: Tensor, value: Tensor) -> Rows:
-    """Of queries that may look at no key."""
-    none = replace(region, keys=range(0))
-    rows = query[..., : len(region.queries), :]
-    return _part(ring, none, rows, key[..., :0, :], value[..., :0, :])
-
-
-def _merged(whole: Problem, left: Rows, right: Rows) -> Rows:
-    lse = torch.logaddexp(left.lse, right.lse)
-    shares = _share(left.lse, lse), _share(right.lse, lse)
-    output = left.output * shares[0][..., None] + right.output * shares[1][..., None]
-    readings = {
-        r.name: lse if r.is_lse else r.of_ranges(left.readings[r.name], right.readings[r.name], shares)
-        for r in whole.readouts
-        if isinstance(r, RowReadout)
-    }
-    return Rows(output, lse, readings)
+def _merge(whole: Problem, found: Rows, part: Rows, rows: slice) -> None:
+    """Let what some rows have of further keys become part of what they have, in place."""
+    before = found.lse[..., rows]
+    lse = torch.logaddexp(before, part.lse)
+    shares = _share(before, lse), _share(part.lse, lse)
+    found.output[..., rows, :].mul_(shares[0][..., None]).add_(part.output.mul_(shares[1][..., None]))
+    for readout in whole.readouts:
+        if isinstance(readout, RowReadout) and not readout.is_lse:
+            own = found.readings[readout.name]
+            own[..., rows] = readout.of_ranges(own[..., rows], part.readings[readout.name], shares)
+    found.lse[..., rows] = lse
 
 
 def _share(own: Tensor, whole: Tensor) -> Tensor:
@@ -269,16 +305,17 @@ def _share(own: Tensor, whole: Tensor) -> Tensor:
 
 
 def _with_sinks(ring: Ring, rows: Rows) -> Rows:
-    """The same with each head's sink, if it has one, as one more key without a value."""
-    sinks = ring.regions[0].sinks(ring.own)
-    if sinks is None:
-        return rows
-    sink = sinks.detach().to(rows.lse.dtype)[:, None].expand_as(rows.lse)
-    lse = torch.logaddexp(rows.lse, sink)
-    shares = _share(rows.lse, lse), _share(sink, lse)
-    readings = {
-        r.name: lse if r.is_lse else r.of_ranges(rows.readings[r.name], None, shares)
-        for r in ring.whole.readouts
-        if isinstance(r, RowReadout)
-    }
-    return Rows(rows.output * shares[0][..., None], lse, readings)
+    """The whole rows, each head's sink, if it has one, as one more key without a value."""
+    sinks, lse, shares = ring.regions[0].sinks(ring.own), rows.lse, None
+    if sinks is not None:
+        sink = sinks.detach().to(lse.dtype)[:, None].expand_as(lse)
+        lse = torch.logaddexp(rows.lse, sink)
+        shares = _share(rows.lse, lse), _share(sink, lse)
+        rows.output.mul_(shares[0][..., None])
+    readings = dict(rows.readings)
+    for readout in ring.whole.readouts:
+        if readout.is_lse:
+            readings[readout.name] = lse
+        elif shares is not None and isinstance(readout, RowReadout):
+            readings[readout.name] = readout.of_ranges(readings[readout.name], None, shares)
+    return Rows(rows.output, lse, readings)

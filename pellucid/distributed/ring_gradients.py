@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from pellucid import engines
 from pellucid.distributed.region import Own, Region, as_it_is
-from pellucid.distributed.ring import Ring, Rows, forward, wait
+from pellucid.distributed.ring import Piece, Ring, Rows, forward, wait
 from pellucid.engines.node import Upstream
 from pellucid.language import Expression
 from pellucid.problem import Problem, Result
@@ -75,23 +75,30 @@ class _Backward:
 
     def run(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of query, and of this rank's key and value."""
-        ring, posted = self.ring, list[Any]()
+        ring, posted, home = self.ring, list[Any](), range(0)
+        of_key, of_value = (torch.empty_like(tensor, dtype=self.number) for tensor in (key, value))
         travelling: tuple[Tensor, ...] = ()  # the gradients of the keys that are here, of the ranks where they were
-        for step, (source, (keys, values)) in enumerate(ring.travelling((key, value))):
-            mine = self._part(source, keys, values)
+        for piece, source, positions, (keys, values) in ring.travelling((key, value)):
+            sums: tuple[Tensor, ...] = self._part(piece, source, keys, values)
             wait(posted)
-            sums = mine if not step else tuple(own + before for own, before in zip(mine, travelling, strict=True))
-            nxt = (source - 1) % ring.keys.ranks if step + 1 < ring.keys.ranks else ring.rank
-            travelling = tuple(t.new_empty(*t.shape[:-2], ring.keys.lengths[nxt], t.shape[-1]) for t in sums)
+            if source == ring.rank:
+                home = positions
+            else:
+                sums = tuple(own.add_(before) for own, before in zip(sums, travelling, strict=True))
+            after = (source - 1) % ring.keys.ranks
+            travelling = tuple(t.new_empty(*t.shape[:-2], piece.lengths[after], t.shape[-1]) for t in sums)
             posted = ring.passed_on(sums, travelling, tag=1)
-        wait(posted)
-        of_key, of_value = travelling
+            if after == ring.rank:
+                wait(posted)
+                posted = []
+                for whole, own in zip((of_key, of_value), travelling, strict=True):
+                    whole[..., home.start : home.stop, :] = own
         return self.of_query.to(self.query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
 
-    def _part(self, source: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _part(self, piece: Piece, source: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add to query's gradient; give those of a rank's keys and values, through this rank's queries."""
         of_keys, of_values = (torch.zeros_like(tensor, dtype=self.number) for tensor in (keys, values))
-        for region, rows, columns in self.ring.pairs(source):
+        for region, rows, columns in self.ring.pairs(piece, source):
             with torch.enable_grad():  # for what is cut of captured tensors
                 problem = self._problem(region, rows, keys[..., columns, :], values[..., columns, :])
             result = Result(self.result.output[..., rows, :].contiguous(), self.result.lse[..., rows].contiguous(), {})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid import engines
-from pellucid.distributed.exchange import Group, reduced
+from pellucid.distributed.exchange import Group, agree, reduced
 from pellucid.distributed.parts import Parts
 from pellucid.distributed.region import Own, Region
 from pellucid.observation import Observation
@@ -28,6 +28,7 @@ class OfRank:
         keys: gives all their keys, asked of all ranks together.
         own: see `Region.problem`.
         groups: of the ranks that have other parts of the weights; each in turn joins them.
+        given: this rank's tensors that weights are computed from, and that nobody may change in place.
 
     """
 
@@ -36,6 +37,7 @@ class OfRank:
     keys: Callable[[], Tensor]
     own: Own
     groups: Sequence[Group]
+    given: Sequence[Tensor]
 
 
 class SharedObservation(Observation):
@@ -54,9 +56,18 @@ class SharedObservation(Observation):
     def __init__(
         self, whole: Problem, readings: dict[str, Any], shaped: Callable[[Tensor], Tensor], of_rank: OfRank
     ) -> None:
+        self._of_rank = of_rank
         super().__init__(whole, Result(readings["lse"], readings["lse"], {}), shaped)
         self._readings = readings
-        self._of_rank = of_rank
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "an observation of a call of several ranks is bound to them: copy or save what was read, seen.lse or "
+            "seen.weights(...)"
+        )
+
+    def _watched(self) -> tuple[Tensor, ...]:
+        return tuple(self._of_rank.given)
 
     def weights(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
         """An exact part of the weights of the whole call, [..., heads, queries, keys], on every rank.
@@ -71,17 +82,16 @@ class SharedObservation(Observation):
 
         Raises:
             IndexError: an index beyond the queries, keys or heads.
+            LostRankError: another rank has died or does not come to the call.
             RuntimeError: a tensor was changed in place since.
+            ValueError: the ranks ask for different parts, or one of them raises one of these.
 
         """
-        if self._is_changed():
-            raise RuntimeError("weights: a tensor that they are computed from was changed in place since the call")
-        key = self._of_rank.keys()
 
         def of_region(problem: Problem, lse: Tensor, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
             return engines.weights(problem, lse[..., chosen, :][..., rows], rows, columns, chosen)
 
-        return self._joined(of_region, key, queries, keys, heads)
+        return self._joined(of_region, True, queries, keys, heads)
 
     def dropped(self, queries: Chosen = None, keys: Chosen = None, heads: Chosen = None) -> Tensor:
         """Which weights dropout took from the output, [..., heads, queries, keys], on every rank.
@@ -96,13 +106,15 @@ class SharedObservation(Observation):
 
         Raises:
             IndexError: an index beyond the queries, keys or heads.
+            LostRankError: see `weights`.
+            ValueError: see `weights`.
 
         """
 
         def of_region(problem: Problem, _: Tensor, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
             return (~problem.kept(problem.place(rows, columns, chosen))).to(problem.dtype)
 
-        return self._joined(of_region, self._of_rank.keys(), queries, keys, heads).bool()
+        return self._joined(of_region, False, queries, keys, heads).bool()
 
     def view(self, tokens: Any = None, source_tokens: Any = None, **options: Any) -> Any:
         """Not of a call of several ranks: `pellucid.view(seen.weights(...))` shows a part of it.
@@ -131,10 +143,25 @@ class SharedObservation(Observation):
         """
         raise TypeError("save_picture: the call lies on several ranks; draw a part, of seen.weights(queries=...)")
 
-    def _joined(self, of_region: Callable[..., Tensor], key: Tensor, *chosen: Chosen) -> Tensor:
+    def _agreed(self, of_numbers: bool, chosen: Sequence[Chosen]) -> tuple[Tensor, Tensor, Tensor]:
+        """The places that all ranks ask for; all raise if one does."""
+        fault: Exception | None = None
+        told: dict[str, Any] = dict.fromkeys(("queries", "keys", "heads"))
+        try:
+            if of_numbers and self._is_changed():
+                raise RuntimeError("weights: a tensor that they are computed from was changed in place since the call")
+            found = self._chosen(*chosen)
+            told = {name: (len(own), own.tolist()) for name, own in zip(told, found, strict=True)}
+        except (IndexError, RuntimeError) as error:
+            fault = error
+        agree(self._of_rank.groups, fault, told)
+        return found
+
+    def _joined(self, of_region: Callable[..., Tensor], of_numbers: bool, *chosen: Chosen) -> Tensor:
         """What each rank finds of its own queries and heads, put together on all."""
         rank, whole = self._of_rank, self._problem
-        rows, columns, heads = self._chosen(*chosen)
+        rows, columns, heads = self._agreed(of_numbers, chosen)
+        key = rank.keys()
         window = torch.zeros(
             *whole.batch, len(heads), len(rows), len(columns), dtype=whole.dtype, device=whole.query.device
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from pellucid.arguments import Arguments, as_autocast, check_captured, check_tensors, checked_readouts, describe
 from pellucid.distributed import layout as layouts
 from pellucid.distributed import ring_gradients
+from pellucid.distributed.asked import beside_graphs
 from pellucid.distributed.exchange import (
     Group,
     Joining,
@@ -25,9 +26,9 @@ from pellucid.distributed.exchange import (
     refuse_together,
 )
 from pellucid.distributed.layout import Layout, Spans
-from pellucid.distributed.parts import Parts, computed
+from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.region import Region, as_it_is
-from pellucid.distributed.ring import Ring, Rows, travels
+from pellucid.distributed.ring import Ring, Rows, chosen, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
 from pellucid.engines.rounded import is_rounded
 from pellucid.language import write
@@ -40,9 +41,10 @@ Function = Callable[..., Any]
 Given = Layout | str | None
 
 
+UNCOMPILED = "ranks compare what they are asked, which no graph holds; of DTensors at pellucid.attention one does"
 TOLD = (
     "query", "key", "value", "sinks", "scale", "dropout_p", "score_mod or attn_mask",
-    "mask_mod, attn_mask or is_causal", "readouts", "requires_grad", "layout", "key_layout",
+    "mask_mod, attn_mask or is_causal", "readouts", "requires_grad", "layout", "key_layout", "sending",
 )  # fmt: skip
 
 
@@ -97,7 +99,7 @@ def attention(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    return shared(call, group, layout, key_layout)[0]
+    return beside_graphs(shared, UNCOMPILED, call, group, layout, key_layout)[0]
 
 
 def observe(
@@ -149,7 +151,7 @@ def observe(
 
     """
     call = Arguments(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, score_mod, mask_mod, sinks)
-    output, seen = shared(call, group, layout, key_layout, asked=[readouts])
+    output, seen = beside_graphs(shared, UNCOMPILED, call, group, layout, key_layout, [readouts])
     assert seen is not None
     return output, seen
 
@@ -167,14 +169,18 @@ def shared(
         asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
 
     """
+    _check_member(group)
     call, lengths = _together(call, group, asked)
-    queries = layout_of("layout", layout, [own[0] for own in lengths])
-    keys = _key_layout(key_layout, queries, [own[1] for own in lengths])
-    whole, shaped = _whole(call, queries, keys, group)
+    whole, shaped, queries, keys = _whole(call, lengths, (layout, key_layout), group)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
-    posed = Posed(whole, query, key, value, queries, keys, group, shaped)
-    output, seen = posed.computed(asked is not None)
+    made = Posed(whole, query, key, value, queries, keys, group, shaped)
+    output, seen = made.computed(asked is not None)
     return shaped(output), seen
+
+
+def _check_member(group: Group) -> None:
+    if dist.get_world_size(group) < 1:
+        raise ValueError("group: it must have this rank in it")
 
 
 def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
@@ -186,18 +192,22 @@ def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
         layout: see `attention`.
 
     """
+    _check_member(group)
     lengths = numbers_of_all(group, [problem.q_len, problem.k_len])
-    queries = layout_of("layout", layout, [own[0] for own in lengths])
-    keys = _key_layout(layout if isinstance(layout, str) else None, queries, [own[1] for own in lengths])
     own = (problem.query, problem.key, problem.value)
     fault: Exception | None = None
-    query, key, value = (sized(t, n) for t, n in zip(own, (queries.length, *(keys.length,) * 2), strict=True))
-    whole = replace(problem, query=query, key=key, value=value)
+    whole = queries = keys = None
     try:
+        queries, keys = _layouts((layout, layout if isinstance(layout, str) else None), lengths)
+        query, key, value = (sized(t, n) for t, n in zip(own, (queries.length, *(keys.length,) * 2), strict=True))
+        whole = replace(problem, query=query, key=key, value=value)
         check_captured(whole)
-    except ValueError as error:
+    except Exception as error:
         fault = error
     agree([group], fault, texts_of(None if fault else whole, own, queries, keys))
+    assert whole is not None
+    assert queries is not None
+    assert keys is not None
     return Posed(whole, *own, queries, keys, group, lambda tensor: tensor).computed(observed=False)[0]
 
 
@@ -235,7 +245,9 @@ class Posed(NamedTuple):
             if not reduced(is_rounded(rows.lse).any().int(), "max", self.group):
                 return rows.output, self._seen_on_ring(ring, rows) if observed else None
         key, value = reached = gathered((self.key, self.value), self.keys, self.group)
-        parts = computed(regions, self.query, key, value)
+        problems = posed(regions, self.query, key, value)
+        check_numbers(self.whole, problems, [self.group])
+        parts = computed(regions, problems)
         if not observed:
             return joined(Joining([None], self.group), [parts.output], reached)[0], None
         made = _joined(parts, reached, self.group)
@@ -254,7 +266,8 @@ class Posed(NamedTuple):
     def _seen(self, parts: Parts, readings: dict[str, Any]) -> SharedObservation:
         key, keys, group = self.key.detach(), self.keys, self.group
         every = partial(_first_gathered, key, keys, group)
-        of_rank = OfRank(parts, self.query.detach(), every, as_it_is, [group])
+        given = weighing(self.query, self.key, self.whole)
+        of_rank = OfRank(parts, self.query.detach(), every, as_it_is, [group], given)
         return SharedObservation(self.whole, readings, self.shaped, of_rank)
 
     def _seen_on_ring(self, ring: Ring, rows: Rows) -> SharedObservation:
@@ -289,7 +302,7 @@ def _together(call: Arguments, group: Group, asked: list[Any] | None) -> tuple[A
         if asked is not None:
             call = call._replace(readouts=checked_readouts(asked[0], Observation))
         call, own = call._replace(query=query, key=key, value=value), [1, query.shape[-2], key.shape[-2]]
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         fault = error
     told = numbers_of_all(group, own)
     refuse_together(fault, [rank for rank, found in enumerate(told) if not found[0]])
@@ -322,20 +335,35 @@ def _key_layout(given: Given, queries: Layout, lengths: list[int]) -> Layout:
     return layout_of("key_layout", given, lengths)
 
 
-def _whole(call: Arguments, queries: Layout, keys: Layout, group: Group) -> tuple[Problem, Callable[[Tensor], Tensor]]:
-    """The call of all ranks, whose query, key and value have sizes and no numbers; all raise where one refuses it."""
+def _layouts(given: tuple[Given, Given], lengths: list[list[int]]) -> tuple[Layout, Layout]:
+    """Where queries and keys lie, of which the ranks have so many; raises as `layout_of`."""
+    queries = layout_of("layout", given[0], [own[0] for own in lengths])
+    return queries, _key_layout(given[1], queries, [own[1] for own in lengths])
+
+
+def _whole(
+    call: Arguments, lengths: list[list[int]], given: tuple[Given, Given], group: Group
+) -> tuple[Problem, Callable[[Tensor], Tensor], Layout, Layout]:
+    """The call of all ranks, whose query, key and value have sizes and no numbers, and where its queries and keys lie.
+
+    All raise where one refuses it.
+    """
     fault: Exception | None = None
-    whole = shaped = None
+    whole = shaped = queries = keys = None
     try:
+        queries, keys = _layouts(given, lengths)
         query = sized(call.query, queries.length)
         key, value = (sized(tensor, keys.length) for tensor in (call.key, call.value))
         whole, shaped = describe(call._replace(query=query, key=key, value=value))
-    except (TypeError, ValueError) as error:
+        check_parts(whole)
+    except Exception as error:  # a user's function may raise anything
         fault = error
-    agree([group], fault, texts_of(whole, call[:3], queries, keys))
+    agree([group], fault, texts_of(None if fault else whole, call[:3], queries, keys))
     assert whole is not None
     assert shaped is not None
-    return whole, shaped
+    assert queries is not None
+    assert keys is not None
+    return whole, shaped, queries, keys
 
 
 def sized(tensor: Tensor, length: int) -> Tensor:
@@ -371,13 +399,25 @@ def texts_of(
                     (type(readout).__name__, readout.name, readout.numbers, *map(_written, readout.expressions))
                     for readout in whole.readouts
                 ],
-                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in own)],
+                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in (*own, *given_beside(whole)))],
                 queries,
                 keys,
+                chosen(),
             ),
             strict=True,
         )
     )
+
+
+def given_beside(whole: Problem) -> list[Tensor]:
+    """Sinks and captured tensors, which are as the user gave them."""
+    sinks = [] if whole.sinks is None else [whole.sinks]
+    return [*sinks, *(load.value for load in whole.loads)]
+
+
+def weighing(query: Tensor, key: Tensor, whole: Problem) -> list[Tensor]:
+    """The tensors that weights of a call are computed from, of this rank's query and key."""
+    return [query, key, *given_beside(replace(whole, readouts=()))]
 
 
 def _written(function: Any) -> tuple[str, list[Any]]:

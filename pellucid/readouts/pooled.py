@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -98,15 +99,14 @@ def sums_of_bins(bins: Bins, queries: range, whole: Problem, means: Tensor) -> t
         The bins' numbers, int64, and the means times how many queries each is of.
 
     """
-    found = _parts_of(bins, queries, whole.q_len)
-    counts = torch.tensor([len(part) for _, part in found], device=means.device)
-    return torch.tensor([place for place, _ in found], device=means.device), means * counts[:, None]
+    found = [(place, len(part)) for place, part in _parts_of(bins, queries, whole.q_len)]
+    places, counts = torch.tensor(found, dtype=torch.int64, device=means.device).view(-1, 2).unbind(-1)
+    return places, means * counts[:, None]
 
 
 def _parts_of(bins: Bins, queries: range, length: int) -> list[tuple[int, range]]:
     """The bins that hold some of the queries, by their place, each with those."""
-    firsts = bins.begins(length)
-    whole = (range(first, stop) for first, stop in zip(firsts, (*firsts[1:], length), strict=True))
+    whole = (range(first, stop) for first, stop in pairwise((*bins.begins(length), length)))
     parts = (range(max(bin.start, queries.start), min(bin.stop, queries.stop)) for bin in whole)
     return [(place, part) for place, part in enumerate(parts) if len(part)]
 

@@ -132,3 +132,17 @@ def test_the_magnitude_of_captured_ints(numbers: list[int], bits: int) -> None:
     assert magnitude(torch.tensor(numbers) > 0, problem) == 0
     assert magnitude(torch.tensor(numbers).expand(1 << 15, len(numbers)), problem) == 63
     assert magnitude(torch.zeros(3, dtype=torch.uint8), problem) == 8
+
+
+@pytest.mark.parametrize("offset", [0, 5, -300, 700, 2**62, -(2**63)])
+def test_a_number_in_a_tensor_moves_the_diagonal(offset: int) -> None:
+    """Tiles are skipped by it; where places and it wrap around, as torch's ints do, any may be."""
+    number = torch.tensor(offset)
+    query, key = torch.randn(2, 70, 8), torch.randn(2, 700, 8)
+
+    def mask(b: Any, h: Any, q: Any, k: Any) -> Any:
+        return q + number + number >= k
+
+    found = pellucid.attention(query, key, key, mask_mod=mask)
+    with pellucid.engines.using("reference"):
+        torch.testing.assert_close(found, pellucid.attention(query, key, key, mask_mod=mask))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from llvmlite import ir
 
 from pellucid.engines.cpu.expression.program import Program, SlotArguments, of_dtype
@@ -105,6 +106,11 @@ class Bounds:
     def _load(self, node: Expression, args: list[Span | None]) -> Span | None:
         slot = self.program.slots[id(node.value)]
         where = self.arguments[slot.number]
+        if not args:  # a number, such as an offset of places
+            if node.value.dtype != torch.int64:
+                return None
+            number = self.code.load(where.pointer, I64, 0)
+            return Span(number, number)
         if where.table is None or any(a is None for a in args):
             return None
         code = self.code

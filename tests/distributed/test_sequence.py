@@ -1,0 +1,44 @@
+"""A sequence on several ranks, each with positions of its own: the same as in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pellucid.distributed import Layout
+from tests.cases import examples
+from tests.distributed import calls, cases
+from tests.distributed.cases import LAYOUTS, Case, Place
+from tests.distributed.ranks import Ranks
+
+
+def assert_as_alone(ranks: Ranks, case: Case, layout: Layout, key_layout: Layout) -> None:
+    each = ranks.run(calls.of_sequence, case, layout, key_layout, ranks=layout.ranks)
+    lies = {"queries": layout, "keys": key_layout}
+
+    def joined(name: str, place: Place) -> Tensor:
+        parts = [found[name][0] for found in each]
+        if place.of:
+            return cases.together(parts, lies[place.of], place.dim)
+        assert all(torch.equal(part.nan_to_num(), parts[0].nan_to_num()) for part in parts), name
+        return parts[0]
+
+    cases.assert_same(
+        {name: joined(name, place) for name, (_, place) in each[0].items()}, cases.alone(case), case.dtype
+    )
+
+
+@examples(40)
+@given(data=st.data(), case=cases.cases((torch.float32, torch.float32, torch.float64, torch.bfloat16)))
+def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
+    count = data.draw(st.sampled_from((2, 3, 4, 1)))
+    names = st.sampled_from(list(LAYOUTS))
+    layout = LAYOUTS[data.draw(names)](case.q_len, count, case.seed)
+    of_keys = layout
+    if case.q_len != case.k_len or data.draw(st.booleans()):
+        of_keys = LAYOUTS[data.draw(names)](case.k_len, count, case.seed + 1)
+    assert_as_alone(ranks, case, layout, of_keys)
