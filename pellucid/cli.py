@@ -24,12 +24,14 @@ from pellucid import legible
 from pellucid._version import __version__
 from pellucid.commands.errors import InputError
 from pellucid.commands.loading import ending_quietly
+from pellucid.commands.profiles import compare_options
 from pellucid.commands.profiles import options as profile_options
 
 KINDS = ("cross", "encoder", "decoder")
 POOLS = ("mean", "max")
 RANDOM_LESSON = {"tokens": 10, "dim": 4, "context": 6, "seed": 0, "scale": None}
 MOST = 1_000  # tokens, and numbers a token
+MOST_LAYERS = 1 << 27  # and heads
 HELP_WIDTH = 80
 LARGEST_SEED = 2**63 - 1
 LARGEST_SCALE = 100
@@ -43,12 +45,15 @@ examples:
   pellucid show run.attn --layer 2 --head 5
   pellucid show run.attn --layer 2 --head 5 --queries 100:140 --save head.svg
   pellucid show run.attn --save heads.png
+  pellucid show all.heads --sort induction_without_sink
+  pellucid show all.heads --layer 2 --head 5
   echo "3 mars 1997" | pellucid show
 """
 VIEW_EXAMPLES = """\
 examples:
   pellucid view run.attn
   pellucid view before.attn after.attn
+  pellucid view all.heads
   pellucid view "3 mars 1997"
   pellucid view run.attn --port 8123 --no-browser
   pellucid view run.attn --save page.html
@@ -122,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_view(commands)
     _add_watch(commands)
     profile_options.declare(partial(_add, commands, folder="profiles."))
+    compare_options.declare(partial(_add, commands, folder="profiles."), _whole(0, MOST_LAYERS))
     _add_explain(commands)
     _add_lesson(commands)
     _add(commands, "doctor", "versions, processor and a self check, to paste into a bug report")
@@ -137,13 +143,16 @@ def _add_show(commands: Commands) -> None:
     parser = _add(
         commands,
         "show",
-        "read a date and show where the model looked, or show a record",
+        "read a date and show where the model looked, or show a record or a profile",
         "Reads dates as people write them, and prints each in ISO 8601 with the attention that found it: shaded by "
         "weight, a row for each query and a column for each key. Given a record, a folder that pellucid watch wrote, "
-        "it shows what each of the model's heads did, and one head's map.",
+        "it shows what each of the model's heads did, and one head's map; given a profile, a file that pellucid "
+        "profile wrote, what each did over a corpus.",
         SHOW_EXAMPLES,
     )
-    parser.add_argument("text", nargs="*", metavar="TEXT", help="a date, or a record; nothing or -: lines of stdin")
+    parser.add_argument(
+        "text", nargs="*", metavar="TEXT", help="a date, a record or a profile; nothing or -: lines of stdin"
+    )
     parser.add_argument("--file", metavar="PATH", help="read dates from a UTF-8 file, one on each line")
     parser.add_argument(
         "--attention", choices=KINDS, default="cross", help="a date's kind of attention (default: cross)"
@@ -152,6 +161,7 @@ def _add_show(commands: Commands) -> None:
     parser.add_argument("--layer", type=int, metavar="N", help=layer)
     parser.add_argument("--head", type=_head, metavar="N", help="the head, counted from 0 (default: the mean of all)")
     parser.add_argument("--json", action="store_true", help="print readouts of every layer and head as JSON")
+    parser.add_argument("--sort", metavar="NUMBER", help="of a profile: order heads by a number, such as induction")
     parser.add_argument("--pool", choices=POOLS, help="of a record: what a cell of many weights shows (default: mean)")
     for axis in ("queries", "keys"):
         parser.add_argument(
@@ -174,13 +184,15 @@ def _add_view(commands: Commands) -> None:
     parser = _add(
         commands,
         "view",
-        "look at records, or at a date, in the browser",
-        "Opens records, folders that pellucid watch wrote, side by side on a page in the browser; without one the "
-        "embedded model on a date. The page is served on this machine alone, at the address that is printed, until "
-        "Ctrl-C.",
+        "look at records, a profile or a date in the browser",
+        "Opens records, folders that pellucid watch wrote, side by side on a page in the browser, or a profile, a file "
+        "that pellucid profile wrote; without one the embedded model on a date. The page is served on this machine "
+        "alone, at the address that is printed, until Ctrl-C.",
         VIEW_EXAMPLES,
     )
-    parser.add_argument("text", nargs="*", metavar="RECORD", help="records, or a date (default: 3 mars 1997)")
+    parser.add_argument(
+        "text", nargs="*", metavar="RECORD", help="records, a profile, or a date (default: 3 mars 1997)"
+    )
     add_page_options(parser)
 
 

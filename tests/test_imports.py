@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "ddsketch": ("profiles.sketch",),
     "numpy": ("viewer.pictures", "viewer.browser", "engines.cpu"),
     "llvmlite": ("engines.cpu", "commands.machine"),
-    "pyarrow": ("record.export", "profiles.reading.files"),
+    "pyarrow": ("record.export", "profiles.reading.files", "profiles.studies.parquet"),
     "ray": ("commands.profiles.on_ray",),
     "starlette": ("viewer.browser",),
     "uvicorn": ("viewer.browser", "viewer.viewing.served"),

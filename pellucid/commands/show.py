@@ -1,6 +1,6 @@
 """`pellucid show`: reads dates with the embedded model, and shows the answer and one attention map of each.
 
-A record is shown by `pellucid.commands.records`.
+A record is shown by `pellucid.commands.records`, a profile by `pellucid.commands.profiles.shown`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import ModuleType
 from pellucid.commands import records, texts
 from pellucid.commands.console import console, tell, tell_view, warnings_told
 from pellucid.commands.errors import InputError, about
+from pellucid.commands.profiles import shown as profiles
 from pellucid.commands.reader import embedded_reader
 from pellucid.demo.model.reading import Reading
 from pellucid.viewer.document import document
@@ -39,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
         InputError: the dates or the record cannot be read at all, or the picture cannot be saved.
 
     """
+    if any(map(profiles.is_profile, options.text)):
+        return profiles.run(options)
+    if options.sort is not None:
+        raise InputError("--sort: is for a profile; leave it out with a record or a date")
     if (path := records.record_path(options)) is not None:
         return records.run(path, options)
     for option in ("pool", "queries", "keys"):

@@ -12,6 +12,8 @@ import torch
 import pellucid
 from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError
+from pellucid.commands.profiles import viewed
+from pellucid.commands.profiles.shown import is_profile
 from pellucid.commands.records import MOST_VERIFIED, is_record, size_of
 from pellucid.commands.watch import TOP, embedded
 from pellucid.record.disk.manifest import RecordError
@@ -29,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
         InputError: a record cannot be opened, or `shown` cannot show it.
 
     """
+    if any(map(is_profile, options.text)):
+        return viewed.run(options)
     named = [is_record(text) for text in options.text]
     if any(named) and not all(named):
         raise InputError(f"RECORD: {options.text[named.index(False)]} is no record; give records alone, or a date")

@@ -19,6 +19,7 @@ from pellucid.profiles.layout import SAME, HeadName, Layout
 from pellucid.profiles.listing import Example
 from pellucid.profiles.numbers import NUMBERS, edges, number_of
 from pellucid.profiles.sketch import Sketch, empty
+from pellucid.profiles.studies import comparing, corpus_kinds, headvis, parquet
 from pellucid.profiles.sums import BANDS, Sums
 from pellucid.record.disk import manifest
 
@@ -210,6 +211,11 @@ class Profile:
 
         """
         write.save(self, path, overwrite=overwrite)
+
+    corpus_kinds = corpus_kinds.corpus_kinds
+    compared = comparing.compared
+    to_parquet = parquet.to_parquet
+    to_headvis = headvis.to_headvis
 
 
 def nothing(model: str, identity: str, layout: Layout, corpora: tuple[Corpus, ...] = ()) -> Profile:

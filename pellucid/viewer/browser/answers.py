@@ -34,6 +34,8 @@ class Answers:
 
     """
 
+    index = "index.html"  # the page's first file
+
     def __init__(
         self,
         records: Mapping[str, Record],
@@ -52,7 +54,7 @@ class Answers:
         except BuildingError as building:
             return as_json({"building": building.fraction}, 202)
         except Exception as error:  # whoever asked is told; a page in a browser can do nothing with a traceback
-            return as_json({"error": told(error)}, _status(error))
+            return as_json({"error": told(error)}, status_of(error))
 
     def close(self) -> None:
         """End what is computed in the background."""
@@ -90,7 +92,8 @@ def told(error: Exception) -> str:
     return legible.message(f"this cannot be answered: {words or f'{type(error).__name__}: {error}'}")
 
 
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """The status of HTTP that says what kind of failure it is."""
     if isinstance(error, RefusedError):
         return error.status
     return 507 if isinstance(error, OSError) or _is_of_memory(error) else 500

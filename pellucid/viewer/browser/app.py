@@ -17,8 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.browser.values import Answer
+from pellucid.viewer.browser.values import Answer, Answering
 
 LONGEST_ADDRESS = 4096  # bytes of path and query
 HTTP = 80  # the port that a Host need not name
@@ -49,7 +48,7 @@ class App:
 
     """
 
-    def __init__(self, answers: Answers, token: str, port: int, workers: Executor | None = None) -> None:
+    def __init__(self, answers: Answering, token: str, port: int, workers: Executor | None = None) -> None:
         self.answers, self.token, self.workers = answers, token, workers
         names = ("127.0.0.1", "localhost")
         self.hosts = {f"{name}:{port}" for name in names} | ({*names} if port == HTTP else set())
@@ -84,7 +83,7 @@ class App:
         """The answer to a request that was let in."""
         path = request.scope["path"][1:].partition("/")[2]
         if not path.startswith("api/"):
-            return page_file(path or "index.html")
+            return page_file(path or self.answers.index)
         query = dict(request.query_params)
         return await while_wanted(request, self.workers, lambda: self.answers.get(path, query))
 

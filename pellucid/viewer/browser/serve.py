@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.record.record import Record
 from pellucid.viewer.browser import saved as saving
 from pellucid.viewer.browser.answers import Answers
+from pellucid.viewer.browser.values import Answering
 from pellucid.viewer.viewing.surroundings import needed
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def show(
     answers = Answers(records, lesson, opens)
     try:
         if save is None:
-            _serve(answers, port, open_browser)
+            serve(answers, port, open_browser)
         else:
             saving.save(answers, save)
     finally:
@@ -63,7 +64,8 @@ def show(
     return 0
 
 
-def _serve(answers: Answers, port: int, open_browser: bool) -> None:
+def serve(answers: Answering, port: int, open_browser: bool) -> None:
+    """Serve answers and their page until Ctrl-C. Raises as `show` does."""
     needed("starlette", "uvicorn")
     with listening(port) as server, ending_in_order(), ThreadPoolExecutor(WORKERS, "pellucid answer") as workers:
         number, token = server.getsockname()[1], secrets.token_urlsafe(16)
@@ -79,7 +81,7 @@ def _serve(answers: Answers, port: int, open_browser: bool) -> None:
             workers.shutdown(wait=False, cancel_futures=True)
 
 
-def server_of(answers: Answers, token: str, port: int, workers: Executor) -> uvicorn.Server:
+def server_of(answers: Answering, token: str, port: int, workers: Executor) -> uvicorn.Server:
     """What serves answers under `/token/`, once it is run on a socket of that port.
 
     Args:

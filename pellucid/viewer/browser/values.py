@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +31,20 @@ class Answer:
     media_type: str = "application/octet-stream"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+
+
+class Answering(Protocol):
+    """Whatever a page asks: of records, or of a profile.
+
+    Attributes:
+        index: the page's first file.
+
+    """
+
+    index: str
+
+    def get(self, path: str, query: Mapping[str, str]) -> Answer:
+        """The answer to a request."""
 
 
 _DTYPES = {"f16": torch.float16, "f32": torch.float32, "i32": torch.int32, "u8": torch.uint8}

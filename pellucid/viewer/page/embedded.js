@@ -307,7 +307,7 @@ function embeddedReply(values, shape, exact) {
  * @param {string} text
  * @returns {Promise<ArrayBuffer>}
  */
-function embeddedInflated(text) {
+export function embeddedInflated(text) {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer();
 }

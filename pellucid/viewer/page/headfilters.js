@@ -57,7 +57,7 @@ function focusedName(element) {
  * @param {[string, string][]} options
  * @param {string} value
  */
-function filtersList(page, name, label, options, value) {
+export function filtersList(page, name, label, options, value) {
   const select = h("select", { "data-name": name, onchange: () => page.state.set({ [name]: select.value || null }) }, options.map(([one, text]) => h("option", { value: one }, text)));
   select.value = value;
   return h("label", { class: "pl-field" }, h("span", {}, label), select);
@@ -68,7 +68,7 @@ function filtersList(page, name, label, options, value) {
  * @param {HeadsChoice} choice
  * @param {Numbers} numbers
  */
-function filtersSort(page, choice, numbers) {
+export function filtersSort(page, choice, numbers) {
   const sort = (/** @type {string} */ name, /** @type {boolean} */ ascending) => page.state.set({ sort: name ? (ascending ? "-" : "") + name : null });
   const select = h("select", { "data-name": "sort", onchange: () => sort(select.value, choice.ascending) }, h("option", { value: "" }, "layer"), numberNames(numbers).map((name) => h("option", { value: name, title: numbers.titles[name] ?? "" }, name.replaceAll("_", " "))));
   select.value = choice.sort;
@@ -78,7 +78,7 @@ function filtersSort(page, choice, numbers) {
 }
 
 /** @param {Page} page @param {HeadsChoice} choice */
-function filtersSink(page, choice) {
+export function filtersSink(page, choice) {
   const box = h("input", { type: "checkbox", "data-name": "sink", checked: choice.sink === "with", onchange: () => page.state.set({ sink: box.checked ? "with" : null }) });
   return h("label", { class: "pl-check", title: "kinds and numbers of all weights, or of those that are not on the first token or a learned sink" }, box, "count the sink");
 }
@@ -91,7 +91,7 @@ function filtersSink(page, choice) {
  * @param {Map<string, number>} counts
  * @param {Set<string> | null} chosen
  */
-function filtersChips(page, name, order, counts, chosen) {
+export function filtersChips(page, name, order, counts, chosen) {
   const words = [...order.filter((word) => counts.has(word)), ...[...counts.keys()].filter((word) => !order.includes(word))];
   if (name === "roles" && words.length < 2) return null;
   const press = (/** @type {string} */ word) => {

@@ -79,7 +79,7 @@ class RecordView:
 
 def record_page(view: RecordView) -> RenderableType:
     """The whole screen."""
-    parts: list[RenderableType] = [_head(view.record), Text(), *_wall(view.summary), Text(), *_layer(view)]
+    parts: list[RenderableType] = [_head(view.record), Text(), *wall(view.summary), Text(), *_layer(view)]
     if (segments := _segments(view)) is not None:
         parts += [Text(), *segments]
     return Group(*parts, Text(), *_map(view))
@@ -119,7 +119,7 @@ def _range(span: slice | list[slice]) -> str:
 # All heads.
 
 
-def _wall(summary: Summary) -> list[RenderableType]:
+def wall(summary: Summary) -> list[RenderableType]:
     """A line a layer, a letter a head: its kind beyond the sink, shaded by how much the sink takes."""
     layers: dict[str, list[HeadSummary]] = {}
     for row in summary:

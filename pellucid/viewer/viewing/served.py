@@ -6,8 +6,8 @@ import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pellucid.viewer.browser.answers import Answers
 from pellucid.viewer.browser.serve import WORKERS, listening, server_of
+from pellucid.viewer.browser.values import Answering
 
 _ENDING = 5.0  # seconds
 
@@ -25,7 +25,7 @@ class Served:
 
     """
 
-    def __init__(self, answers: Answers, port: int = 0, token: str | None = None) -> None:
+    def __init__(self, answers: Answering, port: int = 0, token: str | None = None) -> None:
         self._workers = ThreadPoolExecutor(WORKERS, "pellucid answer")
         self._socket = listening(port)  # whoever asks before the server runs is answered once it does
         port, token = self._socket.getsockname()[1], token or secrets.token_urlsafe(16)

@@ -8,8 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.browser.values import Answer
+from pellucid.viewer.browser.values import Answer, Answering
 
 _PAUSE = 0.1  # seconds until something that is being built is asked for again
 
@@ -27,7 +26,7 @@ class Pack:
 
     """
 
-    def __init__(self, answers: Answers, limit: int) -> None:
+    def __init__(self, answers: Answering, limit: int) -> None:
         self.answers = answers
         self.limit = limit
         self.held: dict[str, dict[str, str]] = {}

@@ -8,7 +8,7 @@ import html
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,22 @@ def save(
         ValueError: what is always inside does not fit, or a window is none of the first record's.
 
     """
+
+    def made() -> str:
+        with progress() as told:
+            return page_of(answers, max_bytes, windows, state or {}, told)
+
+    return written(path, made, overwrite=overwrite)
+
+
+def written(path: str | os.PathLike[str], made: Callable[[], str], *, overwrite: bool = True) -> Path:
+    """Make a page and write it, once it is known that it can be, whole or not at all; the file. Raises OSError."""
     file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file}: there is no folder {file.parent}")
     if file.is_dir() or (file.exists() and not overwrite):
         raise FileExistsError(f"{file}: is there already")
-    with _progress() as told:
-        text = page_of(answers, max_bytes, windows, state or {}, told)
+    text = made()
     write_atomically(file, lambda opened: opened.writelines([text.encode("utf-8")]))
     return file
 
@@ -96,19 +105,37 @@ def page_of(answers: Answers, max_bytes: int, windows: Sequence[Window], state: 
 
     """
     script, style = saved_script(), page_text("style.css")
+    held = Gathering(answers, fits_in_page(script, style, max_bytes), windows, told).run()
+    title = ", ".join(["Pellucid", *(record_title(record) for record in answers.records.values())])
+    return html_of(script, style, title, {"answers": held, "state": dict(state)})
+
+
+def fits_in_page(script: str, style: str, max_bytes: int) -> int:
+    """The bytes that a page has room for beside its script and style. Raises BundleError where they cannot be in it."""
     for name, text in (("script", script), ("style", style)):
         if f"</{name}" in text.lower() or "<!--" in text:
             raise BundleError(f"the page's {name} would end where it is embedded")
-    room = max_bytes - sum(len(text.encode("utf-8")) for text in (script, style, _PAGE))
-    held = Gathering(answers, room, windows, told).run()
+    return max_bytes - sum(len(text.encode("utf-8")) for text in (script, style, _PAGE))
+
+
+def html_of(script: str, style: str, title: str, answers: Mapping[str, Any]) -> str:
+    """A page whose script finds answers in it, and which asks nobody else.
+
+    Args:
+        script: that opens it.
+        style: its look.
+        title: of its window.
+        answers: what the script finds, as JSON.
+
+    """
     return _PAGE.format(
         policy=html.escape(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob: data:; "
             "base-uri 'none'; form-action 'none'"
         ),
-        title=html.escape(", ".join(["Pellucid", *(record_title(record) for record in answers.records.values())])),
+        title=html.escape(title),
         style=style,
-        answers=_json({"answers": held, "state": dict(state)}),
+        answers=_json(answers),
         script=script,
     )
 
@@ -123,7 +150,7 @@ def _hash(text: str) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Told]:
+def progress() -> Iterator[Told]:
     """A bar on a terminal, else nothing."""
     if not sys.stderr.isatty():
         yield lambda fraction, what: None

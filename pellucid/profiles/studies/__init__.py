@@ -1,0 +1,1 @@
+"""What is read out of a profile: kinds with their confidence, two compared, passages of text, files for others."""
