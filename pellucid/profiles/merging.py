@@ -67,7 +67,9 @@ def without_spare(profile: Profile) -> Profile:
     """The same with no document, and no token, that its lists do not name."""
     reads, sees = sides(profile.layout)
     codes = [excerpts.needed(entries, reads, sees) for entries in profile.lists.values()]
-    kept, places = excerpts.kept(list(profile.excerpts), torch.unique(torch.cat(codes)) if codes else torch.zeros(0))
+    kept, places = excerpts.kept(
+        list(profile.excerpts), torch.unique(torch.cat(codes)) if codes else torch.zeros(0, device="cpu")
+    )
     lists = {name: entries.of_documents(places) for name, entries in profile.lists.items()}
     return replace(profile, excerpts=tuple(kept), lists=lists)
 

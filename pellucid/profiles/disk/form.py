@@ -43,7 +43,7 @@ class ProfileError(ValueError):
 def content_of(document: dict[str, Any]) -> Tensor:
     """JSON as a tensor of bytes."""
     text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return torch.frombuffer(bytearray(text.encode("utf-8", "surrogatepass")), dtype=torch.uint8)
+    return torch.asarray(bytearray(text.encode("utf-8", "surrogatepass")), dtype=torch.uint8, device="cpu")
 
 
 def seal_of(tensors: Mapping[str, Tensor]) -> str:

@@ -161,7 +161,7 @@ def _padded(layers: Sequence[Layer], which: int, length: int) -> Tensor | None:
     if all(padded is None for padded in known):
         return None
     return torch.cat([
-        torch.zeros(layer.batch, length, dtype=torch.bool) if padded is None else padded
+        torch.zeros(layer.batch, length, dtype=torch.bool, device="cpu") if padded is None else padded
         for layer, padded in zip(layers, known, strict=True)
     ])  # fmt: skip
 

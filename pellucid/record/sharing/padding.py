@@ -66,7 +66,7 @@ def _of_rows(name: str, tensor: Tensor, layer: Layer, dim: int, q_len: int) -> T
 def _behind(padded: Tensor | None, batch: int, length: int, wanted: int) -> Tensor | None:
     if length == wanted:
         return padded
-    own = torch.zeros(batch, length, dtype=torch.bool) if padded is None else padded
+    own = torch.zeros(batch, length, dtype=torch.bool, device="cpu") if padded is None else padded
     return pad(own, (0, wanted - length), value=True)
 
 
