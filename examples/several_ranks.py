@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import warnings
 
 import torch
@@ -22,8 +21,7 @@ warnings.filterwarnings("ignore", module="torch.distributed")
 if "RANK" in os.environ:  # of torchrun
     dist.init_process_group("gloo")
 else:
-    folder = tempfile.TemporaryDirectory()
-    dist.init_process_group("gloo", init_method=f"file://{folder.name}/store", rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 
 torch.manual_seed(0)

@@ -55,7 +55,7 @@ def sample(items: Sequence[pytest.Item]) -> None:
     for cases in of_test.values():
         cases.sort(key=lambda item: crc32(item.nodeid.encode()))
         compiled = [item for item in cases if "cpu" in item.name]  # one of which every run has
-        kept = {*cases[: -(-len(cases) * 2 // 5)], *compiled[:1]}
+        kept = {*cases[: -(-len(cases) // 3)], *compiled[:1]}
         for item in cases:
             if item not in kept:
                 skipped = EFFORT < ALL and left % (4 * SPARING // EFFORT) > 0

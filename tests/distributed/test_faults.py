@@ -9,6 +9,8 @@ import pytest
 from tests.distributed import faults
 from tests.distributed.ranks import Ranks
 
+pytestmark = pytest.mark.sampled
+
 FACES = {"sequence": faults.of_sequence, "DTensors": faults.of_dtensors}
 REFUSED = f"attention: rank {faults.ODD} refuses its own arguments, so no rank computes; its error says why"
 PLAIN = ("sinks' gradient", "a captured gradient", "a readout's gradient")  # of plain tensors

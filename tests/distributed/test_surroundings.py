@@ -18,6 +18,8 @@ from tests.distributed.cases import assert_same, together
 from tests.distributed.ranks import Ranks
 from tests.distributed.surroundings import BY_HEADS, BY_QUERIES, DIM, HEADS, K_LEN, NAMES, Q_LEN
 
+pytestmark = pytest.mark.sampled
+
 KINDS: dict[str, list[Placement] | None] = {"sequence": None, "by heads": BY_HEADS, "by queries": BY_QUERIES}
 each_kind = pytest.mark.parametrize("placements", KINDS.values(), ids=KINDS)
 

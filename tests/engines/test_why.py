@@ -59,9 +59,9 @@ def test_the_reason_is_told(name: str) -> None:
 
 
 def test_the_first_that_runs_it() -> None:
-    assert engines.why(X, X, X, is_causal=True, readouts=[pellucid.Entropy()]) == ("cpu", {})
+    assert engines.why(X, X, X, is_causal=True, readouts=[pellucid.Entropy()]) == ("cpu", {}, None)
     with engines.using("portable"):
-        assert engines.why(X, X, X) == ("portable", {})
+        assert engines.why(X, X, X) == ("portable", {}, None)
     dual: list[engines.Why] = []
 
     def loss(x: torch.Tensor) -> torch.Tensor:

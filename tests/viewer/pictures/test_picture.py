@@ -106,7 +106,7 @@ def test_one_head_of_a_reading(read):
     expected = reading.attention["decoder"][1].weights(heads=2)[0, 0].numpy()
     np.testing.assert_array_equal(panel.images[0].get_array().filled(0.0), expected)
     assert figure.get_suptitle() == f"3 mars 1997, read as {reading.answer}"
-    assert panel.get_title() == "causal self-attention of the decoder, layer 1, head 2"
+    assert panel.get_title() == "causal self-attention of the decoder, its layer 1, head 2"
 
 
 @pytest.mark.parametrize(
