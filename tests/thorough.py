@@ -58,7 +58,7 @@ def sample(items: Sequence[pytest.Item]) -> None:
         kept = {*cases[: -(-len(cases) // 3)], *compiled[:1]}
         for item in cases:
             if item not in kept:
-                skipped = EFFORT < ALL and left % (4 * SPARING // EFFORT) > 0
+                skipped = EFFORT < ALL and left % (8 * SPARING // EFFORT) > 0
                 item.add_marker(pytest.mark.thorough)
                 item.add_marker(pytest.mark.skipif(skipped, reason=WHY))
                 left += 1
