@@ -73,7 +73,7 @@ class Region:
             heads=len(self.heads),
             score=change(whole.score),
             mask=change(whole.mask),
-            sinks=self.sinks(own),
+            sinks=None if self.keys is not None else self.sinks(own),
             dropout_seed=self._seed(),
             readouts=self._readouts(change),
         )

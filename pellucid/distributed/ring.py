@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from pellucid.distributed.exchange import Group, reaching
 from pellucid.distributed.layout import Layout, Spans
@@ -179,10 +180,8 @@ def why_not(whole: Problem, followed: bool) -> str | None:
     """
     if torch.compiler.is_compiling():
         return "a graph holds no sends between ranks"
-    if followed and any(
-        type(tensor) is not Tensor and not isinstance(tensor, torch.nn.Parameter) for tensor in whole.captured
-    ):
-        return "the gradient of a captured DTensor is summed over ranks"
+    if any(isinstance(load.value, DTensor) for load in whole.loads):
+        return "a captured DTensor is brought together by all ranks at once, and stretches are of each rank alone"
     if whole.dropout_p:
         return "of dropout each query decides over all keys"
     for readout in whole.readouts:

@@ -44,7 +44,7 @@ class _Ring(torch.autograd.Function):
         output = rows.output.to(query.dtype)
         lse_of = {readout.name for readout in ring.whole.readouts if readout.is_lse}
         readings.update({name: None if name in lse_of else own for name, own in rows.readings.items()})
-        ctx.ring, ctx.has_sinks = ring, sinks
+        ctx.ring, ctx.has_sinks, ctx.versions = ring, sinks, _versions(ring)
         ctx.save_for_backward(query, key, value, output, rows.lse, *rest)
         ctx.set_materialize_grads(False)
         return output, rows.lse.clone()
@@ -53,11 +53,19 @@ class _Ring(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_output: Tensor | None, of_lse: Tensor | None) -> Any:
         query, key, value, output, lse, *rest = ctx.saved_tensors
+        if _versions(ctx.ring) != ctx.versions:
+            raise RuntimeError("attention's backward: a mask or a captured tensor was changed in place since forward")
         sinks = rest.pop(0) if ctx.has_sinks else None
         made = _Backward(ctx.ring, query, Result(output, lse, {}), Upstream(of_output, of_lse, {}), rest)
-        gradients = made.run(key, value)
+        with ctx.ring.whole.own_precision():
+            gradients = made.run(key, value)
         of_sinks = () if sinks is None else (made.of_sinks(sinks),)
         return None, None, None, *gradients, *of_sinks, *made.of_captured()
+
+
+def _versions(ring: Ring) -> list[int]:
+    """How often what functions read was changed in place: autograd counts that of tensors with gradients alone."""
+    return [load.value._version for load in ring.whole.loads if not load.value.is_inference()]
 
 
 class _Backward:
