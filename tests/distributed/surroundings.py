@@ -339,3 +339,23 @@ def compiled_sequence(ranks: int, fullgraph: bool) -> Any:
     if fullgraph:
         return told(lambda: by(*mine))
     return by(*mine), function(*mine)
+
+
+def ring_of_a_changed_mask(ranks: int) -> str:
+    """What backward says of a mask that was changed since the keys travelled."""
+    query, key, value = own(ranks)
+    query = query.detach().requires_grad_()
+    mask = torch.ones(Q_LEN, K_LEN, dtype=torch.bool)
+    with distributed.sending("ring"):
+        output = distributed.attention(query, key, value, mask, group=group(ranks))
+    mask[:, 1] = False
+    return told(lambda: output.sum().backward())
+
+
+def ring_of_a_sharded_mask(shape: tuple[int, ...]) -> str:
+    """What is said of a mask that is a DTensor, where keys are to travel."""
+    lies = mesh(*shape)
+    query, key, value = (placed(tensor, lies, [Shard(1)]) for tensor in whole())
+    mask = placed(torch.ones(Q_LEN, K_LEN, dtype=torch.bool), lies, [Shard(0)])
+    with distributed.sending("ring"):
+        return told(lambda: pellucid.attention(query, key, value, mask))

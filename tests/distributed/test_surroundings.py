@@ -199,3 +199,16 @@ def test_an_observation_stays_where_it_is(ranks: Ranks, placements: list[Placeme
 def test_checkpoints(ranks: Ranks, reentrant: bool, placements: list[Placement] | None) -> None:
     for found in ranks.run(surroundings.checkpointed, 3, reentrant, placements, ranks=3):
         assert_close(found[:4], found[4:], torch.float32)
+
+
+# What a ring cannot see of a mask.
+
+
+def test_a_mask_that_was_changed_before_backward(ranks: Ranks) -> None:
+    for text in ranks.run(surroundings.ring_of_a_changed_mask, 2, ranks=2):
+        assert re.match(r"RuntimeError: attention's backward: a mask or a captured tensor was changed in place", text)
+
+
+def test_a_mask_of_all_ranks_does_not_travel(ranks: Ranks) -> None:
+    for text in ranks.run(surroundings.ring_of_a_sharded_mask, (2,), ranks=2):
+        assert re.match(r"ValueError: sending: this call's keys cannot travel in a ring: a captured DTensor", text)
