@@ -50,7 +50,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, group: Group, *local: Tensor) -> tuple[Tensor, ...]:
         ctx.layout, ctx.group = layout, group
-        return tuple(_all_gathered(tensor, layout, group) for tensor in local)
+        return tuple(_all_gathered(local, layout, group))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -70,15 +70,25 @@ class _Scattered(torch.autograd.Function):
         return None, None, *gathered(gradients, ctx.layout, ctx.group)
 
 
-def _all_gathered(local: Tensor, layout: Layout, group: Group) -> Tensor:
-    most = max(layout.lengths)
-    padded = local.new_zeros(1, *local.shape[:-2], most, local.shape[-1])
-    padded[0, ..., : local.shape[-2], :] = local
-    every = padded.new_empty(layout.ranks, *padded.shape[1:])
+def _all_gathered(local: Sequence[Tensor], layout: Layout, group: Group) -> list[Tensor]:
+    own = [_padded(tensor, layout)[None] for tensor in local]
+    every = [tensor.new_empty(layout.ranks, *tensor.shape[1:]) for tensor in own]
     with reaching("keys and values are gathered"):
-        _all_gather(every, padded, group)
-    parts = [every[rank, ..., start : start + len(span), :] for rank, start, span in layout.pieces]
-    return torch.cat(parts, -2) if parts else local.clone()
+        asked = [_all_gather(*both, group, async_op=True) for both in zip(every, own, strict=True)]
+        for work in asked:
+            work.wait()
+    if not layout.pieces:
+        return [tensor.clone() for tensor in local]
+    return [torch.cat([e[r, ..., at : at + len(span), :] for r, at, span in layout.pieces], -2) for e in every]
+
+
+def _padded(local: Tensor, layout: Layout) -> Tensor:
+    """As many positions as the rank has that has most, contiguous."""
+    if min(layout.lengths) == max(layout.lengths):
+        return local.contiguous()
+    padded = local.new_zeros(*local.shape[:-2], max(layout.lengths), local.shape[-1])
+    padded[..., : local.shape[-2], :] = local
+    return padded
 
 
 def _reduce_scattered(whole: Tensor, layout: Layout, group: Group) -> Tensor:
