@@ -46,6 +46,15 @@ def gathered(local: Sequence[Tensor], layout: Layout, group: Group) -> tuple[Ten
     return whole
 
 
+def relaid(local: Tensor, before: Layout, after: Layout, group: Group) -> Tensor:
+    """A rank's positions, [..., positions, dim], of a sequence that is to lie in another layout; differentiable."""
+    if before == after:
+        return local
+    (whole,) = gathered((local,), before, group)
+    spans = after.spans[dist.get_rank(group)]
+    return torch.cat([whole.narrow(-2, span.start, len(span)) for span in (*spans, range(0))], -2)
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, group: Group, *local: Tensor) -> tuple[Tensor, ...]:
