@@ -42,9 +42,9 @@ def context_parallel(
     As `torch.distributed.tensor.experimental.context_parallel`, also on CPU, of any length, with masks and biases.
     Inside, every call of `pellucid.attention`, `pellucid.observe` and torch's scaled_dot_product_attention, also by an
     accelerated model, is one of the whole sequence: its query, key and value are this rank's positions, its masks and
-    functions those of all. All ranks must run the same. `pellucid.watch` with ranks={"positions": mesh} records it. Models
-    of transformers are told where the positions of all ranks lie when they make their masks; masks that are not plainly
-    causal are those of the whole sequence in accelerated and watched models.
+    functions those of all. All ranks must run the same. `pellucid.watch` with ranks={"positions": mesh} records it.
+    Masks of transformers are those of the whole sequence in accelerated and watched models; in others that are not
+    plainly causal or without a mask they are refused, for they are as long as a rank's part.
 
     Args:
         mesh: of one dimension.
@@ -163,18 +163,28 @@ def _left_away(before: Callable[..., Any], *args: Any, **named: Any) -> Any:
     if how is None:
         return before(*args, **named)
     lengths = [own[0] for own in numbers_of_all(how.group, [asked.arguments["kv_length"]])]
-    if 1 in lengths and "q_length" in asked.arguments:
-        raise ValueError(
-            "context_parallel: a rank has a single position, which transformers takes for a step of decoding; two or "
-            f"more are needed on each, got {lengths}"
-        )
     window = asked.arguments.get("local_attention_size")
     asked.arguments["local_attention_size"] = None if window is None or sum(lengths) < window else 0
     return before(*asked.args, **asked.kwargs)
 
 
+def _of_several(before: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What a mask is made of, for several positions on each rank."""
+    how, asked = shared_here(), signature(before).bind(*args, **named)
+    if how is not None:
+        embedded = list(asked.arguments.values())[1]
+        lengths = [own[0] for own in numbers_of_all(how.group, [embedded.shape[1]])]
+        if 1 in lengths:
+            raise ValueError(
+                "context_parallel: a rank has a single position, which transformers takes for a step of decoding; two "
+                f"or more are needed on each, got {lengths}"
+            )
+    return before(*args, **named)
+
+
 # What transformers decides about a mask by a rank's own positions, decided by those of all.
 INSTEAD: dict[str, Callable[..., Any]] = {
+    "_preprocess_mask_arguments": _of_several,
     "find_packed_sequence_indices": _packed,
     "remap_positions_for_packed_sequence": _remapped,
     "_ignore_causal_mask_sdpa": _left_away,

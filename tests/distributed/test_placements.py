@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,8 +35,8 @@ def placements(draw: st.DrawFn, ndim: int, dims: int, is_sum: bool) -> list[Plac
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
 
 
-def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
-    shape = data.draw(st.sampled_from(MESHES))
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, shapes: Sequence[tuple[int, ...]] = MESHES) -> None:
+    shape = data.draw(st.sampled_from(shapes))
     drawn = {}
     for name, tensor in cases.tensors_for(case).items():
         if name in ("query", "key", "value") or data.draw(st.booleans()):

@@ -118,7 +118,7 @@ def _one_batch(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
     lead = tensor.shape[:-3]
     if all(size == 1 for size in lead):
         return tensor.reshape(1, *tensor.shape[-3:])
-    return tensor.expand(*batch, *tensor.shape[-3:]).reshape(-1, *tensor.shape[-3:])
+    return tensor.expand(*batch, *tensor.shape[-3:]).reshape(torch.Size(batch).numel(), *tensor.shape[-3:])
 
 
 def _as_autocast(tensor: Tensor) -> Tensor:

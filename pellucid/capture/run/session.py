@@ -386,6 +386,7 @@ class Session:
         layer = layer_of(place, call, readings, padded)
         if call.stretch is not None:
             self._stretches.add(place.name)
+            carried.note_sums(self.record, self.gradients, lookup.values())
         layer.over_heads = [name for name, readout in lookup.items() if not readout.per_head]
         self._beside.add(layer, call, place.start, place.heads, self._ids)
         if self.keeps(place.name):
@@ -423,9 +424,8 @@ class Session:
 
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
-        missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
-        if layer.name in self._stretches:  # of which this rank keeps its own queries
-            missing = []
+        is_whole = layer.name not in self._stretches  # else this rank has kept its own queries
+        missing = [own for name, own in self._sums.items() if is_whole and name not in layer.readings]
         found = sums.of_parts(layer, missing)
         if found and self.gradients:
             note = f"gradients: {', '.join(found)} of {layer.name}, read from all its calls together, carries none"
