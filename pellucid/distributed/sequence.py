@@ -36,6 +36,7 @@ from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.readouts.base import ColumnReadout, tensors_of
+from pellucid.tensors import bits
 
 Function = Callable[..., Any]
 Given = Layout | str | None
@@ -418,12 +419,13 @@ def texts_of(
     """
     if whole is None:
         return dict.fromkeys(TOLD)
-    given = (whole.query, whole.key, whole.value, whole.sinks)
+    given = (whole.query, whole.key, whole.value)
     return dict(
         zip(
             TOLD,
             (
-                *(None if tensor is None else (tuple(tensor.shape), tensor.dtype) for tensor in given),
+                *((tuple(tensor.shape), tensor.dtype) for tensor in given),
+                None if whole.sinks is None else _contents(whole.sinks),
                 whole.scale,
                 whole.dropout_p,
                 _written(whole.score),
@@ -456,7 +458,12 @@ def weighing(query: Tensor, key: Tensor, whole: Problem) -> list[Tensor]:
 
 def _written(function: Any) -> tuple[str, list[Any]]:
     text, captured = write(function)
-    return text, [(tuple(tensor.shape), tensor.dtype) for tensor in captured]
+    return text, list(map(_contents, captured))
+
+
+def _contents(tensor: Tensor) -> tuple[Any, ...]:
+    """What is compared of a tensor that all ranks have: its numbers too, or where those of a DTensor lie."""
+    return tuple(tensor.shape), tensor.dtype, getattr(tensor, "placements", None) or bits.told(tensor)
 
 
 def _joined(parts: Parts, reached: tuple[Tensor, ...], group: Group) -> Result:

@@ -364,6 +364,8 @@ def along(dim: int) -> None:
         record.ranks = Ranks({"heads": group(2)})
         with pytest.raises(ValueError, match=r"has \w+ \d on one rank and \d on another, which divide heads"):
             record.gather()
+        record.ranks = Ranks({"positions": mesh(2)})
+        same(record.gather(), watched(Along(), every, more=()))
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
@@ -414,7 +416,7 @@ def faulty(folder: Path) -> None:
             asked()
     with pytest.raises(ValueError, match="to: rank 7 is none of those"):
         record.gather(to=7)
-    with pytest.raises(ValueError, match="one of heads, sequences, layers, got 'head'"):
+    with pytest.raises(ValueError, match="one of positions, heads, sequences, layers, got 'head'"):
         watched(Declared(4), every, ranks={"head": group(2)})
     with pytest.raises(TypeError, match="heads needs a mesh of one dimension"):
         watched(Declared(4), every, ranks={"heads": mesh(2, 2)})
