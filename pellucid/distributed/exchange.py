@@ -197,6 +197,36 @@ def is_first(own: Tensor, whole: Tensor, group: Group) -> Tensor:
     return reduced(torch.where(own == whole, -rank, -ranks), "max", group) == -rank
 
 
+def once_followed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, whose gradients say in words, to whoever asks for theirs, that they have none."""
+    return _Once.apply(*tensors) if any(tensor.requires_grad for tensor in tensors) else tensors
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*tensors)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Refusing.apply(len(gradients), *gradients, *ctx.saved_tensors)
+
+
+class _Refusing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The gradients, which come of the tensors behind them."""
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError(
+            "attention: keys and values have travelled in a ring, which has no second derivatives; gather them, "
+            'with pellucid.distributed.sending("gather")'
+        )
+
+
 def agree(groups: Sequence[Group], fault: Exception | None, told: Mapping[str, Any]) -> None:
     """Raise on every rank unless all take the call and tell the same of it.
 

@@ -21,6 +21,7 @@ from pellucid.distributed.exchange import (
     gathered,
     joined,
     numbers_of_all,
+    once_followed,
     reduced,
     refuse_together,
 )
@@ -264,7 +265,7 @@ class Posed(NamedTuple):
         regions = regions or [Region.of_queries(self.whole, range(0))]
         if travels(self.whole, self._is_followed):
             ring = Ring(regions, self.keys, self.group, as_it_is)
-            rows = ring_gradients.computed(ring, self.query, self.key, self.value)
+            rows = ring_gradients.computed(ring, *once_followed(self.query, self.key, self.value))
             if not reduced(is_rounded(rows.lse).any().int(), "max", self.group):
                 return rows.output, self._seen_on_ring(ring, rows) if observed else None
         key, value = reached = gathered((self.key, self.value), self.keys, self.group)
