@@ -25,6 +25,7 @@ from pellucid.distributed.exchange import Group, gathered, numbers_of_all
 from pellucid.distributed.layout import Layout
 from pellucid.distributed.sequence import Given, layout_of
 
+KINDS = ("sdpa", "flex_attention", "pellucid", "pellucid_eager")  # of transformers, what is led to all ranks or refused
 LOCAL = (flex_attention, multi_head_attention_forward)  # what attends by means that are not looked into
 
 
@@ -44,7 +45,8 @@ def context_parallel(
     accelerated model, is one of the whole sequence: its query, key and value are this rank's positions, its masks and
     functions those of all. All ranks must run the same. `pellucid.watch` with ranks={"positions": mesh} records it.
     Masks of transformers are those of the whole sequence in accelerated and watched models; in others that are not
-    plainly causal or without a mask they are refused, for they are as long as a rank's part.
+    plainly causal or without a mask they are refused, for they are as long as a rank's part. Attention that a model
+    writes out itself, by products and a softmax, is of this rank's positions; watched, it is refused.
 
     Args:
         mesh: of one dimension.
@@ -58,7 +60,8 @@ def context_parallel(
     Raises:
         TypeError: something else than a mesh; a call inside of flex_attention, or of nn.MultiheadAttention in a model
             that is not accelerated.
-        ValueError: a mesh of several dimensions, or buffers and dimensions that are not as many.
+        ValueError: a mesh of several dimensions, or buffers and dimensions that are not as many; a model inside of
+            transformers whose attention is not led to all ranks, or a cache that is gone on with.
 
     """
     if not isinstance(mesh, DeviceMesh):
@@ -169,10 +172,16 @@ def _left_away(before: Callable[..., Any], *args: Any, **named: Any) -> Any:
 
 
 def _of_several(before: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    """What a mask is made of, for several positions on each rank."""
+    """What a mask is made of, for several positions on each rank and an attention that is led to all ranks."""
     how, asked = shared_here(), signature(before).bind(*args, **named)
     if how is not None:
-        embedded = list(asked.arguments.values())[1]
+        config, embedded = list(asked.arguments.values())[:2]
+        kind = getattr(config, "_attn_implementation", None) or "sdpa"
+        if kind not in KINDS:
+            raise ValueError(
+                f"context_parallel: attn_implementation {kind!r} would see this rank's positions alone; set it to "
+                "'sdpa', or call pellucid.accelerate(model) before"
+            )
         lengths = [own[0] for own in numbers_of_all(how.group, [embedded.shape[1]])]
         if 1 in lengths:
             raise ValueError(

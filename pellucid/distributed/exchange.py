@@ -47,7 +47,15 @@ def gathered(local: Sequence[Tensor], layout: Layout, group: Group) -> tuple[Ten
 
 
 def relaid(local: Tensor, before: Layout, after: Layout, group: Group) -> Tensor:
-    """A rank's positions, [..., positions, dim], of a sequence that is to lie in another layout; differentiable."""
+    """A rank's positions, [..., positions, dim], of a sequence that is to lie in another layout; differentiable.
+
+    Args:
+        local: the positions that it has.
+        before: where the sequence lies.
+        after: where it is to lie.
+        group: of the ranks.
+
+    """
     if before == after:
         return local
     (whole,) = gathered((local,), before, group)

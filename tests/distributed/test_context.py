@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,14 @@ def windowed(ranks: int) -> None:
         found, record = _of(model, *own, ranks={"positions": mesh(ranks)})
         with pytest.raises(ValueError, match="a rank has a single position"):
             model(own[0][:, :1], position_ids=own[1][:, :1], use_cache=False)
+        for watching in (nullcontext(), pellucid.watch(model)):
+            model.set_attn_implementation("eager")
+            with pytest.raises(ValueError, match="attn_implementation 'eager' would see this rank's"), watching:
+                model(own[0], position_ids=own[1], use_cache=False)
         pellucid.accelerate(model)
+        close(
+            join(model(own[0], position_ids=own[1], use_cache=False).logits, 1, "head_tail", group(ranks)), output, 1e-5
+        )
         with pytest.raises(ValueError, match=r"tensor \[2, 7\] is indexed by kv_idx"):
             model(own[0], attention_mask=(own[1] > 2 + dist.get_rank()).long(), use_cache=False)
         cache = model(own[0], position_ids=own[1]).past_key_values
@@ -198,6 +206,28 @@ def differing(ranks: int) -> str:
             except ValueError as error:
                 texts.append(str(error))
     return "\n".join(texts)
+
+
+class ByHand(nn.Module):
+    """Attention that is written out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x @ x.mT, -1) @ x
+
+
+def by_hand(ranks: int) -> None:
+    model = nn.Sequential(ByHand())
+    own = cut(torch.randn(2, 3, 12, 4), 2, "head_tail", group(ranks))
+    with (
+        torch.no_grad(),
+        context_parallel(mesh(ranks)),
+        pytest.raises(ValueError, match="is indexed by q_idx, of which"),
+    ):
+        watched(model, own)
+
+
+def test_attention_by_hand_is_refused(ranks: Ranks) -> None:
+    ranks.run(by_hand, 2, ranks=2)
 
 
 def test_ranks_watch_alike(ranks: Ranks) -> None:
