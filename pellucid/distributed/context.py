@@ -46,7 +46,8 @@ def context_parallel(
     functions those of all. All ranks must run the same. `pellucid.watch` with ranks={"positions": mesh} records it.
     Masks of transformers are those of the whole sequence in accelerated and watched models; in others that are not
     plainly causal or without a mask they are refused, for they are as long as a rank's part. Attention that a model
-    writes out itself, by products and a softmax, is of this rank's positions; watched, it is refused.
+    writes out itself, by products and a softmax, is of this rank's positions; watched, it is refused. Backward of what
+    is checkpointed belongs inside too, for it runs the model again.
 
     Args:
         mesh: of one dimension.

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.distributed import context_parallel, cut, join
-from pellucid.nn import SelfAttention
+from pellucid.nn import CrossAttention, KeyValueCache, SelfAttention
 from tests.distributed.ranks import Ranks, group, mesh
 from tests.distributed.test_models import close, of_kind
 from tests.distributed.test_records import MORE, same
 
 LENGTH = 13
-MORE_READOUTS = (*MORE, pellucid.PooledMax(3, 2), pellucid.Renyi(2))
+SOME = pellucid.Received(slice(2, 9, 3))  # of some queries
+SOME.name = "some"
+AT = pellucid.At(torch.arange(LENGTH)[:, None], sum_heads=True)
+MORE_READOUTS = (*MORE, pellucid.PooledMax(3, 2), pellucid.Renyi(2), SOME, AT)
 
 
 class Words(nn.Module):
@@ -155,6 +158,40 @@ def test_models_of_transformers(ranks: Ranks, kind: str) -> None:
     ranks.run(of_transformers, kind, 2, ranks=2)
 
 
+class Translating(nn.Module):
+    """Attention to itself, and then to another sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.own, self.cross = SelfAttention(12, 4, is_causal=True), CrossAttention(12, 4, context_dim=6)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        output: Tensor = self.cross(x + self.own(x), context)
+        return output
+
+
+def translating(ranks: int) -> None:
+    model, x, context = Translating(), torch.randn(2, LENGTH, 12), torch.randn(2, 17, 6)
+    with torch.no_grad(), pellucid.watch(model, keep=True, heads=[1, 3]) as expected:
+        output = model(x, context)
+    own = [x.clone(), context.clone()]
+    options: Any = {"keep": True, "heads": [1, 3], "ranks": {"positions": mesh(ranks)}}
+    with torch.no_grad(), context_parallel(mesh(ranks), buffers=own, buffer_seq_dims=[1, 1]):
+        with pellucid.watch(model, **options) as record:
+            found = model(*own)
+        close(join(found, 1, "head_tail", group(ranks)), output, 1e-5)
+        cache = KeyValueCache()
+        close(model.own(own[0], cache=cache), model.own(own[0]))
+        with pytest.raises(ValueError, match="cache: inside context_parallel"):
+            model.own(own[0], cache=cache)
+    same(record.gather(), expected)
+
+
+def test_cross_attention(ranks: Ranks) -> None:
+    ranks.run(translating, 3, ranks=3)
+
+
 def windowed(ranks: int) -> None:
     """A window shorter than the text, longer than a rank's part of it; and a mask of a rank's own positions."""
     model, ids = of_kind("Mistral", sliding_window=9), torch.randint(3, 29, (2, 14))
@@ -172,6 +209,8 @@ def windowed(ranks: int) -> None:
             with pytest.raises(ValueError, match="attn_implementation 'eager' would see this rank's"), watching:
                 model(own[0], position_ids=own[1], use_cache=False)
         pellucid.accelerate(model)
+        with pellucid.watch(model, keep=True, ranks={"positions": mesh(ranks)}) as both:
+            model(own[0], position_ids=own[1], use_cache=False)
         close(
             join(model(own[0], position_ids=own[1], use_cache=False).logits, 1, "head_tail", group(ranks)), output, 1e-5
         )
@@ -182,7 +221,8 @@ def windowed(ranks: int) -> None:
         with warnings.catch_warnings(action="ignore"), refused:  # of the name of a cache, which changes
             model(own[0][:, :2], position_ids=own[1][:, :2] + 14, past_key_values=cache)
     close(join(found, 1, "head_tail", group(ranks)), output, 1e-5)
-    same(record.gather(), expected)
+    for own_record in (record, both):
+        same(own_record.gather(), expected)
 
 
 def test_a_window(ranks: Ranks) -> None:
