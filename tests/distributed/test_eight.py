@@ -30,7 +30,7 @@ def assert_any_is_as_alone(threads: Threads, data: Any, case: Case) -> None:
     test_placements.assert_any_is_as_alone(threads, data, case, SHAPES)
 
 
-@examples(3)
+@examples(2)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_any_call(threads: Threads, data: Any, case: Case) -> None:
     assert_any_is_as_alone(threads, data, case)
