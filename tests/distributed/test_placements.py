@@ -44,6 +44,12 @@ def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, shapes: Sequence
     assert_as_alone(ranks, case, shape, drawn)
 
 
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_sequence_without_heads_of_few_queries(ranks: Ranks, length: int) -> None:
+    lies = dict.fromkeys(("query", "key", "value"), [Shard(0)])
+    assert_as_alone(ranks, Case(length, length, (), None, 1), (2,), lies)
+
+
 @examples(8)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:

@@ -26,26 +26,26 @@ class Threads(Ranks):
 
     def __init__(self) -> None:
         super().__init__(COUNT)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), daemon=True)
-        self._process.start()
-        other.close()
 
     def outcomes(self, function: Callable[..., Any], *arguments: Any, ranks: int | None = None) -> list[Outcome]:
         """What becomes of `function(*arguments)` on each rank; where one raises, others may be told SystemExit."""
         assert ranks in (None, COUNT)
-        self._pipe.send_bytes(pickle.dumps((function, arguments)))
-        assert self._pipe.poll(PATIENCE + 10), "a rank does not answer: it hangs"
-        told = [pickle.loads(own) for own in pickle.loads(self._pipe.recv_bytes())]
+        if not self._processes:
+            self._start()
+        (pipe,) = self._pipes
+        pipe.send_bytes(pickle.dumps((function, arguments)))
+        assert pipe.poll(PATIENCE + 10), "a rank does not answer: it hangs"
+        told = [pickle.loads(own) for own in pickle.loads(pipe.recv_bytes())]
         return sorted(told, key=lambda outcome: outcome.kind == SystemExit.__name__) if _failed(told) else told
 
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        own, other = context.Pipe()
+        process = context.Process(target=_serve, args=(other,), daemon=True)
+        process.start()
+        other.close()
+        self._processes, self._pipes = [process], [own]
 
 
 def _failed(told: list[Outcome]) -> bool:
