@@ -46,7 +46,7 @@ def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, shapes: Sequence
 
 @pytest.mark.parametrize("length", [0, 1])
 def test_a_sequence_without_heads_of_few_queries(ranks: Ranks, length: int) -> None:
-    lies = dict.fromkeys(("query", "key", "value"), [Shard(0)])
+    lies = {name: [Shard(0)] for name in ("query", "key", "value")}
     assert_as_alone(ranks, Case(length, length, (), None, 1), (2,), lies)
 
 
