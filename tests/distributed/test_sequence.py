@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,8 +39,8 @@ def assert_as_alone(ranks: Ranks, case: Case, layout: Layout, key_layout: Layout
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
 
 
-def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
-    count = data.draw(st.sampled_from((2, 3, 4, 1)))
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, counts: Sequence[int] = (2, 3, 4, 1)) -> None:
+    count = data.draw(st.sampled_from(counts))
     names = st.sampled_from(list(LAYOUTS))
     layout = LAYOUTS[data.draw(names)](case.q_len, count, case.seed)
     of_keys = layout
