@@ -121,6 +121,8 @@ class Profile:
     def quantiles(self, number: str, shares: Sequence[float]) -> Tensor:
         """The values below which these shares of the documents lie, float64 [heads, shares], each within 1 % of itself.
 
+        None lies below the least of the documents or above the most.
+
         Raises:
             ValueError: there is no such number, or a share is not from 0 to 1.
 
@@ -130,7 +132,8 @@ class Profile:
             raise ValueError(f"shares: numbers from 0 to 1 are needed, got {list(shares)}")
         columns = range(place, len(self.heads) * len(NUMBERS), len(NUMBERS))
         found = [self.sketch.quantiles(column, list(shares)) for column in columns]
-        return torch.tensor(found, dtype=torch.float64, device="cpu").reshape(len(self.heads), len(shares))
+        values = torch.tensor(found, dtype=torch.float64, device="cpu").reshape(len(self.heads), len(shares))
+        return values.clamp(self.sums["least"][:, place, None], self.sums["most"][:, place, None])
 
     def sketch_of(self, head: int, number: str) -> Any:
         """A head's number as a `ddsketch.DDSketch`, the library's own. Raises ModuleNotFoundError without it."""

@@ -36,7 +36,7 @@ def open_profile(path: str | os.PathLike[str]) -> Profile:
     """
     place = Path(path)
     try:
-        found = _file(place)
+        found = _file(Path(os.path.realpath(place)))  # a link to a profile is one
         _check_format(place, found.metadata)
         return _profile(found)
     except FileNotFoundError:

@@ -24,6 +24,17 @@ class Found(NamedTuple):
     share: float  # of the file read so far, of 1
 
 
+_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+}
+
+
 def unread(reason: str, place: str = "", share: float = 1.0) -> Found:
     """A document that cannot be read."""
     return Found(None, reason, place, share)
@@ -84,7 +95,7 @@ def parquet_rows(path: Path, field: str) -> Iterator[Found]:
 
 def _of_value(value: Any, place: str, share: float) -> Found:
     if not isinstance(value, str):
-        return unread(f"is no text but {type(value).__name__}", place, share)
+        return unread(f"is no text but {_KINDS.get(type(value), type(value).__name__)}", place, share)
     return _checked(value, place, share)
 
 
