@@ -51,7 +51,7 @@ class Masses(NamedTuple):
 
     names: tuple[str, ...]
     mass: Tensor  # float64
-    share: Tensor  # float64, the share of all keys that are of the kind: what equal weights would put there
+    equal: Tensor  # float64, what equal weights on all keys that each query may look at would put there
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,8 @@ class Profile:
     def by_distance(self) -> Masses:
         """The mean weight of a row by distance, one of `pellucid.profiles.sums.BANDS` a column."""
         names = tuple(f"{band.least}..{band.most}" if band.least != band.most else str(band.least) for band in BANDS)
-        pairs = self.sums["distance_pairs"].double()
-        mass = exact.mean(self.sums["distance"], self.sums["map_rows"][:, None])
-        return Masses(names, mass, pairs / pairs.sum(-1, keepdim=True))
+        rows = self.sums["map_rows"][:, None]
+        return Masses(names, *(exact.mean(self.sums[name], rows) for name in ("distance", "distance_equal")))
 
     def by_position(self) -> Tensor:
         """The mean weight of the rows of each sixteenth of a document on the keys of each, float64 [heads, 16, 16].
@@ -164,10 +163,11 @@ class Profile:
         return exact.mean(self.sums["position"], self.sums["position_rows"][..., None])
 
     def on_classes(self) -> Masses:
-        """The mean weight of a row on each token class; the share of "same token" is not known."""
-        share = self.sums["class_tokens"].double() / self.sums["tokens"].double()[:, None]
-        share[:, self.layout.classes.index(SAME)] = torch.nan
-        return Masses(self.layout.classes, exact.mean(self.sums["classes"], self.sums["rows"][:, None]), share)
+        """The mean weight of a row on each token class; what equal weights put on the "same token" is not known."""
+        rows = self.sums["rows"][:, None]
+        mass, equal = (exact.mean(self.sums[name], rows) for name in ("classes", "classes_equal"))
+        equal[:, self.layout.classes.index(SAME)] = torch.nan
+        return Masses(self.layout.classes, mass, equal)
 
     # The strongest.
 

@@ -67,6 +67,11 @@ def _check_format(place: Path, metadata: Mapping[str, str]) -> None:
             f"{place}: was written in version {version} of the format, and pellucid {__version__} reads up to "
             f"{VERSION}; upgrade pellucid to open it"
         )
+    if int(version) < VERSION:
+        raise ProfileError(
+            f"{place}: was written in version {version} of the format, which lacks what {VERSION} tells; "
+            "profile the corpus again"
+        )
 
 
 def _profile(found: TensorFile) -> Profile:
