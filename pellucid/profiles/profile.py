@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid import legible
+from pellucid import legible, showing
 from pellucid.profiles import exact, listing, merging, summing, sums
 from pellucid.profiles.corpus import Corpus
 from pellucid.profiles.disk import write
@@ -205,6 +205,18 @@ class Profile:
         for other in others:
             found = merging.merged(found, other)
         return found
+
+    def view(self, **options: Any) -> Any:
+        """Show the profile in the notebook's cell, or in the browser: `pellucid.view`, which says what it takes.
+
+        Returns:
+            A ProfileViewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
+
+        Raises:
+            ImportError: what serves the page is not installed.
+
+        """
+        return showing.view(self, **options)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it to a file, by custom `name.heads`, whole or not at all.

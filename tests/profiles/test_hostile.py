@@ -90,7 +90,10 @@ def test_another_format_or_version_is_refused(profile, tmp_path):
         ("does not say that it is one", {"format": "another"}),
         ("its version must be a number, got 'x'", {"version": "x"}),
         ("was written in version 3 of the format, and pellucid", {"version": "3"}),
-        ("was written in version 1 of the format, which lacks what 2 tells; profile the corpus again", {"version": "1"}),
+        (
+            "was written in version 1 of the format, which lacks what 2 tells; profile the corpus again",
+            {"version": "1"},
+        ),
         ("its checksum is another", {"crc32": "00000000"}),
     ):
         with pytest.raises(form.ProfileError, match=message):
