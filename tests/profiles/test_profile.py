@@ -98,6 +98,16 @@ def of_sequence(layer, row):
     return replace(layer.of_sequence(row), readings=readings)
 
 
+def test_quantiles_lie_between_the_least_and_the_most(whole):
+    for number in NUMBERS:
+        of_documents = whole.statistics(number)
+        found = whole.quantiles(number, [0.0, 1.0])
+        assert torch.equal(found.isnan().all(-1), of_documents.documents == 0)
+        known = of_documents.documents > 0
+        assert bool((found[known, 0] >= of_documents.least[known]).all())
+        assert bool((found[known, 1] <= of_documents.most[known]).all())
+
+
 def test_the_summary_is_that_of_one_record_of_all():
     record = making.watched((13, 3), 0)
     found, expected = making.profile(13, 3, 0, 0).summary(), record.summary()
@@ -141,6 +151,18 @@ def test_maps_and_classes_are_those_of_the_weights():
         same = (even * flags[:, None, None]).sum(-1).mean((0, 2)).expand(6)
         torch.testing.assert_close(classes.equal[:, classes.names.index(name)], same)
     assert classes.equal[0, classes.names.index("first")] == pytest.approx((1 / (q + 1)).double().mean().item())
+
+
+def test_profiles_of_corpora_of_other_kinds_merge():
+    one = making.profile(settings={"documents": "a row each", "field": "text", "max_tokens": 8}, corpus="a")
+    other = making.profile(settings={"documents": "a line each", "field": "text", "max_tokens": 8}, corpus="b")
+    third = making.profile(settings={"documents": "a file each", "field": "text", "max_tokens": 8}, corpus="c")
+    found = one.merged(other, third)
+    assert found.layout.settings == {
+        "documents": ["a file each", "a line each", "a row each"], "field": "text", "max_tokens": 8,
+    }  # fmt: skip
+    assert found.layout == third.merged(other.merged(one)).layout
+    assert found.documents == 9
 
 
 def test_the_strongest_have_their_text(whole):

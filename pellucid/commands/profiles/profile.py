@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     """
     with about(f"--texts {options.texts}: "):
-        texts = Texts(options.texts, options.field)
+        texts = Texts(options.texts, options.field, options.target_field)
         corpus = Corpus(texts.name, texts.identity())
     with about("--pattern: "):
         _patterns(options)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, texts: Texts, corpus: Corpus, place: ranks.Place) -> int:
     if options.ray and (place.is_part or options.shard):
         raise InputError("--ray: shares the corpus out itself; leave out --shard, and torchrun")
-    reader = load_reader(options.model, options.max_tokens)
+    reader = load_reader(options.model, options.max_tokens, writes=options.target_field is not None)
     work = _work(options, corpus, reader, texts)
     _begin(texts, reader, options)
     with _as_input_errors(place.path):
@@ -81,6 +81,8 @@ def _tell_written(path: Path, profile: Profile) -> None:
 
 def _work(options: argparse.Namespace, corpus: Corpus, reader: CorpusReader, texts: Texts) -> Work:
     settings = {"documents": texts.way, "field": options.field, "max_tokens": reader.limit, "dtype": _dtype(reader)}
+    if options.target_field is not None:
+        settings["target_field"] = options.target_field
     return Work(
         corpus,
         reader.name,

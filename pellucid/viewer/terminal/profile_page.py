@@ -54,9 +54,10 @@ def about(profile: Profile) -> list[RenderableType]:
     ]
     for corpus in profile.corpora:
         lines += _corpus(corpus)
-    if profile.layout.settings:
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(profile.layout.settings.items()))
-        lines.append(f"settings {legible.message(settings)}")
+    settings = sorted(profile.layout.settings.items())
+    if settings:
+        told = ((name, " and ".join(map(str, one)) if isinstance(one, list) else one) for name, one in settings)
+        lines.append(f"settings {legible.message(', '.join(f'{name} {value}' for name, value in told))}")
     return [Text("\n".join(lines))]
 
 
