@@ -12,6 +12,7 @@ import torch
 
 import pellucid as package
 from pellucid import open_profile
+from pellucid.profiles.running import keeping
 from pellucid.profiles.running.keeping import Kept
 from pellucid.record.disk.lock import FolderLock
 from tests.profiles import corpora
@@ -177,6 +178,7 @@ def test_a_full_disk_loses_nothing(profiled, monkeypatch, tmp_path, whole):
         add(self, part)
 
     monkeypatch.setattr(Kept, "add", filling)
+    monkeypatch.setattr(keeping, "_SHARE", 1e9)  # written after each block, however slow the disk is
     status, told = profiled("run.heads")
     assert status == 1
     held = f"{tmp_path}/run.heads holds 64 documents, --resume goes on with the others"
