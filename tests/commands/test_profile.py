@@ -340,15 +340,15 @@ def translator(tmp_path_factory):
 PAIRS = ("--field", "from", "--target-field", "to")
 
 
-def test_a_model_that_reads_one_text_and_writes_another(profiled, pellucid, translator, tmp_path):
+def test_a_model_that_reads_one_text_and_writes_another(profiled, translator, tmp_path):
     from pellucid.commands.models import load_model
 
-    texts = corpora.pairs(tmp_path / "pairs.jsonl", 40)
+    texts = corpora.pairs(tmp_path / "pairs.jsonl", 12)
     assert profiled("a.heads", *PAIRS, texts=texts, model=translator)[0] == 0
     found = open_profile(tmp_path / "a.heads")
     assert [head.role for head in found.heads] == [role for role in ("self", "causal self", "cross") for _ in range(2)]
     read = [row for row in map(json.loads, texts.read_text().splitlines()) if len(row["to"].split()) > 1]
-    assert found.documents == len(read) < 40
+    assert found.documents == len(read) < 12
     assert {one.reason for one in found.corpora[0].unread} == {"its target has no token but the first, which is given"}
     loaded = load_model(str(translator))
     loaded.model.set_attn_implementation("eager")
@@ -365,14 +365,10 @@ def test_a_model_that_reads_one_text_and_writes_another(profiled, pellucid, tran
     )
     best = found.strongest_queries(4, "entropy")[0]
     source, written = read[
-        [document for document in range(40) if document not in unread_of(found)].index(best.document.number)
+        [document for document in range(12) if document not in unread_of(found)].index(best.document.number)
     ].values()
     assert best.query_token == ["<s>", *written.split()][best.query]
     assert best.key_token == source.split()[best.key]
-    for index in (0, 1):
-        assert profiled(f"{index}.heads", *PAIRS, "--shard", f"{index}/2", texts=texts, model=translator)[0] == 0
-    assert pellucid("merge", tmp_path / "1.heads", tmp_path / "0.heads", "--out", tmp_path / "all.heads")[0] == 0
-    assert (tmp_path / "all.heads").read_bytes() == (tmp_path / "a.heads").read_bytes()
 
 
 def unread_of(found):

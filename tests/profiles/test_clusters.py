@@ -138,9 +138,12 @@ def test_ray_gives_the_same_file_though_an_actor_is_killed(given, tmp_path):
     out = tmp_path / "run.heads"
     command = [sys.executable, "-m", "pellucid", *arguments(model, texts, out, "--ray")]
     process = subprocess.Popen([str(word) for word in command], env=environment(), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: out.exists() or process.poll() is not None)
-    killed = [os.kill(actor, signal.SIGKILL) for actor in actors()[:1]]
-    _, told = process.communicate(timeout=300)
+    try:
+        wait_for(lambda: out.exists() or process.poll() is not None, seconds=240)
+        killed = [os.kill(actor, signal.SIGKILL) for actor in actors()[:1]]
+        _, told = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, told
     assert killed
     assert out.read_bytes() == expected
