@@ -5,7 +5,7 @@ import { strongest } from "./attending.js";
 import { fill, h } from "./dom.js";
 import { strongestList } from "./strongest.js";
 import { lineTitle } from "./words.js";
-import { labelAt } from "./tokens.js";
+import { namedAt } from "./tokens.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
@@ -52,7 +52,7 @@ export function mapAside(go) {
       if (!logs) return list.show("", []);
       const [own, others] = line.axis === "queries" ? [panel.queries.text, panel.keys.text] : [panel.keys.text, panel.queries.text];
       const axis = line.axis === "queries" ? "keys" : "queries";
-      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
+      const items = strongest(logs, asideKeys).map((place) => ({ text: namedAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
       list.show(lineTitle(line, own), items, items.length ? "" : "no weight");
     },
     /** @param {MapPanel} panel */
@@ -64,7 +64,7 @@ export function mapAside(go) {
       listed = name;
       if (!values) return list.show("", []);
       const logs = values.map(Math.log);
-      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(text, place, 40), position: text.offset + place, log: logs[place], go: () => go("keys", place) }));
+      const items = strongest(logs, asideKeys).map((place) => ({ text: namedAt(text, place, 40), position: text.offset + place, log: logs[place], go: () => go("keys", place) }));
       list.show("received most, summed over all queries", items, items.length ? "" : "no weight");
     },
   };
