@@ -125,6 +125,11 @@ def test_the_crosshair_reads_the_weight_out(opened: Page, watched: Watched) -> N
     assert shown is not None
     assert float(shown[1]) == pytest.approx(weight, rel=0.01)
     expect(card).to_contain_text("1st")
+    map_of(opened).focus()
+    opened.keyboard.press("Shift+ArrowLeft")
+    expect(opened.get_by_role("status").last).to_have_text(
+        re.compile(r"query 5 .*key 3 .*weight .*of the 6 keys that it reads")
+    )
 
 
 def test_hovering_names_both_tokens_and_a_click_fixes_them(opened: Page) -> None:

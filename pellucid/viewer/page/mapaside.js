@@ -47,7 +47,7 @@ export function mapAside(go) {
       if (!line) return this.receive(panel);
       const logs = lineOf(panel, line);
       const name = logs ? `${panel.source?.owner} ${panel.axesOf} ${line.axis} ${line.index} ${panel.keys.text.texts?.length}` : "";
-      if (name === listed || (asideMayList(panel, line) && !logs)) return; // the list before stays until the next is here
+      if (name === listed || isAwaited(panel, line)) return; // the list before stays until the next is here
       listed = name;
       if (!logs) return list.show("", []);
       const [own, others] = line.axis === "queries" ? [panel.queries.text, panel.keys.text] : [panel.keys.text, panel.queries.text];
@@ -73,6 +73,15 @@ export function mapAside(go) {
 /** @param {MapPanel} panel @param {Line} line */
 function asideMayList(panel, line) {
   return Boolean(panel.chosen?.layer.exact) && !panel.rows.isRefused(panel.source?.owner ?? "", line);
+}
+
+/**
+ * Whether a row or a column can be had, and is not here yet.
+ * @param {MapPanel} panel
+ * @param {Line} line
+ */
+export function isAwaited(panel, line) {
+  return asideMayList(panel, line) && !lineOf(panel, line);
 }
 
 /**
