@@ -62,6 +62,7 @@ def record_info(name: str, record: Record) -> Json:
     layers = [record[layer] for layer in record.layers]
     return {
         "id": name,
+        "edition": record.edition,
         "title": record_title(record),
         "path": None if path is None else str(path),
         "model": record.model,
