@@ -115,7 +115,9 @@ export class SceneTelling {
     const { camera, difference } = this.scene;
     const { left, width } = lead.pane.layout;
     const shown = Math.min(width, (camera.lengths.k - camera.visible.k0) / camera.each.k);
-    return this.aside.fits(this.cornerOf(lead).x + left + shown, difference ? 0 : width - shown);
+    const beside = this.aside.fits(this.cornerOf(lead).x + left + shown, difference ? 0 : width - shown);
+    lead.message.style.insetInline = beside ? `${left + 8}px ${width - shown + 8}px` : ""; // within the map
+    return beside;
   }
 
   /** @param {MapPanel} panel */
