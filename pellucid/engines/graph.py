@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import isabstract, isclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
 from pellucid import engines, readouts
+from pellucid._version import __version__
 from pellucid.engines.node import Upstream
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem, Result
@@ -51,7 +53,7 @@ def run(problem: Problem) -> Result:
     made = torch.ops.pellucid.attention(
         problem.query, problem.key, problem.value, problem.sinks, captured, seed, text,
         ",".join([_written(readout) for readout in problem.readouts]),
-        problem.scale, problem.dropout_p, list(problem.batch), problem.heads,
+        problem.scale, problem.dropout_p, list(problem.batch), problem.heads, MADE_BY,
     )  # fmt: skip
     if not problem.readouts:
         return Result(made[0], made[0].new_empty(0), {})
@@ -115,6 +117,7 @@ class Recorded(NamedTuple):
     dropout_p: float
     batch: Sequence[int]
     heads: int
+    made_by: str
 
     @property
     def problem(self) -> Problem:
@@ -136,11 +139,13 @@ class Recorded(NamedTuple):
 
 SCHEMA = (
     "(Tensor query, Tensor key, Tensor value, Tensor? sinks, Tensor[] captured, Tensor? seed, str functions, "
-    "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads{}) -> Tensor[]"
+    "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads, str made_by{}) -> Tensor[]"
 )
 torch.library.define("pellucid::attention", SCHEMA.format(""))
 GIVEN = ", Tensor?[] results, bool[] wanted, Tensor?[] upstream"
 torch.library.define("pellucid::attention_gradients", SCHEMA.format(GIVEN))
+# Torch keeps compiled graphs on disk by what is in them, and knows of no version but its own: so this is in each node.
+MADE_BY = f"{__version__} {crc32((SCHEMA + GIVEN).encode()):08x}"
 
 
 @torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
