@@ -156,6 +156,15 @@ class Problem:
         """Whether dropout keeps the weights at `place`."""
         return dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len)
 
+    def having(self, query: Tensor, key: Tensor, value: Tensor) -> Problem:
+        """The same call of these tensors; itself, where they are its own."""
+        same = query is self.query and key is self.key and value is self.value
+        return self if same else replace(self, query=query, key=key, value=value)
+
+    def alone(self) -> Problem:
+        """The same call without readouts and sinks."""
+        return self if not self.readouts and self.sinks is None else replace(self, readouts=(), sinks=None)
+
     def reading(self, change: Callable[[Any], Any]) -> Problem:
         """The same call, its functions reading what `change` makes of each tensor that they captured."""
         if not self.loads:

@@ -57,7 +57,7 @@ class _Gradients(torch.autograd.Function):
             # Each in a place of its own, for one tensor may be query and key, or made of another.
             own = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]
             end = ctx.upstream + len(ctx.problem.differentiable)
-            own, others = own[:end], own[end:]
+            own, others = own[:end], [tensor for tensor in own[end:] if tensor is not None]
             upstream, inputs = own[: ctx.upstream], [tensor for tensor in own[ctx.upstream :] if tensor is not None]
             first = _by_torch(_with(ctx.problem, inputs, others), ctx.names, upstream, inputs)
             pairs = [(f, g) for f, g in zip(first, of_gradients, strict=True) if f is not None and f.requires_grad]
