@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.language import SCORE, TRUE, Expression, evaluate, walk
+from pellucid.language.shift import with_tensors
 from pellucid.tensors import storage
 from pellucid.tensors.once import once
 from pellucid.tensors.transformed import is_transformed
@@ -84,9 +85,14 @@ class Problem:
         return any(map(is_transformed, (*self.tensors, *seed)))
 
     @once
+    def loaded(self) -> tuple[Tensor, ...]:
+        """The captured tensors, each once."""
+        return tuple({id(load.value): load.value for load in self.loads}.values())
+
+    @once
     def captured(self) -> tuple[Tensor, ...]:
         """The captured tensors that need a gradient."""
-        return tuple({id(load.value): load.value for load in self.loads if load.value.requires_grad}.values())
+        return tuple(tensor for tensor in self.loaded if tensor.requires_grad)
 
     @once
     def differentiable(self) -> tuple[Tensor, ...]:
@@ -149,6 +155,22 @@ class Problem:
     def kept(self, place: dict[str, Tensor]) -> Tensor:
         """Whether dropout keeps the weights at `place`."""
         return dropout.kept(self.dropout_seed, self.dropout_p, place, self.heads, self.q_len, self.k_len)
+
+    def having(self, query: Tensor, key: Tensor, value: Tensor) -> Problem:
+        """The same call of these tensors; itself, where they are its own."""
+        same = query is self.query and key is self.key and value is self.value
+        return self if same else replace(self, query=query, key=key, value=value)
+
+    def alone(self) -> Problem:
+        """The same call without readouts and sinks."""
+        return self if not self.readouts and self.sinks is None else replace(self, readouts=(), sinks=None)
+
+    def reading(self, change: Callable[[Any], Any]) -> Problem:
+        """The same call, its functions reading what `change` makes of each tensor that they captured."""
+        if not self.loads:
+            return self
+        score, mask = (with_tensors(function, change) for function in (self.score, self.mask))
+        return replace(self, score=score, mask=mask, readouts=tuple(own.reading(change) for own in self.readouts))
 
     def scores(self, queries: Selection = ALL, keys: Selection = ALL, heads: Selection = ALL) -> Tensor:
         """What softmax is taken of, for a part of the matrix: score_mod applied, -inf where the mask forbids."""

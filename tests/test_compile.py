@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 from torch._dynamo.testing import CompileCounter
+from torch._functorch.aot_autograd import make_boxed_func
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pellucid
 from pellucid import masks, readouts, scores
+from pellucid.engines.graph import MADE_BY
 from pellucid.observation import Observation
 from tests.cases import normal
 
@@ -284,9 +287,24 @@ def test_a_recorded_call_is_one_operator() -> None:
     torch.testing.assert_close(graph(-QUERY, KEY, VALUE), pellucid.attention(-QUERY, KEY, VALUE))
 
 
+def test_every_node_says_which_version_made_it() -> None:
+    """What torch keeps of compiled graphs on disk is found by what is in them: another version's is another graph."""
+    torch._dynamo.reset()
+    nodes: dict[str, Any] = {}
+
+    def kept(graph: Any, inputs: Any) -> Any:
+        nodes.update({str(node.target): node.args for node in graph.graph.nodes if "pellucid" in str(node.target)})
+        return make_boxed_func(graph.forward)
+
+    compiled = torch.compile(pellucid.attention, fullgraph=True, backend=aot_autograd(fw_compiler=kept))
+    compiled(QUERY.clone().requires_grad_(), KEY, VALUE).sum().backward()
+    assert list(nodes) == ["pellucid.attention.default", "pellucid.attention_gradients.default"]
+    assert all(pellucid.__version__ in MADE_BY and MADE_BY in arguments for arguments in nodes.values())
+
+
 def test_the_operators_keep_torchs_rules() -> None:
     """Torch's own check: schema, fake shapes, autograd, and that a traced graph gives the same, with dynamic shapes."""
     text = "input float  score;input int  h;load float 1 0;mul float 0,2 ;constant bool  1|3,4"
     leaves = [tensor.clone().requires_grad_() for tensor in (QUERY, KEY, VALUE)]
     own = (*leaves, PER_HEAD.clone().requires_grad_(), [PER_HEAD + 2], None, text)
-    torch.library.opcheck(torch.ops.pellucid.attention.default, (*own, "entropy 1,topk 3", 0.3, 0.0, [2], 3))
+    torch.library.opcheck(torch.ops.pellucid.attention.default, (*own, "entropy 1,topk 3", 0.3, 0.0, [2], 3, "0"))

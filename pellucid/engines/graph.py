@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import isabstract, isclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
 from pellucid import engines, readouts
+from pellucid._version import __version__
+from pellucid.engines import twice
 from pellucid.engines.node import Upstream
 from pellucid.language import Expression, read, write
 from pellucid.problem import Problem, Result
@@ -51,7 +54,7 @@ def run(problem: Problem) -> Result:
     made = torch.ops.pellucid.attention(
         problem.query, problem.key, problem.value, problem.sinks, captured, seed, text,
         ",".join([_written(readout) for readout in problem.readouts]),
-        problem.scale, problem.dropout_p, list(problem.batch), problem.heads,
+        problem.scale, problem.dropout_p, list(problem.batch), problem.heads, MADE_BY,
     )  # fmt: skip
     if not problem.readouts:
         return Result(made[0], made[0].new_empty(0), {})
@@ -115,6 +118,7 @@ class Recorded(NamedTuple):
     dropout_p: float
     batch: Sequence[int]
     heads: int
+    made_by: str
 
     @property
     def problem(self) -> Problem:
@@ -136,11 +140,13 @@ class Recorded(NamedTuple):
 
 SCHEMA = (
     "(Tensor query, Tensor key, Tensor value, Tensor? sinks, Tensor[] captured, Tensor? seed, str functions, "
-    "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads{}) -> Tensor[]"
+    "str readouts, float scale, float dropout_p, SymInt[] batch, SymInt heads, str made_by{}) -> Tensor[]"
 )
 torch.library.define("pellucid::attention", SCHEMA.format(""))
 GIVEN = ", Tensor?[] results, bool[] wanted, Tensor?[] upstream"
 torch.library.define("pellucid::attention_gradients", SCHEMA.format(GIVEN))
+# Torch keeps compiled graphs on disk by what is in them, and knows of no version but its own: so this is in each node.
+MADE_BY = f"{__version__} {crc32((SCHEMA + GIVEN).encode()):08x}"
 
 
 @torch.library.impl("pellucid::attention", "CompositeExplicitAutograd")
@@ -214,12 +220,24 @@ def _backward(ctx: Any, upstream: list[Tensor | None]) -> tuple[Any, ...]:
     results, captured = others[: ctx.results], others[ctx.results :]
     own = (query, key, value, sinks, captured, seed, *ctx.rest)
     wanted = [bool(needed) for needed in ctx.needs_input_grad[4]] if captured else []
-    made = iter(torch.ops.pellucid.attention_gradients(*own, results, wanted, upstream))
+
+    def gradients(*given: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(torch.ops.pellucid.attention_gradients(*own, results, wanted, given[: len(upstream)]))
+
+    again = torch.is_grad_enabled()  # with create_graph=True, of what is no graph of torch.compile
+    made = iter(_twice(Recorded(*own).problem, gradients, upstream) if again else gradients(*upstream))
     query, key, value = next(made), next(made), next(made)
     sinks = None if sinks is None else next(made)
     of_captured = [next(made) if needed else None for needed in wanted]
     # An empty list (no batch) is to torch one of tensors, with a gradient for each.
     return query, key, value, sinks, of_captured, None, *([] if own == [] else None for own in ctx.rest)
+
+
+def _twice(problem: Problem, gradients: twice.Made, upstream: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Gradients that can be differentiated again."""
+    others = [readout for readout in problem.readouts if not readout.is_lse]
+    names = [readout.name for readout in others for _ in tensors_of(readout.empty(problem))]
+    return twice.gradients(problem, gradients, names, upstream if problem.readouts else [*upstream, None])
 
 
 torch.library.register_autograd("pellucid::attention", _backward, setup_context=_save)

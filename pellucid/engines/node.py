@@ -65,9 +65,10 @@ class _Node(torch.autograd.Function):
         # What the backward pass reads again is saved too: autograd then notices changes in place. Of what was read the
         # caller has copies, for those may be changed.
         own = (problem.query, problem.key, problem.value, problem.sinks)
-        saved = result.output, *own, *(load.value for load in problem.loads)
+        saved = result.output, *own, *problem.loaded
         ctx.save_for_backward(*saved)
         ctx.kinds = list(map(_kind, saved))
+        ctx.wanted = [tensor.requires_grad for tensor in problem.loaded]
         ctx.result = result._replace(output=result.output.new_empty(0))
         by_name = {readout.name: readout for readout in problem.readouts}
         readings = {name: by_name[name].map(reading, Tensor.clone) for name, reading in result.readings.items()}
@@ -81,9 +82,13 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        output, query, key, value, sinks, *_ = ctx.saved_tensors
-        _check_kinds((output, query, key, value, sinks, *(load.value for load in ctx.problem.loads)), ctx.kinds)
-        problem: Problem = replace(ctx.problem, query=query, key=key, value=value, sinks=sinks)
+        saved = ctx.saved_tensors  # once: a checkpoint gives each tensor back once
+        _check_kinds(saved, ctx.kinds)
+        output, query, key, value, sinks, *loaded = saved
+        loaded = list(map(_wanted, loaded, ctx.wanted))
+        problem: Problem = replace(
+            ctx.problem.reading(loaded.__getitem__), query=query, key=key, value=value, sinks=sinks
+        )
         result = ctx.result._replace(output=output)
 
         def made(*upstream: Tensor | None) -> tuple[Tensor, ...]:
@@ -107,10 +112,20 @@ def _check_kinds(tensors: tuple[Tensor | None, ...], kinds: list[tuple[object, .
             raise RuntimeError(f"attention's backward: a saved tensor came back as {_kind(tensor)}, and was {kind}")
 
 
+def _wanted(tensor: Tensor, wanted: bool) -> Tensor:
+    """A captured tensor that needs a gradient as it did when the call was made, even if it is frozen by now."""
+    return tensor if tensor.requires_grad is wanted else tensor.detach().requires_grad_(wanted)
+
+
 def without_tensors(problem: Problem) -> Problem:
-    """A problem to be kept until backward: its tensors are saved with autograd, which may let go of them."""
+    """A problem to be kept until backward: its tensors are saved with autograd, which may let go of them.
+
+    In place of those that its functions captured are their numbers among `problem.loaded`.
+    """
     nothing = problem.query.new_empty(0)
-    return replace(problem, query=nothing, key=nothing, value=nothing, sinks=None)
+    numbers = {id(tensor): number for number, tensor in enumerate(problem.loaded)}
+    bare = problem.reading(lambda tensor: numbers[id(tensor)])
+    return replace(bare, query=nothing, key=nothing, value=nothing, sinks=None)
 
 
 def _upstream(problem: Problem, result: Result, gradients: tuple[Tensor | None, ...]) -> Upstream:

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.engines import node
+from pellucid.engines import node, rounded
 from pellucid.engines.node import Upstream
 from pellucid.engines.reason import Reason
-from pellucid.engines.rounded import is_rounded
 from pellucid.language import SCORE, Expression, Interval, bounds, derivatives, evaluate, walk
 from pellucid.problem import Problem, Result
 from pellucid.readouts.base import ColumnReadout, RowReadout, Rows, State, Tile, tensors_of
@@ -72,7 +71,7 @@ def gradients(problem: Problem, upstream: Upstream, result: Result | None = None
         A tensor for each of `problem.differentiable`, of its shape and dtype.
 
     """
-    if result is None or problem.sinks is not None or upstream.readings or is_rounded(result.lse).any():
+    if result is None or problem.sinks is not None or upstream.readings or rounded.has_any(result.lse):
         return _backward(problem, *_forward(problem), upstream)
     rows = Softmax(result.lse, (result.lse != -torch.inf).to(result.lse.dtype))
     return _backward(problem, result, _Kept(rows, {}), upstream)

@@ -21,6 +21,11 @@ def is_rounded(lse: Tensor) -> Tensor:
     return (lse.abs() > LARGE) & lse.isfinite()
 
 
+def has_any(lse: Tensor) -> bool:
+    """Whether any row is one of these; what is usual is found by the fewest operations."""
+    return not bool((lse.abs() <= LARGE).all()) and bool(is_rounded(lse).any())
+
+
 def replaced(weights: Tensor, lse: Tensor, keys: int, whole: Callable[[Tensor], Tensor]) -> Tensor:
     """`weights` with such rows replaced, in place.
 

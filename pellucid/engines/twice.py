@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pellucid import reference
-from pellucid.language.shift import with_tensors
 from pellucid.problem import Problem
 from pellucid.readouts.base import tensors_of
 
@@ -47,7 +46,7 @@ class _Gradients(torch.autograd.Function):
     def forward(ctx: Any, problem: Problem, made: Made, names: Sequence[str], *tensors: Tensor | None) -> Any:
         count = 2 + len(names)
         ctx.problem, ctx.names, ctx.upstream = problem, names, count
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors, *_others(problem))
         return made(*tensors[:count])
 
     @staticmethod
@@ -57,8 +56,10 @@ class _Gradients(torch.autograd.Function):
         with torch.enable_grad(), ctx.problem.own_precision():
             # Each in a place of its own, for one tensor may be query and key, or made of another.
             own = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]
+            end = ctx.upstream + len(ctx.problem.differentiable)
+            own, others = own[:end], [tensor for tensor in own[end:] if tensor is not None]
             upstream, inputs = own[: ctx.upstream], [tensor for tensor in own[ctx.upstream :] if tensor is not None]
-            first = _by_torch(_with(ctx.problem, inputs), ctx.names, upstream, inputs)
+            first = _by_torch(_with(ctx.problem, inputs, others), ctx.names, upstream, inputs)
             pairs = [(f, g) for f, g in zip(first, of_gradients, strict=True) if f is not None and f.requires_grad]
             wanted = [tensor for tensor in own if tensor is not None and tensor.requires_grad]
             if not pairs or not wanted:
@@ -68,24 +69,20 @@ class _Gradients(torch.autograd.Function):
         return None, None, None, *(None if t is None or not t.requires_grad else next(second) for t in own)
 
 
-def _with(problem: Problem, inputs: Sequence[Tensor]) -> Problem:
+def _others(problem: Problem) -> list[Tensor]:
+    """What its functions captured that needs no gradient."""
+    differentiable = set(map(id, problem.captured))
+    return [tensor for tensor in problem.loaded if id(tensor) not in differentiable]
+
+
+def _with(problem: Problem, inputs: Sequence[Tensor], others: Sequence[Tensor]) -> Problem:
     """The problem of other tensors, those that functions captured among them."""
     query, key, value, *rest = inputs
     sinks = None if problem.sinks is None else rest.pop(0)
-    others = {id(old): new for old, new in zip(problem.captured, rest, strict=True)}
-
-    def change(expression: Any) -> Any:
-        return with_tensors(expression, lambda tensor: others.get(id(tensor), tensor))
-
-    return replace(
-        problem,
-        query=query,
-        key=key,
-        value=value,
-        sinks=sinks,
-        score=change(problem.score),
-        readouts=tuple(readout.renumbered(change) for readout in problem.readouts),
-    )
+    old = (*problem.captured, *_others(problem))
+    instead = {id(tensor): new for tensor, new in zip(old, (*rest, *others), strict=True)}
+    problem = problem.reading(lambda tensor: instead[id(tensor)])
+    return replace(problem, query=query, key=key, value=value, sinks=sinks)
 
 
 def _by_torch(problem: Problem, names: Sequence[str], upstream: Optional, inputs: Sequence[Tensor]) -> Optional:

@@ -168,8 +168,11 @@ def walk(*roots: Expression) -> Iterator[Expression]:
             yield node
         elif id(node) not in seen:
             seen.add(id(node))
+            if not node.args:
+                yield node
+                continue
             stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args))
+            stack.extend([(arg, False) for arg in reversed(node.args)])
 
 
 def _node(op: str, kind: Kind, fold: Callable[..., Any], args: tuple[Expression, ...]) -> Expression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def substituted(root: Expression, inputs: dict[str, Expression]) -> Expression:
     return made[id(root)]
 
 
-def with_tensors(root: Expression, change: Callable[[Tensor], Tensor]) -> Expression:
+def with_tensors(root: Expression, change: Callable[[Any], Any]) -> Expression:
     """An expression that reads what `change` makes of each tensor that it reads."""
     made: dict[int, Expression] = {}
     for node in walk(root):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from pellucid.language import INPUTS, Expression, constant, evaluate, load, operation, walk
-from pellucid.language.shift import offset, substituted
+from pellucid.language.shift import offset, substituted, with_tensors
 from pellucid.readouts.base import Dense, Numbers, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
 from pellucid.tensors import compiling
@@ -183,6 +183,10 @@ class At(RowReadout):
         first = substituted(change(INPUTS["k"]), {"k": FIRST})
         own = operation("maximum", operation("sub", keys, first), NONE)
         return self._with(operation("where", operation("lt", keys, FIRST), keys, own))
+
+    def reading(self, change: Callable[[Any], Any]) -> At:
+        """The keys of another tensor."""
+        return self._with(with_tensors(self.expression, change))
 
     def _with(self, expression: Expression) -> At:
         return self._made(expression, self.per_head)

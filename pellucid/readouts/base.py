@@ -219,6 +219,10 @@ class Readout(ABC):
         """The same with its functions of a place changed, for a call that counts its queries and keys otherwise."""
         return self
 
+    def reading(self, change: Callable[[Any], Any]) -> Readout:
+        """The same with its functions reading what `change` makes of each tensor that they captured."""
+        return self
+
     def in_positions(self, result: Any, k_start: int) -> Any:
         """The result of a call whose first key is the sequence's `k_start`-th, with keys counted from the first."""
         return result

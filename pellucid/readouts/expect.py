@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pellucid.language import Expression, trace
 from pellucid.language.expression import cast
+from pellucid.language.shift import with_tensors
 from pellucid.readouts.base import Dense, Numbers, RowReadout, Rows, State, Tile
 from pellucid.softmax import Merge
 
@@ -49,6 +50,10 @@ class Expect(RowReadout):
         """The mean of the changed function."""
         changed = change(self.expression)
         return self if changed is self.expression else self.again((), iter((changed,)), self.name)
+
+    def reading(self, change: Callable[[Any], Any]) -> Expect:
+        """The mean of the function of other tensors."""
+        return self.renumbered(lambda function: with_tensors(function, change))
 
     @property
     def expressions(self) -> tuple[Expression, ...]:

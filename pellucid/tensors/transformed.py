@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch._C import _functorch  # torch.func itself has no such question
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 
 
@@ -23,6 +24,14 @@ def has_tangent(tensor: Tensor) -> bool:
     while _functorch.is_functorch_wrapped_tensor(tensor):
         tensor = _functorch.get_unwrapped(tensor)
     return unpack_dual(tensor).tangent is not None
+
+
+def is_inside() -> bool:
+    """Whether code runs inside a transform of torch.func or in forward mode; known while torch.compile traces."""
+    return _functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
+is_inside._dynamo_marked_constant = True  # type: ignore[attr-defined] # what torch.compiler.assume_constant_result says
 
 
 def one_by_one(function: Callable[..., tuple[Tensor, ...]], *gradients: Tensor | None) -> tuple[Tensor, ...]:

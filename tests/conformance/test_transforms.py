@@ -165,3 +165,23 @@ def test_dropout_follows_vmap_s_randomness(randomness: str, engine: str) -> None
             torch.vmap(lambda q: pellucid.attention(q, q, q, dropout_p=0.5))(x)
     assert ((dropped == 0).double().mean() - 0.5).abs() < 0.1
     assert torch.equal(dropped[0], dropped[1]) == (randomness == "same")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile itself warns of this and that
+def test_transforms_that_are_compiled() -> None:
+    """The graph looks through each of them: no operator of ours is there that would drop a tangent."""
+    tangent = normal(*QUERY.shape, seed=9)
+
+    def transformed(query: Tensor, key: Tensor, value: Tensor, tangent: Tensor) -> tuple[Tensor, ...]:
+        def loss(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            output, seen = pellucid.observe(q, k, v, is_causal=True, readouts=[readouts.Entropy()])
+            return output.square().sum() + seen.entropy.sum()
+
+        of_each = torch.vmap(torch.func.grad(loss))(query, key, value)
+        return of_each, torch.func.jvp(lambda q: loss(q, key, value), (query,), (tangent,))[1]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+    found, exact = (function(QUERY, KEY, VALUE, tangent) for function in (compiled, transformed))
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+    assert exact[1].abs() > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -180,3 +181,18 @@ def test_gradients_however_autograd_comes_by_them(way: Callable[..., Tensor], mo
     monkeypatch.setattr(pellucid, "attention", torch.nn.functional.scaled_dot_product_attention)
     for own, expected in zip(found, torch.autograd.grad(way(*given).square().sum(), given), strict=True):
         assert_close(own, expected, 64 * EPS * (1 + largest(expected)))
+
+
+@pytest.mark.parametrize("function", [attended, observed])
+def test_gradients_of_gradients_of_what_was_recorded(function: Callable[..., Any]) -> None:
+    """Outside of a graph a mode that looks on, such as a counter of operations, has the same operator."""
+    found = []
+    for mode in (Calls(), nullcontext()):
+        given = leaves(4)
+        with mode:
+            results = function(**given)
+        results = results if isinstance(results, tuple) else (results,)
+        first = torch.autograd.grad(sum(r.sin().sum() for r in results), list(given.values()), create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), list(given.values())))
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, 1e-9 * (1 + largest(other)))

@@ -57,6 +57,17 @@ def test_a_tensor_that_was_changed_in_place_is_noticed(which: str, engine: str) 
         changed(which, engine).sum().backward()
 
 
+@pytest.mark.parametrize("engine", ["cpu", "portable"])  # the reference has done with it when gradients are made
+def test_a_mask_that_was_changed_between_the_first_and_the_second_backward_is_noticed(engine: str) -> None:
+    leaves, mask = tensors(), normal(5, 5, seed=7)
+    with running(engine):
+        output = pellucid.attention(*leaves, mask)
+    gradients = torch.autograd.grad(output.sum(), leaves, create_graph=True)  # which the output has no part in
+    mask.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradients[0].square().sum().backward()
+
+
 def test_torch_says_it_in_the_same_words() -> None:
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         changed("value", "reference", scaled_dot_product_attention).sum().backward()

@@ -92,8 +92,9 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor, seen: list[Any]) -> Tensor:
         query, key, value = x.sin(), x.cos(), x.tanh()
-        seen.extend(map(weakref.ref, (query, key, value)))
-        return pellucid.attention(query, key, value)
+        mask, table = x.sum((0, 1)) @ x.sum((0, 1)).mT, x[0, :, 0].exp()
+        seen.extend(map(weakref.ref, (query, key, value, mask, table)))
+        return pellucid.attention(query, key, value, mask, score_mod=lambda s, b, h, q, k: s * table[h, 0])
 
 
 @engines
@@ -101,7 +102,7 @@ def test_a_checkpoint_frees_what_it_will_compute_again(engine: str) -> None:
     x, seen = normal(1, 2, 5, 4).requires_grad_(), []
     with running(engine):
         output = checkpoint(Heads(), x, seen, use_reentrant=False)
-        assert len(seen) == 3
+        assert len(seen) == 5
         assert all(reference() is None for reference in seen)
         output.sum().backward()
     assert x.grad is not None
@@ -131,6 +132,42 @@ def test_what_hooks_give_back_is_what_is_used(engine: str, halved: bool) -> None
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
         assert torch.equal(one, other) != halved
+
+
+@engines
+def test_hooks_keep_what_was_captured_as_it_was(engine: str) -> None:
+    """Who keeps a copy of it for the backward pass may change it meanwhile."""
+    leaves = [normal(1, 2, 5, 4, seed=seed).requires_grad_() for seed in range(3)]
+    table, allowed, places = normal(2, 5).requires_grad_(), normal(5, 5, seed=1) < 1, torch.tensor([[0, 3]])
+    found = []
+    for change in (False, True):
+        own = table * 1.0, allowed.clone(), places.clone()
+        asked = [pellucid.Expect(lambda b, h, q, k, t=own[0]: t[h, k], "mean"), pellucid.readouts.At(own[2])]
+        with running(engine), torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda tensor: tensor):
+            output, seen = pellucid.observe(
+                *leaves, own[1], score_mod=lambda s, b, h, q, k, t=own[0]: s + t[h, k], readouts=asked
+            )
+        if change:
+            with torch.no_grad():
+                for tensor in own:
+                    tensor.zero_()
+        loss = output.square().sum() + seen["mean"].square().sum() + seen.at.square().sum()
+        found.append(torch.autograd.grad(loss, [*leaves, table]))
+    assert all(map(torch.equal, *found))
+
+
+@engines
+@pytest.mark.parametrize("learned", [True, False])
+def test_what_is_frozen_or_thawed_between_forward_and_backward(learned: bool, engine: str) -> None:
+    leaves = [normal(1, 2, 5, 4, seed=seed).requires_grad_() for seed in range(3)]
+    slopes = normal(2).requires_grad_(learned)
+    with running(engine):
+        output = pellucid.attention(*leaves, score_mod=pellucid.scores.alibi(slopes))
+    expected = torch.autograd.grad(output.square().sum(), leaves, retain_graph=True)
+    slopes.requires_grad_(not learned)
+    output.square().sum().backward()
+    assert all(torch.equal(leaf.grad, gradient) for leaf, gradient in zip(leaves, expected, strict=True))
+    assert slopes.grad is None
 
 
 @engines

@@ -19,6 +19,11 @@ from pellucid.readouts import LogSumExp
 from pellucid.readouts.base import Rows
 from pellucid.softmax import Softmax
 
+_NOTHING = torch.empty(0, device="cpu")
+NOBODYS = Problem(
+    _NOTHING, _NOTHING, _NOTHING, (), 0, 0.0
+)  # of what is kept until backward, which holds no tensor of it
+
 
 def run(problem: Problem) -> Result:
     """Attention and its readouts."""
@@ -63,7 +68,7 @@ def gradients(problem: Problem, upstream: node.Upstream, result: Result | None =
     if result is None or problem.sinks is not None or upstream.readings:
         return backward(problem, *_forward(problem), upstream)
     rows = Rows(Softmax(result.lse, (result.lse != -torch.inf).to(result.lse.dtype)), None)
-    return backward(problem, result, Found(node.without_tensors(problem), {}, {}, 0, rows, result.lse), upstream)
+    return backward(problem, result, Found(NOBODYS, {}, {}, 0, rows, result.lse), upstream)
 
 
 class Repeat(NamedTuple):
@@ -101,7 +106,7 @@ def _forward(problem: Problem) -> tuple[Result, Found]:
     plan, inputs = plan_of(asked)
     result, found = read(asked, plan, inputs)
     written = {name: found.written[name] for reading in plan.readings for name in reading.kept}
-    found = replace(found, problem=node.without_tensors(problem), written=written, columns={})
+    found = replace(found, problem=NOBODYS, written=written, columns={})
     return result if problem.readouts else result._replace(readings={}), found
 
 

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pellucid.engines import graph
+from pellucid.engines.cpu.call.arguments import Prepared
+
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -55,13 +58,40 @@ def _copied(tensor: Tensor, memory: mmap.mmap, offset: int, start: int) -> Tenso
 class Guarded(TorchDispatchMode):
     """Inside it, what torch allocates has one edge at such a page: results, states and scratch memory of a kernel.
 
-    Memory that is not initialised holds NaN (or 127s), so that whoever reads before writing is found out.
+    So has whatever else a kernel is given. Memory that is not initialised holds NaN (or 127s), so that whoever reads
+    before writing is found out. The face makes no operator of a call meanwhile, as it does where somebody looks on: of
+    what is inside of one nothing would be seen.
     """
 
     def __init__(self, edge: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.edge = edge
         self.count = 0
+
+    def __enter__(self) -> Guarded:
+        self.usual = graph.is_wanted, Prepared.run
+        graph.is_wanted, Prepared.run = lambda problem: False, self._run  # type: ignore[method-assign]
+        entered: Guarded = super().__enter__()
+        return entered
+
+    def __exit__(self, *raised: Any) -> None:
+        graph.is_wanted, Prepared.run = self.usual  # type: ignore[method-assign]
+        super().__exit__(*raised)
+
+    @property
+    def _run(self) -> Callable[..., None]:
+        run = self.usual[1]
+
+        def guarded(prepared: Prepared, *given: Any) -> None:
+            tensors, made, captured, *others = given
+            named = ({name: self._beside(tensor) for name, tensor in own.items()} for own in (tensors, made))
+            run(prepared, *named, tuple(map(self._beside, captured)), *others)
+
+        return guarded
+
+    def _beside(self, tensor: Tensor) -> Tensor:
+        """A tensor at the edge, as those that kernels write to are; one with strides as it is."""
+        return self.edge(tensor) if tensor.is_contiguous() and tensor.numel() and not _is_kept(tensor) else tensor
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -71,6 +101,11 @@ class Guarded(TorchDispatchMode):
         if function in _UNINITIALISED:
             made.fill_(torch.nan if made.is_floating_point() else 127)
         return self.edge(made)
+
+
+def _is_kept(tensor: Tensor) -> bool:
+    starts = ((ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory)) for memory in _kept)
+    return any(start <= tensor.data_ptr() < start + size for start, size in starts)
 
 
 _aten = torch.ops.aten

@@ -6,7 +6,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -184,7 +184,7 @@ def call(
 
     """
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
-    problem = replace(problem, query=query, key=key, value=value)
+    problem = problem.having(query, key, value)
     others = {name: in_place(tensor, problem.batch) for name, tensor in others.items()}
     captured = captured_by(program)
     known = (

@@ -38,6 +38,8 @@ def captures_of(
         functions: through whose values gradients go, by what the kernel calls these; "score" is score_mod.
 
     """
+    if not problem.captured:
+        return (), {}
     numbers = {id(tensor): number for number, tensor in enumerate(problem.captured)}
     captures: list[Capture] = []
     roots: dict[str, Expression] = {}

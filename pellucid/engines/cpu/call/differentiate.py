@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.engines import portable
+from pellucid.engines import portable, rounded
 from pellucid.engines.cpu.call.folding import folded
 from pellucid.engines.cpu.call.gradients import gradients, means_of
 from pellucid.engines.cpu.call.plan import plan_of
@@ -21,7 +21,6 @@ from pellucid.engines.cpu.stages.gradient import Back, Carried
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.engines.cpu.stages.table import readings_of
 from pellucid.engines.node import Upstream
-from pellucid.engines.rounded import is_rounded
 from pellucid.language import Expression, operation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
@@ -37,10 +36,10 @@ def backward(problem: Problem, result: Result, found: Found, upstream: Upstream)
         upstream: the gradients of the result.
 
     """
-    if is_rounded(result.lse).any():  # of whose weights one computation must make all
+    if rounded.has_any(result.lse):  # of whose weights one computation must make all
         return portable.gradients(problem, upstream)
     upstream = _plain(upstream)
-    problem = replace(problem, query=plain(problem.query), key=plain(problem.key), value=plain(problem.value))
+    problem = problem.having(*map(plain, (problem.query, problem.key, problem.value)))
     result = result._replace(output=plain(result.output).contiguous())
     of_output = upstream.output
     if of_output is None:

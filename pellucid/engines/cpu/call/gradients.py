@@ -80,7 +80,7 @@ def gradients(
     } | shares.arguments
     for part in carried:
         own |= part.numbers
-    problem = replace(problem, readouts=(), sinks=None)
+    problem = problem.alone()
     memory.keep_freed(sum(tensor.nbytes for tensor in made.values()))
     call(problem, Backward, program, spec, (), own, {}, made | shares.tensors, {"gradient": of_output})
     d_query = d_query[..., : problem.q_len, : spec.head_dim]
@@ -107,12 +107,12 @@ def for_gradients(
     captures, roots = captures_of(problem, {"score": problem.score} | functions)
     read = tuple(Expect.again((), iter((function,)), name) for name, function in functions.items())
     slope = {} if problem.score is SCORE else {"slope": derivatives(problem.score, [SCORE])[0]}
-    program = program_of(replace(problem, readouts=read), functions | slope | roots)
-    problem = replace(problem, readouts=(), sinks=None)
+    bare = problem.alone()
+    program = program_of(replace(bare, readouts=read) if read else bare, functions | slope | roots)
     group = _shared(problem)
     whole = (*problem.batch, problem.heads // group)
     summed = any(tensor.shape[:-2] != whole for tensor in (problem.key, problem.value))
-    return BackwardSpec.of(spec_of(problem, program, stages, target), summed=summed, captures=captures), program
+    return BackwardSpec.of(spec_of(bare, program, stages, target), summed=summed, captures=captures), program
 
 
 def means_of(problem: Problem, rows: Softmax, function: Expression) -> Tensor:
