@@ -47,6 +47,11 @@ def _count(more: int) -> None:
         _open += more
 
 
+def sharing_here() -> Sharing | None:
+    """Whose sequences calls are of, in this context; None of a process's own. Not of a graph."""
+    return _sharing.get()
+
+
 def is_shared_here() -> bool:
     """Whether calls are of sequences that lie on several ranks, in this context."""
     if torch.compiler.is_compiling():
@@ -69,8 +74,15 @@ def is_of_dtensors(call: Arguments) -> bool:
     return is_sharded(call) and not is_shared_here()
 
 
-def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
-    """A call of several ranks: the output, and what was seen if readouts, the argument of `observe`, are asked."""
+def sharded(call: Arguments, asked: list[Any] | None = None, *, lone: bool = True) -> tuple[Tensor, Observation | None]:
+    """A call of several ranks: the output, and what was seen.
+
+    Args:
+        call: the arguments, its readouts not looked at.
+        asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
+        lone: see `sequence.shared`.
+
+    """
     how = _sharing.get() if is_shared_here() else None
     if how is None:
         from pellucid.distributed import placements
@@ -79,7 +91,18 @@ def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Ob
     from pellucid.distributed import sequence
 
     keys = how.layout if isinstance(how.layout, str) else None
-    return sequence.shared(call, how.group, how.layout, keys, asked)
+    return sequence.shared(call, how.group, how.layout, keys, asked, lone=lone)
+
+
+def positions_here(length: int, device: torch.device) -> Tensor | None:
+    """Where this rank's tokens, so many, stand in a sequence that lies on several ranks; None of a process's own."""
+    if not is_shared_here():
+        return None
+    from pellucid.distributed import sequence
+
+    how = _sharing.get()
+    assert how is not None
+    return sequence.positions(length, how.group, how.layout).to(device)
 
 
 def output_of_all(problem: Problem) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pellucid.distributed.asked import positions_here
 from pellucid.nn.sharded import replicated
 
 __all__ = ["Rotary"]
@@ -56,7 +57,7 @@ class Rotary(nn.Module):
         return f"head_dim={self.head_dim}, base={self.base:g}"
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """`x` turned by the positions start, start + 1, ....
+        """`x` turned by the positions start, start + 1, ....; inside `context_parallel`, by those that this rank has.
 
         Args:
             x: queries or keys, `[..., length, head_dim]`.
@@ -70,9 +71,12 @@ class Rotary(nn.Module):
         """
         if x.shape[-1] != self.head_dim:
             raise ValueError(f"x: must be [..., length, {self.head_dim}] for this Rotary, got {list(x.shape)}.")
-        end = start + x.shape[-2]
+        length = x.shape[-2]
+        where = positions_here(length, x.device)
+        own = slice(start, start + length) if where is None else start + where
+        end = start + length if where is None else start + int(where.max()) + 1 if length else start
         cosine, sine = self._table_for(x, end)  # [positions, head_dim / 2]
-        cosine, sine = (replicated(table[start:end], x) for table in (cosine, sine))
+        cosine, sine = (replicated(table[own], x) for table in (cosine, sine))
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
         return turned.to(x.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import masks
+from pellucid.distributed.asked import is_shared_here
 from pellucid.nn.cache import KeyValueCache
 from pellucid.nn.from_torch import check_supported, projections
 from pellucid.nn.heads import HeadedAttention, HeadSizes, check_tokens
@@ -147,9 +148,11 @@ class SelfAttention(HeadedAttention):
 
         Raises:
             ValueError: x of another rank or width, or a cache filled with other shapes.
-            TypeError: x is not of a floating dtype.
+            TypeError: x is not of a floating dtype; a cache inside `pellucid.distributed.context_parallel`.
         """
         check_tokens("x", x, self.embed_dim)
+        if cache is not None and is_shared_here():
+            raise TypeError("cache: none is kept of a sequence that lies on several ranks, inside context_parallel")
         start = 0 if cache is None else cache.length
         query = self._project_query(x)
         key, value = self._project_key_value(x)

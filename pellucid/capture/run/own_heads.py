@@ -129,7 +129,9 @@ def _among(ranks: Ranks, name: str, call: Call) -> HeadsFrom:
     from pellucid.distributed.exchange import numbers_of_all
 
     rank, size = ranks.place("heads")
-    every = numbers_of_all(ranks.groups["heads"], [call.heads, _bits(call.query), _bits(call.key)])
+    every = numbers_of_all(
+        ranks.groups["heads"], [call.heads, _bits(call.query), _bits(call.key)], "a watched module's heads"
+    )
     if size > 1 and all(numbers == every[0] for numbers in every):
         return HeadsFrom(0, call.heads)
     counts = [numbers[0] for numbers in every]

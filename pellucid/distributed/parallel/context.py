@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.attention.flex_attention import flex_attention
-from torch.nn.functional import multi_head_attention_forward, scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
-from pellucid.arguments import Arguments
 from pellucid.distributed import layout as layouts
-from pellucid.distributed.asked import Sharing, sharded, sharing
-from pellucid.distributed.exchange import Group, gathered
+from pellucid.distributed.asked import Sharing, sharing, sharing_here
+from pellucid.distributed.exchange import Group, agree, gathered, numbers_of_all
 from pellucid.distributed.layout import Layout
+from pellucid.distributed.parallel.leading import Leading, flex_refused
 from pellucid.distributed.sequence import Given, layout_of
-
-LOCAL = (flex_attention, multi_head_attention_forward)  # what attends by means that are not looked into
 
 
 @contextmanager
@@ -39,7 +33,7 @@ def context_parallel(
     Inside, every call of `pellucid.attention`, `pellucid.observe` and torch's scaled_dot_product_attention, also by an
     accelerated model, is one of the whole sequence: its query, key and value are this rank's positions, its masks and
     functions those of all. All ranks must run the same. `pellucid.watch` lists the modules of a model that it watches
-    inside as missed.
+    inside as missed. What attends by other means is refused where it is known.
 
     Args:
         mesh: of one dimension.
@@ -51,9 +45,12 @@ def context_parallel(
             sequences of one length.
 
     Raises:
-        TypeError: something else than a mesh; a call inside of flex_attention, or of nn.MultiheadAttention in a model
-            that is not accelerated.
-        ValueError: a mesh of several dimensions, or buffers and dimensions that are not as many.
+        IndexError: a buffer that does not have its dimension.
+        RuntimeError: inside another context, of other ranks or another layout, or that cuts buffers.
+        TypeError: something else than a mesh; a call inside of flex_attention, of nn.MultiheadAttention in a model that
+            is not accelerated, or of a model that writes its products and softmax itself.
+        ValueError: a mesh of several dimensions, buffers and dimensions that are not as many, or a buffer that cannot
+            be cut in place.
 
     """
     if not isinstance(mesh, DeviceMesh):
@@ -63,12 +60,18 @@ def context_parallel(
     buffers, dims = list(buffers or ()), list(buffer_seq_dims or ())
     if len(buffers) != len(dims):
         raise ValueError(f"buffer_seq_dims: one for each of the {len(buffers)} buffers is needed, got {len(dims)}")
+    dims = [_dim_of("buffer_seq_dims", buffer, dim) for buffer, dim in zip(buffers, dims, strict=True)]
+    if any(buffer.requires_grad for buffer in buffers):
+        raise ValueError(
+            "buffers: one that needs a gradient is not cut in place; cut it, pellucid.distributed.cut(...)"
+        )
     group = mesh.get_group()
+    _check_outer(Sharing(group, layout), buffers)
     whole = [buffer.detach().clone() for buffer in buffers]
     try:
         for buffer, dim in zip(buffers, dims, strict=True):
             _replace(buffer, cut(buffer.detach(), dim, layout, group))
-        with sharing(Sharing(group, layout)), _Leading():
+        with sharing(Sharing(group, layout)), flex_refused(), Leading():
             yield
     finally:
         kept = {id(buffer) for buffer in no_restore_buffers or ()}
@@ -87,9 +90,11 @@ def cut(tensor: Tensor, dim: int, layout: Given = "head_tail", group: Group = No
         group: the ranks; all if None.
 
     Raises:
+        IndexError: a dimension that it does not have.
         ValueError: a Layout of another length.
 
     """
+    dim = _dim_of("dim", tensor, dim)
     spans = _layout(tensor.shape[dim], layout, group).spans[dist.get_rank(group)]
     parts = [tensor.narrow(dim, span.start, len(span)) for span in spans]
     return torch.cat(parts or [tensor.narrow(dim, 0, 0)], dim)
@@ -105,11 +110,21 @@ def join(tensor: Tensor, dim: int, layout: Given = "head_tail", group: Group = N
         group: the ranks; all if None.
 
     Raises:
-        ValueError: lengths that are not those of the layout.
+        IndexError: a dimension that it does not have.
+        LostRankError: a rank is not reached.
+        ValueError: lengths that are not those of the layout, or ranks that do not agree on anything else.
 
     """
-    lengths: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(lengths, tensor.shape[dim], group)
+    fault: Exception | None = None
+    length, told = 0, dict.fromkeys(("tensor", "dim", "layout"), "")
+    try:
+        dim = _dim_of("dim", tensor, dim)
+        length, others = tensor.shape[dim], (*tensor.shape[:dim], *tensor.shape[dim + 1 :])
+        told = {"tensor": f"{others}, {tensor.dtype}", "dim": str(dim), "layout": str(layout or "contiguous")}
+    except (IndexError, TypeError) as error:
+        fault = error
+    lengths = [found[0] for found in numbers_of_all(group, [length], "join(...)")]
+    agree([group], fault, told, "join(...)")
     own = layout_of("layout", layout, lengths)
     rows = tensor.movedim(dim, 0).unsqueeze(-1).movedim(0, -2)  # positions last but one
     (whole,) = gathered((rows,), own, group)
@@ -129,23 +144,29 @@ def _layout(length: int, layout: Given, group: Group) -> Layout:
     return layouts.named("layout", layout or "contiguous")(length, ranks)
 
 
+def _dim_of(argument: str, tensor: Tensor, dim: int) -> int:
+    """A dimension from the front. Raises TypeError and IndexError, naming the argument, where there is none."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{'buffers' if argument != 'dim' else 'tensor'}: tensors are needed, got {type(tensor).__name__}"
+        )
+    if not -tensor.ndim <= dim < tensor.ndim:
+        raise IndexError(
+            f"{argument}: one of the {tensor.ndim} dimensions of {list(tensor.shape)} is needed, got {dim}"
+        )
+    return dim % tensor.ndim
+
+
+def _check_outer(own: Sharing, buffers: Sequence[Tensor]) -> None:
+    outer = sharing_here()
+    if outer is not None and (buffers or outer != own):
+        raise RuntimeError(
+            "context_parallel: it is inside of another, whose ranks and layout hold, and what is cut there is not cut "
+            "again; leave that first"
+        )
+
+
 def _replace(buffer: Tensor, content: Tensor) -> None:
     with torch.no_grad():
         buffer.resize_(content.shape)
         buffer.copy_(content)
-
-
-class _Leading(TorchFunctionMode):
-    """Leads torch's own attention to Pellucid's."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is scaled_dot_product_attention:
-            return sharded(Arguments(*args, **(kwargs or {})))[0]
-        if func in LOCAL:
-            raise TypeError(
-                f"{func.__name__}: inside context_parallel it would see this rank's positions alone; call "
-                "pellucid.attention, or pellucid.accelerate(model) before"
-            )
-        return func(*args, **(kwargs or {}))
