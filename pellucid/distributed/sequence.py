@@ -33,6 +33,7 @@ from pellucid.distributed.ring import Ring, Rows, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
 from pellucid.distributed.told import texts_of, weighing
 from pellucid.engines.rounded import is_rounded
+from pellucid.language import TRUE, walk
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
@@ -178,11 +179,8 @@ def shared(
     """
     _check_member(group)
     call, lengths = _together(call, group, asked)
-    if not (lone or call.is_causal) and call.attn_mask is None and sum(q for q, _ in lengths) > 1 >= max(lengths)[0]:
-        raise ValueError(
-            "is_causal: no rank has more than one of the sequence's queries, for which models leave out that they are "
-            "causal; cut among fewer ranks, or call pellucid.attention, which is given a mask"
-        )
+    if not (lone or call.is_causal) and call.attn_mask is None:
+        _check_lone(lengths)
     whole, shaped, queries, keys = _whole(call, lengths, (layout, key_layout), group)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
     made = Posed(whole, query, key, value, queries, keys, group, shaped)
@@ -196,6 +194,27 @@ def _check_member(group: Group) -> None:
         raise TypeError(f"group: a process group is needed{way}, or None for all ranks; got {type(group).__name__}")
     if dist.get_world_size(group) < 1:
         raise ValueError("group: it must have this rank in it")
+
+
+def _check_lone(lengths: Sequence[Sequence[int]]) -> None:
+    """Raise on every rank for a call of a model without a mask, of several queries of which no rank has two."""
+    if sum(queries for queries, _ in lengths) > 1 >= max(queries for queries, _ in lengths):
+        raise ValueError(
+            "is_causal: no rank has more than one of the sequence's queries, for which models leave out that they are "
+            "causal; cut among fewer ranks, or call pellucid.attention, which is given a mask"
+        )
+
+
+def _check_uncached(problem: Problem, lengths: Sequence[Sequence[int]]) -> None:
+    """Raise on every rank where a model's queries are not those that the keys are of, and positions matter."""
+    if problem.mask == TRUE:
+        _check_lone(lengths)
+    by_place = any(node.op == "input" and node.value in ("q", "k") for node in walk(problem.mask, problem.score))
+    if by_place and any(queries != keys for queries, keys in lengths):
+        raise ValueError(
+            "context_parallel: a mask or bias of positions, and other keys than those of the queries' tokens, as of a "
+            "cache: where they stand is not known; call pellucid.distributed.attention with a key_layout"
+        )
 
 
 def positions(length: int, group: Group, layout: Given) -> Tensor:
@@ -220,6 +239,7 @@ def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
     fault: Exception | None = None
     whole = queries = keys = None
     try:
+        _check_uncached(problem, lengths)
         queries, keys = _layouts((layout, layout if isinstance(layout, str) else None), lengths)
         query, key, value = (sized(t, n) for t, n in zip(own, (queries.length, *(keys.length,) * 2), strict=True))
         whole = replace(problem, query=query, key=key, value=value)

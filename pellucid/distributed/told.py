@@ -42,7 +42,10 @@ def texts_of(
         zip(
             TOLD,
             (
-                *(None if tensor is None else (tuple(tensor.shape), tensor.dtype) for tensor in given),
+                *(
+                    None if tensor is None else (tuple(tensor.shape), tensor.dtype, tensor.device.type)
+                    for tensor in given
+                ),
                 whole.scale,
                 whole.dropout_p,
                 _written(whole.score),

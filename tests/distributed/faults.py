@@ -63,6 +63,19 @@ DIFFERING: dict[str, tuple[Callable[[int], Named], str]] = {
     "readouts": (lambda rank: {"readouts": [Entropy(), TopK(2)][: 1 + (rank == ODD)]}, "readouts"),
     "a readout's number": (lambda rank: {"readouts": [TopK(1 + (rank == ODD))]}, "readouts"),
     "sinks": (lambda rank: {"sinks": torch.zeros(HEADS) if rank == ODD else None}, "sinks"),
+    "sinks' numbers": (lambda rank: {"sinks": torch.full((HEADS,), float(rank == ODD))}, "sinks, their numbers"),
+    "a captured number": (
+        lambda rank: {"score_mod": _adding(torch.full((HEADS,), float(rank == ODD)))},
+        "score_mod or attn_mask, their numbers",
+    ),
+    "a number of attn_mask": (
+        lambda rank: {"attn_mask": torch.arange(3 * LENGTH) != 5 + (rank == ODD)},
+        "mask_mod or attn_mask, their numbers",
+    ),
+    "keys of At": (
+        lambda rank: {"readouts": [At(torch.tensor([[2 + (rank == ODD)]]))]},
+        "readouts, the numbers in their tensors",
+    ),
     "query's gradient": (lambda rank: {"query": tensors(0)["query"].requires_grad_(rank == ODD)}, "requires_grad"),
     "value's gradient": (lambda rank: {"value": tensors(0)["value"].requires_grad_(rank == ODD)}, "requires_grad"),
     "sinks' gradient": (lambda rank: {"sinks": torch.zeros(HEADS, requires_grad=rank == ODD)}, "requires_grad"),

@@ -50,6 +50,8 @@ class Leading(TorchFunctionMode):
             return sharded(Arguments(*args, **kwargs), lone=False)[0]
         if func is functional.multi_head_attention_forward:
             raise refusal(func.__name__)
+        if torch.compiler.is_compiling():  # a graph would break at whatever is looked at
+            return func(*args, **kwargs)
         if func in SOFTMAX and self._is_score(args[0] if args else kwargs.get("input")):
             raise refusal("softmax of a product of two sequences")
         result = func(*args, **kwargs)

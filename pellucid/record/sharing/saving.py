@@ -66,8 +66,10 @@ def writing(path: Path, record: Record, ranks: Ranks, *, resume: bool, keeps: Ke
 
     Raises:
         RecordError: as RecordWriter, on every rank.
+        ValueError: ranks that name different folders, or do not all resume.
 
     """
+    agree(ranks, call="watch(out=...)", path=path.name, resume=resume)
     outline = everywhere(ranks, piece_of(record).outline(), joined).record
     with SharedWriter(path, outline, ranks, resume=resume, keeps=keeps) as writer:
         yield writer
