@@ -31,7 +31,7 @@ from pellucid.distributed.parts import Parts, check_numbers, check_parts, comput
 from pellucid.distributed.region import Region, as_it_is
 from pellucid.distributed.ring import Ring, Rows, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
-from pellucid.distributed.told import texts_of, weighing
+from pellucid.distributed.told import given_beside, texts_of, weighing
 from pellucid.engines.rounded import is_rounded
 from pellucid.language import TRUE, walk
 from pellucid.observation import Observation
@@ -407,6 +407,8 @@ def _whole(
         query = sized(call.query, queries.length)
         key, value = (sized(tensor, keys.length) for tensor in (call.key, call.value))
         whole, shaped = describe(call._replace(query=query, key=key, value=value))
+        for tensor in given_beside(whole):
+            _check_plain(**{"a captured tensor": tensor})
         check_parts(whole)
     except Exception as error:  # a user's function may raise anything
         fault = error

@@ -144,6 +144,11 @@ def strangers(ranks: int) -> list[str]:
         _told(lambda: distributed.attention(x, x, x, group="gloo")),
         _told(lambda: distributed.attention(placed, placed, placed, group=group(ranks))),
         _told(lambda: distributed.attention(x, x, x, sinks=placed, group=group(ranks))),
+        _told(
+            lambda: distributed.attention(
+                x, x, x, score_mod=lambda s, b, h, q, k: s + placed[h, 0, 0], group=group(ranks)
+            )
+        ),
     ]
 
 

@@ -52,6 +52,7 @@ def test_strangers(ranks: Ranks) -> None:
         assert told[1].startswith("TypeError: group: a process group is needed, or None")
         assert told[2].startswith("TypeError: query: a plain tensor of this rank's is needed")
         assert told[3].startswith("TypeError: sinks: a plain tensor of this rank's is needed")
+        assert told[4].startswith("TypeError: a captured tensor: a plain tensor of this rank's is needed")
 
 
 def test_what_has_no_gradient_says_so(ranks: Ranks) -> None:
