@@ -165,6 +165,19 @@ def pooled_max(ranks: int) -> bool:
     return bool(seen.pooled_max.requires_grad)
 
 
+def records(ranks: int, folder: str) -> list[str]:
+    """What is said where ranks ask for a record otherwise."""
+    own, rank = group(ranks), dist.get_rank(group(ranks))
+    with torch.no_grad(), pellucid.watch(model := layer(), ranks={"sequences": own}) as record:
+        model(sequence().float())
+    return [
+        _told(lambda: record.gather(to=rank)),
+        _told(lambda: record.gather() if rank else record.save(f"{folder}/a.attn")),
+        _told(lambda: record.save(f"{folder}/{rank}.attn")),
+        _told(lambda: record.gather()),
+    ]
+
+
 def _told(function: Callable[[], Any]) -> str:
     try:
         function()

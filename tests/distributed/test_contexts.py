@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,16 @@ def test_strangers(ranks: Ranks) -> None:
         assert told[2].startswith("TypeError: query: a plain tensor of this rank's is needed")
         assert told[3].startswith("TypeError: sinks: a plain tensor of this rank's is needed")
         assert told[4].startswith("TypeError: a captured tensor: a plain tensor of this rank's is needed")
+
+
+def test_records_that_are_asked_for_otherwise(ranks: Ranks, tmp_path: Path) -> None:
+    said = "the ranks must give the same; rank 0 has"
+    for told in ranks.run(contexts.records, 2, str(tmp_path), ranks=2):
+        assert told[0] == f"ValueError: to: {said} 0, rank 1 has 1"
+        assert told[1] == f"ValueError: call: {said} 'save(...)', rank 1 has 'gather(...)'"
+        assert told[2] == f"ValueError: path: {said} '0.attn', rank 1 has '1.attn'"
+        assert told[3] == "nothing"
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_has_no_gradient_says_so(ranks: Ranks) -> None:
