@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.distributed.context import context_parallel, cut, join
     from pellucid.distributed.exchange import LostRankError
     from pellucid.distributed.layout import Layout, documents, even, head_tail, of_lengths
+    from pellucid.distributed.parallel.context import context_parallel, cut, join
     from pellucid.distributed.ring import sending
     from pellucid.distributed.sequence import attention, observe
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    **dict.fromkeys(("context_parallel", "cut", "join"), "context"),
+    **dict.fromkeys(("context_parallel", "cut", "join"), "parallel.context"),
     "LostRankError": "exchange",
     **dict.fromkeys(("Layout", "documents", "even", "head_tail", "of_lengths"), "layout"),
     **dict.fromkeys(("attention", "observe"), "sequence"),

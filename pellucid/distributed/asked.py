@@ -50,6 +50,11 @@ def _count(more: int) -> None:
         _open += more
 
 
+def sharing_here() -> Sharing | None:
+    """Whose sequences calls are of, in this context; None of a process's own. Not of a graph."""
+    return _sharing.get()
+
+
 def is_shared_here() -> bool:
     """Whether calls are of sequences that lie on several ranks, in this context."""
     if torch.compiler.is_compiling():
@@ -57,11 +62,6 @@ def is_shared_here() -> bool:
             return False
         torch._dynamo.graph_break(msg="inside context_parallel ranks compare what they are asked, which no graph holds")
     return _sharing.get() is not None
-
-
-def shared_here() -> Sharing | None:
-    """Whose sequences the calls in this context are of; None where they are a rank's own."""
-    return _sharing.get()
 
 
 def is_sharded(call: Arguments) -> bool:
@@ -77,8 +77,15 @@ def is_of_dtensors(call: Arguments) -> bool:
     return is_sharded(call) and not is_shared_here()
 
 
-def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Observation | None]:
-    """A call of several ranks: the output, and what was seen if readouts, the argument of `observe`, are asked."""
+def sharded(call: Arguments, asked: list[Any] | None = None, *, lone: bool = True) -> tuple[Tensor, Observation | None]:
+    """A call of several ranks: the output, and what was seen.
+
+    Args:
+        call: the arguments, its readouts not looked at.
+        asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
+        lone: see `sequence.shared`.
+
+    """
     how = _sharing.get() if is_shared_here() else None
     if how is None:
         from pellucid.distributed import placements
@@ -86,7 +93,7 @@ def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Ob
         return placements.shared(call, asked)
     from pellucid.distributed import sequence
 
-    return sequence.shared(call, how.group, how.layout, _of_keys(how), asked)
+    return sequence.shared(call, how.group, how.layout, _of_keys(how), asked, lone=lone)
 
 
 def _of_keys(how: Sharing) -> Any:
@@ -94,12 +101,13 @@ def _of_keys(how: Sharing) -> Any:
     return how.layout if isinstance(how.layout, str) else None
 
 
-def agreed_here(call: Arguments | Problem, watched: Sequence[str] = ()) -> Posed:
+def agreed_here(call: Arguments | Problem, watched: Sequence[str] = (), *, lone: bool = True) -> Posed:
     """A call inside `context_parallel` as one of the whole sequence, on which all ranks agree.
 
     Args:
         call: of this rank's queries and keys, and the functions of all.
         watched: in words what is read of it.
+        lone: of arguments, see `sequence.shared`.
 
     """
     from pellucid.distributed import sequence
@@ -108,7 +116,7 @@ def agreed_here(call: Arguments | Problem, watched: Sequence[str] = ()) -> Posed
     assert how is not None
     if isinstance(call, Problem):
         return sequence.agreed_problem(call, how.group, how.layout, watched)
-    return sequence.agreed(call, how.group, (how.layout, _of_keys(how)), watched=watched)
+    return sequence.agreed(call, how.group, (how.layout, _of_keys(how)), watched=watched, lone=lone)
 
 
 def spans_here(length: int) -> Sequence[range]:

@@ -15,6 +15,20 @@ from pellucid.distributed.layout import Layout
 
 Group = Any  # dist.ProcessGroup, or None for all ranks
 
+MOST = 24  # numbers that a rank says at a time
+STEPS = (  # at which ranks say something, in the words in which one that has come to another is told of it
+    "a call's tensors",
+    "a call's arguments",
+    "a call's numbers",
+    "a dropout's seed",
+    "weights(...) or dropped(...)",
+    "join(...)",
+    "a context's positions",
+    "a model's masks",
+    "a watched module's heads",
+    "a watched model's tokens",
+)
+
 # Newer versions of torch warn of the older names.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -245,23 +259,30 @@ class _Refusing(torch.autograd.Function):
         )
 
 
-def agree(groups: Sequence[Group], fault: Exception | None, told: Mapping[str, Any]) -> None:
+def agree(
+    groups: Sequence[Group], fault: Exception | None, told: Mapping[str, Any], step: str = "a call's arguments"
+) -> None:
     """Raise on every rank unless all take the call and tell the same of it.
 
     Args:
         groups: of the ranks, one for each dimension of a mesh.
         fault: why this rank does not take the call.
         told: what must be the same, by the argument that it is of; each is compared by its text.
+        step: see `numbers_of_all`.
 
     Raises:
         LostRankError: a rank is not reached.
         ValueError: another rank does not take the call, or they tell different things.
 
     """
-    hashes = [_hashed(repr(value)) for value in told.values()]
+    hashes = [hashed(repr(value)) for value in told.values()]
     elsewhere = False
     for group in groups:  # each to its end, for others wait in the next
-        every = numbers_of_all(group, [int(fault is not None), int(elsewhere), *hashes])
+        try:
+            every = numbers_of_all(group, [int(fault is not None), int(elsewhere), *hashes], step)
+        except ValueError as error:
+            fault, elsewhere = fault or error, True
+            continue
         refusing = [rank for rank, numbers in enumerate(every) if numbers[0]]
         if refusing:
             fault, elsewhere = fault or _refusal(refusing), True
@@ -298,7 +319,8 @@ def _disagreement(group: Group, name: str, value: Any) -> ValueError:
     return ValueError(f"{name}: the ranks of a sharded call must give the same; {of_ranks}")
 
 
-def _hashed(text: str) -> int:
+def hashed(text: str) -> int:
+    """A number by which ranks see whether they have the same text."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -309,11 +331,28 @@ def _device(group: Group) -> torch.device:
     return torch.device("cpu" if "cpu" in kinds else kinds[0])
 
 
-def numbers_of_all(group: Group, numbers: list[int]) -> list[list[int]]:
-    """What each rank says, as many whole numbers from all."""
-    own = torch.tensor([numbers], dtype=torch.int64, device=_device(group))
-    every = own.new_empty(dist.get_world_size(group), len(numbers))
+def numbers_of_all(group: Group, numbers: list[int], step: str = "a call's arguments") -> list[list[int]]:
+    """What each rank says, as many whole numbers from all.
+
+    Whatever it is, as much is sent, for a library may end the process that receives more than it waits for.
+
+    Args:
+        group: of the ranks.
+        numbers: what this one says, at most `MOST`.
+        step: one of `STEPS`, to which all must have come.
+
+    Raises:
+        LostRankError: a rank is not reached.
+        ValueError: another one has come to something else.
+
+    """
+    sent = [STEPS.index(step), *numbers, *[0] * (MOST - len(numbers))]
+    own = torch.tensor([sent], dtype=torch.int64, device=_device(group))
+    every = own.new_empty(dist.get_world_size(group), len(sent))
     with reaching("the ranks compare what they are asked"):
         _all_gather(every, own, group)
     found: list[list[int]] = every.tolist()
-    return found
+    if len({told[0] for told in found}) > 1:
+        listed = ", ".join(f"rank {rank} to {STEPS[told[0]]}" for rank, told in enumerate(found))
+        raise ValueError(f"attention: all ranks must come to the same, in the same order; {listed}")
+    return [told[1 : len(numbers) + 1] for told in found]

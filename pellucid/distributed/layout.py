@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 
 from pellucid.tensors.once import once
 
@@ -74,10 +75,23 @@ class Layout:
         return sorted(found, key=lambda piece: piece[2].start)
 
 
+def _whole_numbers(name: str, numbers: Iterable[int], least: int = 0) -> list[int]:
+    """The numbers. Raises TypeError and ValueError, naming the argument, for what no length or count is."""
+    found = []
+    for number in numbers:
+        try:
+            found.append(index(number))
+        except TypeError:
+            raise TypeError(f"{name}: whole numbers are needed, got {number!r}") from None
+        if found[-1] < least:
+            raise ValueError(f"{name}: {least} or more is needed, got {number}")
+    return found
+
+
 def of_lengths(lengths: Iterable[int]) -> Layout:
     """One stretch a rank, one after another, of these lengths."""
     spans, start = [], 0
-    for length in lengths:
+    for length in _whole_numbers("lengths", lengths):
         spans.append((range(start, start + length),))
         start += length
     return Layout(tuple(spans))
@@ -85,6 +99,7 @@ def of_lengths(lengths: Iterable[int]) -> Layout:
 
 def even(length: int, ranks: int) -> Layout:
     """One stretch a rank, one after another, as torch.chunk cuts and DTensor's Shard: the last may be shorter."""
+    _whole_numbers("length", [length]), _whole_numbers("ranks", [ranks], 1)
     size = -(-length // ranks) if length else 0
     return of_lengths(max(0, min(size, length - rank * size)) for rank in range(ranks))
 
@@ -105,9 +120,10 @@ def documents(lengths: Sequence[int], ranks: int) -> Layout:
         ranks: how many ranks there are.
 
     """
+    _whole_numbers("ranks", [ranks], 1)
     spans: list[list[range]] = [[] for _ in range(ranks)]
     first = 0
-    for length in lengths:
+    for length in _whole_numbers("lengths", lengths):
         cuts = [first + length * part // (2 * ranks) for part in range(2 * ranks + 1)]
         for rank, own in enumerate(spans):
             own += [range(cuts[part], cuts[part + 1]) for part in (rank, 2 * ranks - 1 - rank)]

@@ -127,4 +127,4 @@ def check_numbers(whole: Problem, problems: Sequence[Problem], groups: Sequence[
                 readout.check_numbers(problem)
     except (TypeError, ValueError) as error:
         fault = error
-    agree(groups, fault, {})
+    agree(groups, fault, {}, "a call's numbers")

@@ -25,7 +25,7 @@ from pellucid.distributed.plan import Plan, roles_of
 from pellucid.distributed.results import Results
 from pellucid.distributed.ring import Ring, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
-from pellucid.distributed.sequence import given_beside, texts_of, weighing
+from pellucid.distributed.told import given_beside, texts_of, weighing
 from pellucid.engines.rounded import is_rounded
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
@@ -198,5 +198,5 @@ def _common(seed: int | Tensor, mesh: DeviceMesh) -> int | Tensor:
         every = DTensor.from_local(seed.to(mesh.device_type), mesh, [Partial("max")] * mesh.ndim, run_check=False)
         return every.full_tensor().to(seed.device)
     for group in _groups(mesh):
-        seed = numbers_of_all(group, [seed])[0][0]
+        seed = numbers_of_all(group, [seed], "a dropout's seed")[0][0]
     return seed

@@ -154,7 +154,7 @@ class SharedObservation(Observation):
             told = {name: (len(own), own.tolist()) for name, own in zip(told, found, strict=True)}
         except (IndexError, RuntimeError) as error:
             fault = error
-        agree(self._of_rank.groups, fault, told)
+        agree(self._of_rank.groups, fault, told, "weights(...) or dropped(...)")
         return found
 
     def _joined(self, of_region: Callable[..., Tensor], of_numbers: bool, *chosen: Chosen) -> Tensor:

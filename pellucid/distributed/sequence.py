@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from pellucid.arguments import Arguments, as_autocast, check_captured, check_tensors, checked_readouts, describe
 from pellucid.distributed import layout as layouts
@@ -25,30 +27,26 @@ from pellucid.distributed.exchange import (
     reduced,
     refuse_together,
 )
-from pellucid.distributed.graphs import beside_graphs
 from pellucid.distributed.layout import Layout, Spans
 from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.region import Region, as_it_is
-from pellucid.distributed.ring import Ring, Rows, chosen, travels
+from pellucid.distributed.ring import Ring, Rows, travels
 from pellucid.distributed.seen import OfRank, SharedObservation
+from pellucid.distributed.told import given_beside, texts_of, weighing
 from pellucid.engines.rounded import is_rounded
-from pellucid.language import write
+from pellucid.language import TRUE, walk
 from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.readouts.base import ColumnReadout, tensors_of
-from pellucid.tensors import bits
+from pellucid.tensors.compiling import beside_graphs
+from pellucid.tensors.transformed import is_transformed
 
 Function = Callable[..., Any]
 Given = Layout | str | None
 
 
 UNCOMPILED = "ranks compare what they are asked, which no graph holds; of DTensors at pellucid.attention one does"
-TOLD = (
-    "query", "key", "value", "sinks", "scale", "dropout_p", "score_mod or attn_mask",
-    "mask_mod, attn_mask or is_causal", "readouts", "requires_grad", "layout", "key_layout", "sending",
-    "watch",
-)  # fmt: skip
 
 
 def attention(
@@ -160,7 +158,13 @@ def observe(
 
 
 def shared(
-    call: Arguments, group: Group, layout: Given, key_layout: Given, asked: list[Any] | None = None
+    call: Arguments,
+    group: Group,
+    layout: Given,
+    key_layout: Given,
+    asked: list[Any] | None = None,
+    *,
+    lone: bool = True,
 ) -> tuple[Tensor, Observation | None]:
     """The output of this rank's queries, and what was seen.
 
@@ -170,9 +174,11 @@ def shared(
         layout: see `attention`.
         key_layout: see `attention`.
         asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
+        lone: whether a call without a mask is one although no rank has more than one of several queries; models take
+            that for a step of decoding, and leave out that they are causal.
 
     """
-    made = agreed(call, group, (layout, key_layout), asked)
+    made = agreed(call, group, (layout, key_layout), asked, lone=lone)
     output, seen = made.computed(asked is not None)
     return made.shaped(output), seen
 
@@ -183,6 +189,8 @@ def agreed(
     given: tuple[Given, Given],
     asked: list[Any] | None = None,
     watched: Sequence[str] = (),
+    *,
+    lone: bool = True,
 ) -> Posed:
     """A call of which each rank has its part, once all agree on it.
 
@@ -192,18 +200,45 @@ def agreed(
         given: `layout` and `key_layout` of `attention`.
         asked: see `shared`.
         watched: in words what is read of it for who watches, which is the same on each rank.
+        lone: see `shared`.
 
     """
     _check_member(group)
     call, lengths = _together(call, group, asked)
+    if not (lone or call.is_causal) and call.attn_mask is None:
+        _check_lone(lengths)
     whole, shaped, queries, keys = _whole(call, lengths, given, group, watched)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
     return Posed(whole, query, key, value, queries, keys, group, shaped)
 
 
 def _check_member(group: Group) -> None:
+    if group is not None and not isinstance(group, dist.ProcessGroup):
+        way = ", as mesh.get_group() gives one" if isinstance(group, DeviceMesh) else ""
+        raise TypeError(f"group: a process group is needed{way}, or None for all ranks; got {type(group).__name__}")
     if dist.get_world_size(group) < 1:
         raise ValueError("group: it must have this rank in it")
+
+
+def _check_lone(lengths: Sequence[Sequence[int]]) -> None:
+    """Raise on every rank for a call of a model without a mask, of several queries of which no rank has two."""
+    if sum(queries for queries, _ in lengths) > 1 >= max(queries for queries, _ in lengths):
+        raise ValueError(
+            "is_causal: no rank has more than one of the sequence's queries, for which models leave out that they are "
+            "causal; cut among fewer ranks, or call pellucid.attention, which is given a mask"
+        )
+
+
+def _check_uncached(problem: Problem, lengths: Sequence[Sequence[int]]) -> None:
+    """Raise on every rank where a model's queries are not those that the keys are of, and positions matter."""
+    if problem.mask == TRUE:
+        _check_lone(lengths)
+    by_place = any(node.op == "input" and node.value in ("q", "k") for node in walk(problem.mask, problem.score))
+    if by_place and any(queries != keys for queries, keys in lengths):
+        raise ValueError(
+            "context_parallel: a mask or bias of positions, and other keys than those of the queries' tokens, as of a "
+            "cache: where they stand is not known; call pellucid.distributed.attention with a key_layout"
+        )
 
 
 def agreed_problem(problem: Problem, group: Group, layout: Given, watched: Sequence[str] = ()) -> Posed:
@@ -217,11 +252,12 @@ def agreed_problem(problem: Problem, group: Group, layout: Given, watched: Seque
 
     """
     _check_member(group)
-    lengths = numbers_of_all(group, [problem.q_len, problem.k_len])
+    lengths = numbers_of_all(group, [problem.q_len, problem.k_len], "a call's tensors")
     own = (problem.query, problem.key, problem.value)
     fault: Exception | None = None
     whole = queries = keys = None
     try:
+        _check_uncached(problem, lengths)
         queries, keys = _layouts((layout, layout if isinstance(layout, str) else None), lengths)
         query, key, value = (sized(t, n) for t, n in zip(own, (queries.length, *(keys.length,) * 2), strict=True))
         whole = replace(problem, query=query, key=key, value=value)
@@ -323,14 +359,23 @@ def _together(call: Arguments, group: Group, asked: list[Any] | None) -> tuple[A
     try:
         query, key, value = map(as_autocast, call[:3])
         check_tensors(query, key, value)
+        _check_plain(query=query, key=key, value=value, attn_mask=call.attn_mask, sinks=call.sinks)
         if asked is not None:
             call = call._replace(readouts=checked_readouts(asked[0], Observation))
         call, own = call._replace(query=query, key=key, value=value), [1, query.shape[-2], key.shape[-2]]
     except Exception as error:
         fault = error
-    told = numbers_of_all(group, own)
+    told = numbers_of_all(group, own, "a call's tensors")
     refuse_together(fault, [rank for rank, found in enumerate(told) if not found[0]])
     return call, [found[1:] for found in told]
+
+
+def _check_plain(**given: Tensor | None) -> None:
+    for name, tensor in given.items():
+        if isinstance(tensor, DTensor):
+            raise TypeError(f"{name}: a plain tensor of this rank's is needed; pellucid.attention takes DTensors")
+        if isinstance(tensor, Tensor) and is_transformed(tensor):
+            raise TypeError(f"{name}: ranks cannot send it inside torch.func or forward-mode differentiation")
 
 
 def layout_of(name: str, given: Given, lengths: Sequence[int]) -> Layout:
@@ -355,7 +400,7 @@ def layout_of(name: str, given: Given, lengths: Sequence[int]) -> Layout:
 
 def own_spans(group: Group, given: Given, length: int) -> Spans:
     """The stretches of positions of this rank, which has so many, in a layout as `attention` takes it."""
-    lengths = [own[0] for own in numbers_of_all(group, [length])]
+    lengths = [own[0] for own in numbers_of_all(group, [length], "a context's positions")]
     return layout_of("layout", given, lengths).spans[dist.get_rank(group)]
 
 
@@ -382,9 +427,12 @@ def _whole(
     whole = shaped = queries = keys = None
     try:
         queries, keys = _layouts(given, lengths)
+        _check_mask(call, queries, keys)
         query = sized(call.query, queries.length)
         key, value = (sized(tensor, keys.length) for tensor in (call.key, call.value))
         whole, shaped = describe(call._replace(query=query, key=key, value=value))
+        for tensor in given_beside(whole):
+            _check_plain(**{"a captured tensor": tensor})
         check_parts(whole)
     except Exception as error:  # a user's function may raise anything
         fault = error
@@ -396,75 +444,22 @@ def _whole(
     return whole, shaped, queries, keys
 
 
+def _check_mask(call: Arguments, queries: Layout, keys: Layout) -> None:
+    """Say of a mask that is of a rank's own positions what is wanted: models make such."""
+    mask = call.attn_mask
+    own, whole = (call.query.shape[-2], call.key.shape[-2]), (queries.length, keys.length)
+    if isinstance(mask, Tensor) and mask.ndim > 1 and own != whole:
+        sizes = tuple(mask.shape[-2:])
+        if any(size not in (1, all_of) for size, all_of in zip(sizes, whole, strict=True)):
+            raise ValueError(
+                f"attn_mask: must broadcast to the whole call, [..., {whole[0]}, {whole[1]}], got {list(mask.shape)}; "
+                "a model that makes one of this rank's positions must be given that of all, in 4 dimensions"
+            )
+
+
 def sized(tensor: Tensor, length: int) -> Tensor:
     """A tensor of a rank's dtype, device and sizes but for the whole sequence's length, with no numbers in it."""
     return tensor.new_empty(()).expand(*tensor.shape[:-2], length, tensor.shape[-1])
-
-
-def texts_of(
-    whole: Problem | None,
-    own: Sequence[Tensor],
-    queries: Layout | None = None,
-    keys: Layout | None = None,
-    watched: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What ranks must agree on, by the argument that it is of; nothing of a call that is refused.
-
-    Args:
-        whole: the call of all ranks.
-        own: this rank's query, key and value.
-        queries: the layout of the queries.
-        keys: the layout of the keys.
-        watched: see `agreed`.
-
-    """
-    if whole is None:
-        return dict.fromkeys(TOLD)
-    given = (whole.query, whole.key, whole.value)
-    return dict(
-        zip(
-            TOLD,
-            (
-                *((tuple(tensor.shape), tensor.dtype) for tensor in given),
-                None if whole.sinks is None else _contents(whole.sinks),
-                whole.scale,
-                whole.dropout_p,
-                _written(whole.score),
-                _written(whole.mask),
-                [
-                    (type(readout).__name__, readout.name, readout.numbers, *map(_written, readout.expressions))
-                    for readout in whole.readouts
-                ],
-                [torch.is_grad_enabled(), *(tensor.requires_grad for tensor in (*own, *given_beside(whole)))],
-                queries,
-                keys,
-                chosen(),
-                watched,
-            ),
-            strict=True,
-        )
-    )
-
-
-def given_beside(whole: Problem) -> list[Tensor]:
-    """Sinks and captured tensors, which are as the user gave them."""
-    sinks = [] if whole.sinks is None else [whole.sinks]
-    return [*sinks, *(load.value for load in whole.loads)]
-
-
-def weighing(query: Tensor, key: Tensor, whole: Problem) -> list[Tensor]:
-    """The tensors that weights of a call are computed from, of this rank's query and key."""
-    return [query, key, *given_beside(replace(whole, readouts=()))]
-
-
-def _written(function: Any) -> tuple[str, list[Any]]:
-    text, captured = write(function)
-    return text, list(map(_contents, captured))
-
-
-def _contents(tensor: Tensor) -> tuple[Any, ...]:
-    """What is compared of a tensor that all ranks have: its numbers too, or where those of a DTensor lie."""
-    return tuple(tensor.shape), tensor.dtype, getattr(tensor, "placements", None) or bits.told(tensor)
 
 
 def _joined(parts: Parts, reached: tuple[Tensor, ...], group: Group) -> Result:
@@ -478,7 +473,12 @@ def _joined(parts: Parts, reached: tuple[Tensor, ...], group: Group) -> Result:
     ]
     made = iter(joined(Joining([None, None, *ways], group), flat, reached))
     output, lse = next(made), next(made)
-    return Result(output, lse, {readout.name: readout.result_of(made) for readout in parts.sizes.readouts})
+    return Result(output, lse, {readout.name: _of_all(readout, made) for readout in parts.sizes.readouts})
+
+
+def _of_all(readout: Readout, made: Iterator[Tensor]) -> Any:
+    found = readout.result_of(made)
+    return found if readout.differentiable else readout.map(found, Tensor.detach)
 
 
 def _reading(readout: Readout, found: Any, parts: Parts, shaped: Callable[[Tensor], Tensor], own_keys: Spans) -> Any:

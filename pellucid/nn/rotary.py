@@ -59,7 +59,7 @@ class Rotary(nn.Module):
         return f"head_dim={self.head_dim}, base={self.base:g}"
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """`x` turned by the positions start, start + 1, ..., inside `context_parallel` by those that this rank has.
+        """`x` turned by the positions start, start + 1, ...; inside `context_parallel`, by those that this rank has.
 
         Args:
             x: queries or keys, `[..., length, head_dim]`.

@@ -147,14 +147,13 @@ class SelfAttention(HeadedAttention):
             `observe` a pair of that and the Observation.
 
         Raises:
-            ValueError: x of another rank or width, a cache filled with other shapes, or a filled one inside
-                `context_parallel`.
-            TypeError: x is not of a floating dtype.
+            ValueError: x of another rank or width, or a cache filled with other shapes.
+            TypeError: x is not of a floating dtype; a cache inside `pellucid.distributed.context_parallel`.
         """
         check_tokens("x", x, self.embed_dim)
+        if cache is not None and is_shared_here():
+            raise TypeError("cache: none is kept of a sequence that lies on several ranks, inside context_parallel")
         start = 0 if cache is None else cache.length
-        if start and is_shared_here():
-            raise ValueError("cache: inside context_parallel it cannot be gone on with; its keys are this rank's alone")
         query = self._project_query(x)
         key, value = self._project_key_value(x)
         if self.rotary is not None:

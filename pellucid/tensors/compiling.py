@@ -1,12 +1,14 @@
-"""Numbers while torch.compile traces: one that has changed from call to call is a symbol, no code can be made of it."""
+"""What torch.compile cannot have in a graph: numbers that it makes symbols of, and calls that run beside its graphs."""
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 def number(value: T) -> T:
@@ -16,3 +18,12 @@ def number(value: T) -> T:
     from torch.fx.experimental.symbolic_shapes import guard_scalar  # half a second to import, and here already
 
     return cast(T, guard_scalar(value))
+
+
+def beside_graphs(function: Callable[..., Made], why: str, *arguments: Any) -> Made:
+    """What a function gives; torch.compile, which it cannot be a part of, goes on after it, or says why not."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments)
+    torch._dynamo.graph_break(msg=why)
+    made: Made = torch.compiler.disable(function)(*arguments)
+    return made

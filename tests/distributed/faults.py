@@ -60,22 +60,30 @@ DIFFERING: dict[str, tuple[Callable[[int], Named], str]] = {
         lambda rank: {"score_mod": _adding(torch.ones(HEADS + (rank == ODD)))},
         "score_mod or attn_mask",
     ),
-    "a captured number": (
-        lambda rank: {"score_mod": _adding(torch.tensor([1.0, 2.0 + (rank == ODD)]))},
-        "score_mod or attn_mask",
-    ),
     "a mask": (
         lambda rank: {"attn_mask": torch.ones(3 * LENGTH, 3 * LENGTH, dtype=torch.bool).triu(-(rank == ODD))},
-        "mask_mod, attn_mask or is_causal",
+        "mask_mod or attn_mask, their numbers",
     ),
-    "sinks' numbers": (lambda rank: {"sinks": torch.zeros(HEADS) + (rank == ODD)}, "sinks"),
     "a readout's numbers": (
         lambda rank: {"readouts": [Expect((lambda t: lambda b, h, q, k: t[h])(torch.ones(HEADS) * (1 + rank)), "e")]},
-        "readouts",
+        "readouts, the numbers in their tensors",
     ),
     "readouts": (lambda rank: {"readouts": [Entropy(), TopK(2)][: 1 + (rank == ODD)]}, "readouts"),
     "a readout's number": (lambda rank: {"readouts": [TopK(1 + (rank == ODD))]}, "readouts"),
     "sinks": (lambda rank: {"sinks": torch.zeros(HEADS) if rank == ODD else None}, "sinks"),
+    "sinks' numbers": (lambda rank: {"sinks": torch.full((HEADS,), float(rank == ODD))}, "sinks, their numbers"),
+    "a captured number": (
+        lambda rank: {"score_mod": _adding(torch.full((HEADS,), float(rank == ODD)))},
+        "score_mod or attn_mask, their numbers",
+    ),
+    "a number of attn_mask": (
+        lambda rank: {"attn_mask": torch.arange(3 * LENGTH) != 5 + (rank == ODD)},
+        "mask_mod or attn_mask, their numbers",
+    ),
+    "keys of At": (
+        lambda rank: {"readouts": [At(torch.tensor([[2 + (rank == ODD)]]))]},
+        "readouts, the numbers in their tensors",
+    ),
     "query's gradient": (lambda rank: {"query": tensors(0)["query"].requires_grad_(rank == ODD)}, "requires_grad"),
     "value's gradient": (lambda rank: {"value": tensors(0)["value"].requires_grad_(rank == ODD)}, "requires_grad"),
     "sinks' gradient": (lambda rank: {"sinks": torch.zeros(HEADS, requires_grad=rank == ODD)}, "requires_grad"),

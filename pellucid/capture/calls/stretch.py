@@ -100,12 +100,13 @@ class Cut(NamedTuple):
     output: Callable[[Tensor], Tensor]  # gives a rank's own positions of the outputs of what ranks have read
 
 
-def cut(call: Arguments | Problem, watched: Sequence[str]) -> Cut:
+def cut(call: Arguments | Problem, watched: Sequence[str], *, lone: bool = True) -> Cut:
     """A call inside `context_parallel`, which all ranks ask for together.
 
     Args:
         call: of this rank's own positions, its functions those of the whole sequence.
         watched: in words what is read, the same on each rank.
+        lone: see `pellucid.distributed.sequence.shared`.
 
     Raises:
         TypeError, ValueError: the call is refused, or ranks do not agree on it.
@@ -116,7 +117,7 @@ def cut(call: Arguments | Problem, watched: Sequence[str]) -> Cut:
     from pellucid.distributed.exchange import gathered, relaid
     from pellucid.distributed.region import Region
 
-    made = agreed_here(call, watched)
+    made = agreed_here(call, watched, lone=lone)
     in_order = _in_order(made.queries)
     own = in_order.spans[dist.get_rank(made.group)][0]
     query = relaid(made.query, made.queries, in_order, made.group)
@@ -141,7 +142,7 @@ def _joining(made: Posed) -> Joined:
     def joined(ids: Tensor) -> Tensor | None:
         from pellucid.distributed.exchange import gathered, numbers_of_all
 
-        lengths = [own[0] for own in numbers_of_all(made.group, [ids.shape[1]])]
+        lengths = [own[0] for own in numbers_of_all(made.group, [ids.shape[1]], "a watched model's tokens")]
         if lengths != list(made.queries.lengths):
             return None
         (whole,) = gathered((ids.unsqueeze(-1),), made.queries, made.group)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pellucid.capture.calls.call import Call, HeadsFrom
 from pellucid.record.sharing.ranks import Ranks, is_one_of_several
-from pellucid.tensors import bits
+from pellucid.tensors.fingerprint import fingerprint
 
 DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
@@ -126,10 +126,11 @@ def _cut(ranks: Ranks, name: str, call: Call, declared: int) -> HeadsFrom:
 
 def _among(ranks: Ranks, name: str, call: Call) -> HeadsFrom:
     """The heads of all ranks one after another; where all have computed the very same, each has all of them."""
-    from pellucid.distributed.exchange import numbers_of_all
+    from pellucid.distributed.exchange import hashed, numbers_of_all
 
     rank, size = ranks.place("heads")
-    every = numbers_of_all(ranks.groups["heads"], [call.heads, bits.of(call.query), bits.of(call.key)])
+    own = [hashed(fingerprint(tensor) or f"of rank {rank}") for tensor in (call.query, call.key)]
+    every = numbers_of_all(ranks.groups["heads"], [call.heads, *own], "a watched module's heads")
     if size > 1 and all(numbers == every[0] for numbers in every):
         return HeadsFrom(0, call.heads)
     counts = [numbers[0] for numbers in every]

@@ -31,7 +31,7 @@ def led(module: nn.Module, own: Callable[[], Tensor], asked: Arguments) -> Tenso
     if left_to_torch(module, bool(asked.dropout_p), *asked[:3]):
         return beside(module, own, partial(call_of, module, asked))
     try:
-        return attended(module, asked)
+        return attended(module, asked, lone=False)
     except (TypeError, ValueError, TraceError) as error:
         return left_alone(module, own, error)
 
@@ -42,11 +42,18 @@ def left_alone(module: nn.Module, own: Callable[[], Tensor], error: Exception) -
     return unseen(own)
 
 
-def attended(module: nn.Module, asked: Arguments) -> Tensor:
-    """The output of a module's call by the arguments of pellucid.attention, in their shape."""
+def attended(module: nn.Module, asked: Arguments, *, lone: bool = True) -> Tensor:
+    """The output of a module's call by the arguments of pellucid.attention, in their shape.
+
+    Args:
+        module: what attends.
+        asked: the arguments.
+        lone: of calls of several ranks, see `pellucid.distributed.sequence.shared`.
+
+    """
     if is_shared_here() and not sessions_of(module):
-        return unseen(lambda: sharded(asked)[0])
-    call, shaped = _described(module, asked)
+        return unseen(lambda: sharded(asked, lone=lone)[0])
+    call, shaped = _described(module, asked, lone=lone)
     return shaped(attend(module, call).output)
 
 
@@ -55,10 +62,10 @@ def call_of(module: nn.Module, asked: Arguments) -> Call:
     return _described(module, asked._replace(dropout_p=0.0))[0]
 
 
-def _described(module: nn.Module, asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
+def _described(module: nn.Module, asked: Arguments, *, lone: bool = True) -> tuple[Call, Callable[[Tensor], Tensor]]:
     """The call, and what gives its output the shape of the arguments; of several ranks this rank's part."""
     if is_shared_here():
-        return unseen(lambda: _of_ranks(module, asked))
+        return unseen(lambda: _of_ranks(module, asked, lone))
     if is_of_dtensors(asked):
         from pellucid.distributed.placements import own_part
 
@@ -77,9 +84,9 @@ def _described(module: nn.Module, asked: Arguments) -> tuple[Call, Callable[[Ten
     return call, lambda output: shaped(output.reshape(*problem.batch, *output.shape[1:]))
 
 
-def _of_ranks(module: nn.Module, asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
+def _of_ranks(module: nn.Module, asked: Arguments, lone: bool) -> tuple[Call, Callable[[Tensor], Tensor]]:
     """The same inside `context_parallel`: this rank's stretch of the call of all."""
-    part = cut(asked, watched_of(module))
+    part = cut(asked, watched_of(module), lone=lone)
     call = of_cut(part)
     if asked.attn_mask is not None:
         _note_padding_of_rank(call, asked.attn_mask, part.region)

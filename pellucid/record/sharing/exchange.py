@@ -58,6 +58,16 @@ def told(ranks: Ranks, own: Any) -> list[Any]:
     return found
 
 
+def agree(ranks: Ranks, **given: Any) -> None:
+    """Raise ValueError on every rank unless all give the same."""
+    every = told(ranks, given)
+    for name, own in given.items():
+        values = [other.get(name) for other in every]
+        if any(value != own for value in values):
+            listed = ", ".join(f"rank {rank} has {value!r}" for rank, value in enumerate(values))
+            raise ValueError(f"{name}: the ranks must give the same; {listed}")
+
+
 def listed(axis: str, parts: Sequence[Sequence[Any]]) -> list[Any]:
     """What all ranks say, one after another."""
     return [one for part in parts for one in part]

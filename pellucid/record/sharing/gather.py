@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from pellucid.record.sharing.exchange import at, everywhere, told
+from pellucid.record.sharing.exchange import agree, at, everywhere, told
 from pellucid.record.sharing.ranks import Ranks
 from pellucid.record.sharing.whole import joined, piece_of
 
@@ -27,9 +27,10 @@ def gather(record: Record, ranks: Ranks, to: int | None) -> Record | None:
 
     Raises:
         LostRankError: a rank is not reached.
-        ValueError: what the ranks have are not parts of one record, or `to` is none of them.
+        ValueError: what the ranks have are not parts of one record, or `to` is none of them or not the same.
 
     """
+    agree(ranks, call="gather(...)", to=to)
     if to is None:
         found: Record = everywhere(ranks, piece_of(record), joined).record
         return found

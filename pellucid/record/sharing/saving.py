@@ -19,7 +19,7 @@ from pellucid.record.disk.layer_file import write_layer
 from pellucid.record.disk.manifest import Json, RecordError, described, layer_entries
 from pellucid.record.disk.writer import Keeps, RecordWriter
 from pellucid.record.layer import Layer, Padding
-from pellucid.record.sharing.exchange import at, everywhere, listed, told
+from pellucid.record.sharing.exchange import agree, at, everywhere, listed, told
 from pellucid.record.sharing.ranks import Ranks
 from pellucid.record.sharing.whole import Piece, emptied, joined, layer_of, on_cpu, piece_of
 
@@ -38,6 +38,7 @@ def save(record: Record, ranks: Ranks, path: Path, *, overwrite: bool, resume: b
         resume: see `Record.save`.
 
     """
+    agree(ranks, call="save(...)", path=path.name, overwrite=overwrite, resume=resume)
     outline = everywhere(ranks, piece_of(record).outline(), joined).record
     with SharedWriter(path, outline, ranks, overwrite=overwrite, resume=resume) as writer:
         writer.compare(outline.values())
@@ -65,8 +66,10 @@ def writing(path: Path, record: Record, ranks: Ranks, *, resume: bool, keeps: Ke
 
     Raises:
         RecordError: as RecordWriter, on every rank.
+        ValueError: ranks that name different folders, or do not all resume.
 
     """
+    agree(ranks, call="watch(out=...)", path=path.name, resume=resume)
     outline = everywhere(ranks, piece_of(record).outline(), joined).record
     with SharedWriter(path, outline, ranks, resume=resume, keeps=keeps) as writer:
         yield writer
