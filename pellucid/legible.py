@@ -72,6 +72,11 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:before]}…{text[len(text) - (limit - 1 - before) :]}"
 
 
+def several(count: int, what: str) -> str:
+    """A count and what is counted: "1 document", "2,000 documents"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def encodable(text: str) -> str:
     r"""The text as every encoding of Unicode can hold it: a lone surrogate is written out, as \udcff."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

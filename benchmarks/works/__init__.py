@@ -13,6 +13,7 @@ from benchmarks.works.memory import long, memory
 from benchmarks.works.observing import observing
 from benchmarks.works.overhead import overhead
 from benchmarks.works.plain import bfloat16, float16, float32, float64
+from benchmarks.works.profiles import profiles
 from benchmarks.works.scores import scores
 from benchmarks.works.sparse import sparse
 from benchmarks.works.training import training
@@ -37,5 +38,6 @@ GROUPS: dict[str, Callable[[], Iterable[Work]]] = {
         overhead,
         training,
         distributed,
+        profiles,
     )
 }

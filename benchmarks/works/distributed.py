@@ -140,7 +140,7 @@ def _call(rank: int | None, asked: Asked, length: int) -> Callable[[], Any]:
         layout = head_tail(length, RANKS) if asked.causal else even(length, RANKS)
         spans = list(layout.spans[rank])
     own = sum(map(len, spans))
-    query, key, value = (torch.randn(1, HEADS, own, DIM).to(asked.dtype) for _ in range(3))
+    query, key, value = (torch.randn(1, HEADS, own, DIM, dtype=asked.dtype) for _ in range(3))
     if rank is None:
         return lambda: pellucid.attention(query, key, value, is_causal=asked.causal)
 

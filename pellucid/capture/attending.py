@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from pellucid.capture.calls import carried, reading
-from pellucid.capture.calls.call import Call
+from pellucid.capture.calls.call import Call, of_cut
 from pellucid.capture.calls.members import is_inside, members
+from pellucid.capture.calls.stretch import cut
 from pellucid.capture.contexts import Opened
 from pellucid.capture.modes import lifted
 from pellucid.capture.packed import packed_apart
@@ -230,13 +231,18 @@ def is_attending() -> bool:
 
 
 def _seen(module: nn.Module, call: Call, observe: bool) -> Seen:
-    if is_shared_here():
+    if is_shared_here() and call.stretch is None:
         if observe:
             raise TypeError(
                 "context_parallel: a module's weights lie on several ranks; call it without asking for them"
             )
-        refuse(module, "context_parallel: its queries and keys lie on several ranks")
-        return Seen(output_of_all(call.problem), None)
+        if call.start or call.k_start:
+            raise ValueError("context_parallel: a filled cache cannot be gone on with; its keys are this rank's alone")
+        problem = call.problem if call.rule is None else replace(call.problem, mask=call.rule.by_position)
+        if not sessions_of(module):
+            return Seen(output_of_all(problem), None)
+        part = cut(problem, watched_of(module))
+        return Seen(part.output(_seen(module, of_cut(part), False).output), None)
     sessions = sessions_of(module)
     if not sessions:
         return _observed(call) if observe else Seen(reading.run(call.problem).output, None)
@@ -260,6 +266,16 @@ def _read_members(module: nn.Module, call: Call) -> None:
                 _seen(module, member, False)
     except ValueError as error:
         refuse(module, str(error))
+
+
+def watched_of(module: nn.Module) -> list[str]:
+    """In words what those who watch a module read of its calls."""
+    return [
+        f"{name}: {session.record.readouts}" if session.observes(name) else name
+        for session in sessions_of(module)
+        for name in (session.modules.name_of(module),)
+        if name
+    ]
 
 
 def name_of(module: nn.Module) -> str:

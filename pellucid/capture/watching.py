@@ -90,10 +90,11 @@ def watch(
             of the same model, tokens and readouts, with query and key kept of the same layers.
         on_layer: called with each Layer once it is complete; what it returns takes the layer's place, and is written.
         progress: True for a bar in the terminal, or a function that is called with a Progress for each layer.
-        ranks: of a run that torch.distributed divides, which ranks have the other parts: a mapping of "heads" (tensor
-            parallelism), "sequences" (data) and "layers" (pipeline) to a process group or a mesh of one dimension, as
-            in {"heads": mesh["tp"]}. Each rank's record is its part, heads under their numbers in the model;
-            `record.gather()` and `record.save()` are of all. {}: every rank is for itself.
+        ranks: of a run that torch.distributed divides, which ranks have the other parts: a mapping of "positions"
+            (context parallelism), "heads" (tensor), "sequences" (data) and "layers" (pipeline) to a process group or a
+            mesh of one dimension, as in {"heads": mesh["tp"]}. Each rank's record is its part, heads under their
+            numbers in the model, rows from `layer.start` on; `record.gather()` and `record.save()` are of all. {}:
+            every rank is for itself.
 
     Yields:
         The Record. Layers are in it as soon as they have run.

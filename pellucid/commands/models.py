@@ -73,7 +73,7 @@ class TextModel:
         if target is None:
             return ModelInputs(inputs, self._tokens(ids), notes=notes)
         target_ids, more = self._encoded("--target", target, truncate)
-        written = self._shifted(target_ids)
+        written = self.shifted(target_ids)
         self.check_known(written, "decoder")
         given = inputs | {"decoder_input_ids": written}
         return ModelInputs(given, self._tokens(written), self._tokens(ids), notes + more)
@@ -125,7 +125,7 @@ class TextModel:
         own = getattr(self.tokenizer, "model_max_length", None)
         return min([positions[0], *([own] if isinstance(own, int) and own < _UNLIMITED else [])])
 
-    def _shifted(self, written: Tensor) -> Tensor:
+    def shifted(self, written: Tensor) -> Tensor:
         """What the decoder is given: the start token, then what was written but for the last."""
         known = (
             getattr(self.model, "generation_config", None),

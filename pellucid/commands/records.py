@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pellucid.capture.run.progress import in_words
 from pellucid.commands.console import bar, console, tell, tell_view, warnings_told
 from pellucid.commands.errors import InputError, about
 from pellucid.record.disk.manifest import NAME, RecordError
@@ -53,7 +54,7 @@ def run(path: Path, options: argparse.Namespace) -> int:
 
     """
     try:
-        record = open_record(path, verify=size_of(path) <= MOST_VERIFIED)
+        record = opened(path)
         view = _view(record, options)
         save = _saving(view, options) if options.save is not None else None
         if options.json:
@@ -73,7 +74,17 @@ def run(path: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def size_of(path: Path) -> int:
+def opened(path: Path, *, skip_damaged: bool = False) -> StoredRecord:
+    """The record, compared with its checksums unless it is large, which a note then says. Raises RecordError."""
+    size = _size_of(path)
+    record = open_record(path, verify=size <= MOST_VERIFIED, skip_damaged=skip_damaged)
+    if size > MOST_VERIFIED:
+        unverified = f"its {in_words(size)} were not compared with their checksums: open_record(path, verify=True) does"
+        record.notes = [*record.notes, unverified]
+    return record
+
+
+def _size_of(path: Path) -> int:
     """Bytes of a record's files; 0 where they cannot be looked at, which opening it will tell."""
     try:
         return sum(file.lstat().st_size for file in path.glob("*.safetensors"))

@@ -14,11 +14,10 @@ from pellucid.commands.console import tell
 from pellucid.commands.errors import InputError
 from pellucid.commands.profiles import viewed
 from pellucid.commands.profiles.shown import is_profile
-from pellucid.commands.records import MOST_VERIFIED, is_record, size_of
+from pellucid.commands.records import is_record, opened
 from pellucid.commands.watch import TOP, embedded
 from pellucid.record.disk.manifest import RecordError
 from pellucid.record.record import Record
-from pellucid.record.stored import open_record
 from pellucid.viewer import browser
 
 DATE = "3 mars 1997"
@@ -100,7 +99,7 @@ def of_date(text: str) -> Record:
 
 def _opened(path: Path) -> Record:
     try:
-        record = open_record(path, verify=size_of(path) <= MOST_VERIFIED, skip_damaged=True)
+        record = opened(path, skip_damaged=True)
     except RecordError as error:
         raise InputError(str(error)) from error
     damaged = [missed for missed in record.missed if "is damaged" in missed.reason]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 from pellucid.arguments import Arguments, describe
 from pellucid.observation import Observation
 from pellucid.problem import Problem
+
+if TYPE_CHECKING:
+    from pellucid.distributed.sequence import Posed
 
 
 class Sharing(NamedTuple):
@@ -56,6 +59,11 @@ def is_shared_here() -> bool:
     return _sharing.get() is not None
 
 
+def shared_here() -> Sharing | None:
+    """Whose sequences the calls in this context are of; None where they are a rank's own."""
+    return _sharing.get()
+
+
 def is_sharded(call: Arguments) -> bool:
     """Whether a call is one of several ranks: of DTensors, or in a context of `context_parallel`."""
     module = sys.modules.get("torch.distributed.tensor")  # without it there is neither
@@ -78,17 +86,43 @@ def sharded(call: Arguments, asked: list[Any] | None = None) -> tuple[Tensor, Ob
         return placements.shared(call, asked)
     from pellucid.distributed import sequence
 
-    keys = how.layout if isinstance(how.layout, str) else None
-    return sequence.shared(call, how.group, how.layout, keys, asked)
+    return sequence.shared(call, how.group, how.layout, _of_keys(how), asked)
 
 
-def output_of_all(problem: Problem) -> Tensor:
-    """The output of this rank's queries of a problem that lies on several ranks, [*batch, heads, queries, dim]."""
+def _of_keys(how: Sharing) -> Any:
+    """The layout of keys, which in cross-attention are of another sequence."""
+    return how.layout if isinstance(how.layout, str) else None
+
+
+def agreed_here(call: Arguments | Problem, watched: Sequence[str] = ()) -> Posed:
+    """A call inside `context_parallel` as one of the whole sequence, on which all ranks agree.
+
+    Args:
+        call: of this rank's queries and keys, and the functions of all.
+        watched: in words what is read of it.
+
+    """
     from pellucid.distributed import sequence
 
     how = _sharing.get()
     assert how is not None
-    return sequence.output_of(problem, how.group, how.layout)
+    if isinstance(call, Problem):
+        return sequence.agreed_problem(call, how.group, how.layout, watched)
+    return sequence.agreed(call, how.group, (how.layout, _of_keys(how)), watched=watched)
+
+
+def spans_here(length: int) -> Sequence[range]:
+    """Inside `context_parallel`, the stretches of positions that this rank has, as many as `length`; all ranks ask."""
+    from pellucid.distributed import sequence
+
+    how = _sharing.get()
+    assert how is not None
+    return sequence.own_spans(how.group, how.layout, length)
+
+
+def output_of_all(problem: Problem) -> Tensor:
+    """The output of this rank's queries of a problem that lies on several ranks, [*batch, heads, queries, dim]."""
+    return agreed_here(problem).computed(observed=False)[0]
 
 
 def posed(call: Arguments) -> tuple[Problem, str]:

@@ -46,11 +46,28 @@ def gathered(local: Sequence[Tensor], layout: Layout, group: Group) -> tuple[Ten
     return whole
 
 
+def relaid(local: Tensor, before: Layout, after: Layout, group: Group) -> Tensor:
+    """A rank's positions, [..., positions, dim], of a sequence that is to lie in another layout; differentiable.
+
+    Args:
+        local: the positions that it has.
+        before: where the sequence lies.
+        after: where it is to lie.
+        group: of the ranks.
+
+    """
+    if before == after:
+        return local
+    (whole,) = gathered((local,), before, group)
+    spans = after.spans[dist.get_rank(group)]
+    return torch.cat([whole.narrow(-2, span.start, len(span)) for span in (*spans, range(0))], -2)
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layout: Layout, group: Group, *local: Tensor) -> tuple[Tensor, ...]:
         ctx.layout, ctx.group = layout, group
-        return tuple(_all_gathered(tensor, layout, group) for tensor in local)
+        return tuple(_all_gathered(local, layout, group))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -70,15 +87,25 @@ class _Scattered(torch.autograd.Function):
         return None, None, *gathered(gradients, ctx.layout, ctx.group)
 
 
-def _all_gathered(local: Tensor, layout: Layout, group: Group) -> Tensor:
-    most = max(layout.lengths)
-    padded = local.new_zeros(1, *local.shape[:-2], most, local.shape[-1])
-    padded[0, ..., : local.shape[-2], :] = local
-    every = padded.new_empty(layout.ranks, *padded.shape[1:])
+def _all_gathered(local: Sequence[Tensor], layout: Layout, group: Group) -> list[Tensor]:
+    own = [_padded(tensor, layout)[None] for tensor in local]
+    every = [tensor.new_empty(layout.ranks, *tensor.shape[1:]) for tensor in own]
     with reaching("keys and values are gathered"):
-        _all_gather(every, padded, group)
-    parts = [every[rank, ..., start : start + len(span), :] for rank, start, span in layout.pieces]
-    return torch.cat(parts, -2) if parts else local.clone()
+        asked = [_all_gather(*both, group, async_op=True) for both in zip(every, own, strict=True)]
+        for work in asked:
+            work.wait()
+    if not layout.pieces:
+        return [tensor.clone() for tensor in local]
+    return [torch.cat([e[r, ..., at : at + len(span), :] for r, at, span in layout.pieces], -2) for e in every]
+
+
+def _padded(local: Tensor, layout: Layout) -> Tensor:
+    """As many positions as the rank has that has most, contiguous."""
+    if min(layout.lengths) == max(layout.lengths):
+        return local.contiguous()
+    padded = local.new_zeros(*local.shape[:-2], max(layout.lengths), local.shape[-1])
+    padded[..., : local.shape[-2], :] = local
+    return padded
 
 
 def _reduce_scattered(whole: Tensor, layout: Layout, group: Group) -> Tensor:
@@ -186,6 +213,36 @@ def is_first(own: Tensor, whole: Tensor, group: Group) -> Tensor:
     """Where this rank is the first that has what is largest."""
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     return reduced(torch.where(own == whole, -rank, -ranks), "max", group) == -rank
+
+
+def once_followed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors, whose gradients say in words, to whoever asks for theirs, that they have none."""
+    return _Once.apply(*tensors) if any(tensor.requires_grad for tensor in tensors) else tensors
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*tensors)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Refusing.apply(len(gradients), *gradients, *ctx.saved_tensors)
+
+
+class _Refusing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The gradients, which come of the tensors behind them."""
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError(
+            "attention: keys and values have travelled in a ring, which has no second derivatives; gather them, "
+            'with pellucid.distributed.sending("gather")'
+        )
 
 
 def agree(groups: Sequence[Group], fault: Exception | None, told: Mapping[str, Any]) -> None:

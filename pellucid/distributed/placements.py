@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Partial
 
 from pellucid.arguments import Arguments, as_autocast, check_tensors, checked_readouts, describe
 from pellucid.distributed import ring_gradients
-from pellucid.distributed.exchange import Group, agree, numbers_of_all, reduced
+from pellucid.distributed.exchange import Group, agree, numbers_of_all, once_followed, reduced
 from pellucid.distributed.layout import even
 from pellucid.distributed.parts import Parts, check_numbers, check_parts, computed, posed
 from pellucid.distributed.plan import Plan, roles_of
@@ -111,7 +111,8 @@ def _on_ring(plan: Plan, tensors: Tensors, own: Tensor) -> Parts | None:
     assert plan.along is not None
     group = plan.mesh.get_group(plan.along)
     ring = Ring([plan.region], even(whole.k_len, plan.mesh.size(plan.along)), group, plan.own)
-    rows = ring_gradients.computed(ring, own, plan.keys(key, some=True), plan.keys(value, some=True))
+    mine = once_followed(own, plan.keys(key, some=True), plan.keys(value, some=True))
+    rows = ring_gradients.computed(ring, *mine)
     large = is_rounded(rows.lse).any().int()
     for dim in range(plan.mesh.ndim):
         large = reduced(large, "max", plan.mesh.get_group(dim))

@@ -101,6 +101,11 @@ class Plan:
         return found[0] if len(found) == 1 else None
 
     @property
+    def along_sequence(self) -> list[Any]:
+        """The groups of ranks that have other queries than this one."""
+        return [self.mesh.get_group(dim) for dim, role in enumerate(self.roles) if role == QUERIES]
+
+    @property
     def is_along_sequence(self) -> bool:
         """Whether queries lie along the sequence on any dimension of the mesh."""
         return QUERIES in self.roles

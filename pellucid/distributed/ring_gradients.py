@@ -17,6 +17,8 @@ from pellucid.engines.node import Upstream
 from pellucid.language import Expression
 from pellucid.problem import Problem, Result
 
+ROWS = 4096  # queries whose gradients are made at a time
+
 
 def computed(ring: Ring, query: Tensor, key: Tensor, value: Tensor) -> Rows:
     """What `ring.forward` gives, output in query's dtype, differentiable once; readings have no gradient but lse.
@@ -79,34 +81,45 @@ class _Backward:
         self.of_query = torch.zeros_like(query, dtype=self.number)
         # Captured tensors as leaves of their own, in whose place those of the call are cut.
         self.leaves = [tensor.detach().requires_grad_() for tensor in captured]
+        self.sums = [torch.zeros_like(leaf, dtype=_of_sums(leaf.dtype)) for leaf in self.leaves]
         self.instead = {id(old): new for old, new in zip(ring.whole.captured, self.leaves, strict=True)}
 
     def run(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of query, and of this rank's key and value."""
-        ring, posted, home = self.ring, list[Any](), range(0)
-        of_key, of_value = (torch.empty_like(tensor, dtype=self.number) for tensor in (key, value))
-        travelling: tuple[Tensor, ...] = ()  # the gradients of the keys that are here, of the ranks where they were
-        for piece, source, positions, (keys, values) in ring.travelling((key, value)):
+        ring, posted, own = self.ring, list[Any](), tuple[Tensor, ...]()
+        # The gradients of the keys that are here, of the ranks where they were; whose piece they are, if this rank's.
+        travelling, home = tuple[Tensor, ...](), None
+        for piece, source, (keys, values) in ring.travelling((key, value)):
             sums: tuple[Tensor, ...] = self._part(piece, source, keys, values)
             wait(posted)
             if source == ring.rank:
-                home = positions
-            else:
-                sums = tuple(own.add_(before) for own, before in zip(sums, travelling, strict=True))
+                own = sums
+                continue
+            if home is not None:
+                self._add(own, home, travelling)
+            elif travelling:
+                sums = tuple(part.add_(before) for part, before in zip(sums, travelling, strict=True))
             after = (source - 1) % ring.keys.ranks
             travelling = tuple(t.new_empty(*t.shape[:-2], piece.lengths[after], t.shape[-1]) for t in sums)
             posted = ring.passed_on(sums, travelling, tag=1)
-            if after == ring.rank:
-                wait(posted)
-                posted = []
-                for whole, own in zip((of_key, of_value), travelling, strict=True):
-                    whole[..., home.start : home.stop, :] = own
+            home = piece if after == ring.rank else None
+        wait(posted)
+        if home is not None:
+            self._add(own, home, travelling)
+        of_key, of_value = own
         return self.of_query.to(self.query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
+
+    def _add(self, own: Sequence[Tensor], piece: Piece, travelled: Sequence[Tensor]) -> None:
+        """Add what came back of this rank's keys to what its own queries found."""
+        lengths = list(map(len, piece.spans[self.ring.rank]))
+        for whole, part in zip(own, travelled, strict=True):
+            for here, came in zip(piece.of(whole, self.ring.rank), part.split(lengths, -2), strict=True):
+                here.add_(came)
 
     def _part(self, piece: Piece, source: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add to query's gradient; give those of a rank's keys and values, through this rank's queries."""
         of_keys, of_values = (torch.zeros_like(tensor, dtype=self.number) for tensor in (keys, values))
-        for region, rows, columns in self.ring.pairs(piece, source):
+        for region, rows, columns in self.ring.pairs(piece, source, ROWS):
             with torch.enable_grad():  # for what is cut of captured tensors
                 problem = self._problem(region, rows, keys[..., columns, :], values[..., columns, :])
             result = Result(self.result.output[..., rows, :].contiguous(), self.result.lse[..., rows].contiguous(), {})
@@ -117,6 +130,7 @@ class _Backward:
             of_values[..., columns, :] += of_value
             if captured:
                 torch.autograd.backward(problem.captured, captured)
+                self._collect()
         return of_keys, of_values
 
     def _problem(self, region: Region, rows: slice, keys: Tensor, values: Tensor) -> Problem:
@@ -136,9 +150,19 @@ class _Backward:
         weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
         return (weight * total).movedim(-2, 0).flatten(1).sum(1).to(sinks.dtype)
 
+    def _collect(self) -> None:
+        for leaf, total in zip(self.leaves, self.sums, strict=True):
+            if leaf.grad is not None:
+                total += leaf.grad
+                leaf.grad = None
+
     def of_captured(self) -> list[Tensor | None]:
         """Their gradients, this rank's share."""
-        return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self.leaves]
+        return [total.to(leaf.dtype) for leaf, total in zip(self.leaves, self.sums, strict=True)]
+
+
+def _of_sums(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _rows(gradient: Tensor | None, rows: slice, dim: int) -> Tensor | None:

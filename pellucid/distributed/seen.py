@@ -57,8 +57,8 @@ class SharedObservation(Observation):
         self, whole: Problem, readings: dict[str, Any], shaped: Callable[[Tensor], Tensor], of_rank: OfRank
     ) -> None:
         self._of_rank = of_rank
-        super().__init__(whole, Result(readings["lse"], readings["lse"], {}), shaped)
-        self._readings = readings
+        super().__init__(whole, Result(readings["lse"], readings["lse"], {}), lambda tensor: tensor)
+        self._readings, self._shaped = readings, shaped  # the readings have their shape
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(

@@ -21,6 +21,7 @@ from pellucid.distributed.exchange import (
     gathered,
     joined,
     numbers_of_all,
+    once_followed,
     reduced,
     refuse_together,
 )
@@ -36,6 +37,7 @@ from pellucid.observation import Observation
 from pellucid.problem import Problem, Result
 from pellucid.readouts import Readout
 from pellucid.readouts.base import ColumnReadout, tensors_of
+from pellucid.tensors import bits
 
 Function = Callable[..., Any]
 Given = Layout | str | None
@@ -45,6 +47,7 @@ UNCOMPILED = "ranks compare what they are asked, which no graph holds; of DTenso
 TOLD = (
     "query", "key", "value", "sinks", "scale", "dropout_p", "score_mod or attn_mask",
     "mask_mod, attn_mask or is_causal", "readouts", "requires_grad", "layout", "key_layout", "sending",
+    "watch",
 )  # fmt: skip
 
 
@@ -169,13 +172,33 @@ def shared(
         asked: the readouts argument of `observe`, in a list; None if nothing is to be seen.
 
     """
+    made = agreed(call, group, (layout, key_layout), asked)
+    output, seen = made.computed(asked is not None)
+    return made.shaped(output), seen
+
+
+def agreed(
+    call: Arguments,
+    group: Group,
+    given: tuple[Given, Given],
+    asked: list[Any] | None = None,
+    watched: Sequence[str] = (),
+) -> Posed:
+    """A call of which each rank has its part, once all agree on it.
+
+    Args:
+        call: see `shared`.
+        group: see `attention`.
+        given: `layout` and `key_layout` of `attention`.
+        asked: see `shared`.
+        watched: in words what is read of it for who watches, which is the same on each rank.
+
+    """
     _check_member(group)
     call, lengths = _together(call, group, asked)
-    whole, shaped, queries, keys = _whole(call, lengths, (layout, key_layout), group)
+    whole, shaped, queries, keys = _whole(call, lengths, given, group, watched)
     query, key, value = (t if t.ndim > 2 else t[None] for t in call[:3])
-    made = Posed(whole, query, key, value, queries, keys, group, shaped)
-    output, seen = made.computed(asked is not None)
-    return shaped(output), seen
+    return Posed(whole, query, key, value, queries, keys, group, shaped)
 
 
 def _check_member(group: Group) -> None:
@@ -183,13 +206,14 @@ def _check_member(group: Group) -> None:
         raise ValueError("group: it must have this rank in it")
 
 
-def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
-    """The output of a rank's queries, given its call as a problem, whose functions are of the whole sequence.
+def agreed_problem(problem: Problem, group: Group, layout: Given, watched: Sequence[str] = ()) -> Posed:
+    """The same of a call that is a problem, whose functions are of the whole sequence.
 
     Args:
         problem: of this rank's queries and keys, [*batch, heads, queries or keys, dim].
         group: see `attention`.
         layout: see `attention`.
+        watched: see `agreed`.
 
     """
     _check_member(group)
@@ -204,11 +228,11 @@ def output_of(problem: Problem, group: Group, layout: Given) -> Tensor:
         check_captured(whole)
     except Exception as error:
         fault = error
-    agree([group], fault, texts_of(None if fault else whole, own, queries, keys))
+    agree([group], fault, texts_of(None if fault else whole, own, queries, keys, watched))
     assert whole is not None
     assert queries is not None
     assert keys is not None
-    return Posed(whole, *own, queries, keys, group, lambda tensor: tensor).computed(observed=False)[0]
+    return Posed(whole, *own, queries, keys, group, lambda tensor: tensor)
 
 
 class Posed(NamedTuple):
@@ -241,7 +265,7 @@ class Posed(NamedTuple):
         regions = regions or [Region.of_queries(self.whole, range(0))]
         if travels(self.whole, self._is_followed):
             ring = Ring(regions, self.keys, self.group, as_it_is)
-            rows = ring_gradients.computed(ring, self.query, self.key, self.value)
+            rows = ring_gradients.computed(ring, *once_followed(self.query, self.key, self.value))
             if not reduced(is_rounded(rows.lse).any().int(), "max", self.group):
                 return rows.output, self._seen_on_ring(ring, rows) if observed else None
         key, value = reached = gathered((self.key, self.value), self.keys, self.group)
@@ -329,6 +353,12 @@ def layout_of(name: str, given: Given, lengths: Sequence[int]) -> Layout:
     return given
 
 
+def own_spans(group: Group, given: Given, length: int) -> Spans:
+    """The stretches of positions of this rank, which has so many, in a layout as `attention` takes it."""
+    lengths = [own[0] for own in numbers_of_all(group, [length])]
+    return layout_of("layout", given, lengths).spans[dist.get_rank(group)]
+
+
 def _key_layout(given: Given, queries: Layout, lengths: list[int]) -> Layout:
     if given is None and queries.lengths == tuple(lengths):
         return queries
@@ -342,7 +372,7 @@ def _layouts(given: tuple[Given, Given], lengths: list[list[int]]) -> tuple[Layo
 
 
 def _whole(
-    call: Arguments, lengths: list[list[int]], given: tuple[Given, Given], group: Group
+    call: Arguments, lengths: list[list[int]], given: tuple[Given, Given], group: Group, watched: Sequence[str]
 ) -> tuple[Problem, Callable[[Tensor], Tensor], Layout, Layout]:
     """The call of all ranks, whose query, key and value have sizes and no numbers, and where its queries and keys lie.
 
@@ -358,7 +388,7 @@ def _whole(
         check_parts(whole)
     except Exception as error:  # a user's function may raise anything
         fault = error
-    agree([group], fault, texts_of(None if fault else whole, call[:3], queries, keys))
+    agree([group], fault, texts_of(None if fault else whole, call[:3], queries, keys, watched))
     assert whole is not None
     assert shaped is not None
     assert queries is not None
@@ -372,7 +402,11 @@ def sized(tensor: Tensor, length: int) -> Tensor:
 
 
 def texts_of(
-    whole: Problem | None, own: Sequence[Tensor], queries: Layout | None = None, keys: Layout | None = None
+    whole: Problem | None,
+    own: Sequence[Tensor],
+    queries: Layout | None = None,
+    keys: Layout | None = None,
+    watched: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What ranks must agree on, by the argument that it is of; nothing of a call that is refused.
 
@@ -381,16 +415,18 @@ def texts_of(
         own: this rank's query, key and value.
         queries: the layout of the queries.
         keys: the layout of the keys.
+        watched: see `agreed`.
 
     """
     if whole is None:
         return dict.fromkeys(TOLD)
-    given = (whole.query, whole.key, whole.value, whole.sinks)
+    given = (whole.query, whole.key, whole.value)
     return dict(
         zip(
             TOLD,
             (
-                *(None if tensor is None else (tuple(tensor.shape), tensor.dtype) for tensor in given),
+                *((tuple(tensor.shape), tensor.dtype) for tensor in given),
+                None if whole.sinks is None else _contents(whole.sinks),
                 whole.scale,
                 whole.dropout_p,
                 _written(whole.score),
@@ -403,6 +439,7 @@ def texts_of(
                 queries,
                 keys,
                 chosen(),
+                watched,
             ),
             strict=True,
         )
@@ -422,7 +459,12 @@ def weighing(query: Tensor, key: Tensor, whole: Problem) -> list[Tensor]:
 
 def _written(function: Any) -> tuple[str, list[Any]]:
     text, captured = write(function)
-    return text, [(tuple(tensor.shape), tensor.dtype) for tensor in captured]
+    return text, list(map(_contents, captured))
+
+
+def _contents(tensor: Tensor) -> tuple[Any, ...]:
+    """What is compared of a tensor that all ranks have: its numbers too, or where those of a DTensor lie."""
+    return tuple(tensor.shape), tensor.dtype, getattr(tensor, "placements", None) or bits.told(tensor)
 
 
 def _joined(parts: Parts, reached: tuple[Tensor, ...], group: Group) -> Result:

@@ -64,6 +64,7 @@ class Engine(NamedTuple):
         weights: part of the weights, see `weights`.
         gradients: of a problem that it runs, see `gradients`.
         undifferentiated: why it does not compute them; None if it does.
+        joined: see `joined`.
 
     """
 
@@ -72,6 +73,7 @@ class Engine(NamedTuple):
     weights: Callable[[Problem, Tensor, Tensor, Tensor, Tensor], Tensor] = portable.weights
     gradients: Callable[[Problem, Upstream, Result | None], tuple[Tensor, ...]] = portable.gradients
     undifferentiated: Callable[[Problem], Reason | None] = lambda _: None
+    joined: Callable[[Problem, Tensor, Tensor], Result | None] = lambda *_: None
 
 
 def _runs_everything(problem: Problem) -> None:
@@ -86,7 +88,7 @@ def _cpu_why_not(problem: Problem) -> Reason | None:
 
 # In order of preference.
 ENGINES: dict[str, Engine] = {
-    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights, cpu.gradients, cpu.undifferentiated),
+    "cpu": Engine(cpu.run, _cpu_why_not, cpu.weights, cpu.gradients, cpu.undifferentiated, cpu.joined),
     "portable": Engine(portable.run, portable.why_not),
     "reference": Engine(reference.run, _runs_everything),
 }
@@ -211,6 +213,37 @@ def run(problem: Problem) -> Result:
     for readout in problem.readouts:
         readout.check_numbers(problem)
     return ENGINES[name_for(problem)].run(problem)
+
+
+def joined(problem: Problem, output: Tensor, lse: Tensor) -> Result | None:
+    """Execute `problem` as `run` does, and let its output become part of what the same queries have of other keys.
+
+    Args:
+        problem: a call without dropout and sinks, whose readouts are of rows.
+        output: over the other keys, in the precision of the computation; replaced in place by that over all.
+        lse: over them, contiguous; replaced as well.
+
+    Returns:
+        The joined output, and what is read of the problem's own keys, with their lse if anything is; None if the engine
+        does not join outputs, and then nothing was done.
+
+    Raises:
+        ValueError: see `run`; output or lse is not of these rows and this precision.
+
+    """
+    shapes = (*problem.rows, problem.value.shape[-1]), tuple(problem.rows)
+    for name, tensor, shape in zip(("output", "lse"), (output, lse), shapes, strict=True):
+        if tensor.shape != shape or tensor.dtype != problem.dtype:
+            raise ValueError(
+                f"{name}: {list(shape)} of {problem.dtype} is needed, got {list(tensor.shape)} of {tensor.dtype}"
+            )
+    if not lse.is_contiguous():
+        raise ValueError("lse: it must be contiguous")
+    problem.check_memory()
+    for readout in problem.readouts:
+        readout.check_numbers(problem)
+    with torch.no_grad():
+        return ENGINES[name_for(problem)].joined(problem, output, lse)
 
 
 def weights(problem: Problem, lse: Tensor, queries: Tensor, keys: Tensor, heads: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pellucid import engines, reference
 from pellucid.engines import graph
@@ -18,6 +19,15 @@ def executed(problem: Problem) -> Result:
                 return reference.run(problem)
         return graph.run(problem) if graph.holds(problem) else torch.compiler.disable(_execute)(problem)
     return graph.run(problem) if graph.is_wanted(problem) else _execute(problem)
+
+
+def joined(problem: Problem, output: Tensor, lse: Tensor) -> Result | None:
+    """See `engines.joined`; None also where the call is to be recorded."""
+    if torch.compiler.is_compiling() or graph.is_wanted(problem):
+        return None
+    engines.warn_if_slow(problem)
+    with problem.own_precision():
+        return engines.joined(problem, output, lse)
 
 
 def _execute(problem: Problem) -> Result:

@@ -5,9 +5,12 @@ The scores of turned queries and keys depend on how far apart they are, not on w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from pellucid.distributed.asked import is_shared_here, spans_here
 from pellucid.nn.sharded import replicated
 
 __all__ = ["Rotary"]
@@ -56,7 +59,7 @@ class Rotary(nn.Module):
         return f"head_dim={self.head_dim}, base={self.base:g}"
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """`x` turned by the positions start, start + 1, ....
+        """`x` turned by the positions start, start + 1, ..., inside `context_parallel` by those that this rank has.
 
         Args:
             x: queries or keys, `[..., length, head_dim]`.
@@ -66,13 +69,13 @@ class Rotary(nn.Module):
             Same shape and dtype as `x`.
 
         Raises:
-            ValueError: x is not head_dim wide.
+            ValueError: x is not head_dim wide, or a start inside `context_parallel`.
         """
         if x.shape[-1] != self.head_dim:
             raise ValueError(f"x: must be [..., length, {self.head_dim}] for this Rotary, got {list(x.shape)}.")
-        end = start + x.shape[-2]
-        cosine, sine = self._table_for(x, end)  # [positions, head_dim / 2]
-        cosine, sine = (replicated(table[start:end], x) for table in (cosine, sine))
+        spans = _spans(start, x.shape[-2])
+        tables = self._table_for(x, max(span.stop for span in spans))  # [positions, head_dim / 2]
+        cosine, sine = (replicated(_rows(table, spans), x) for table in tables)
         first, second = x.chunk(2, dim=-1)
         turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
         return turned.to(x.dtype)
@@ -93,6 +96,20 @@ class Rotary(nn.Module):
         position = torch.arange(positions, dtype=torch.float64, device="cpu")
         angle = torch.outer(position, self.base ** (-2.0 * pair / self.head_dim))
         return angle.cos().to(device, dtype), angle.sin().to(device, dtype)
+
+
+def _spans(start: int, length: int) -> Sequence[range]:
+    """The positions of so many rows from `start` on; of a sequence that lies on several ranks, this rank's."""
+    if not is_shared_here():
+        return [range(start, start + length)]
+    if start:
+        raise ValueError("start: inside context_parallel positions are those of the whole sequence, which start at 0")
+    return spans_here(length) or [range(0)]
+
+
+def _rows(table: Tensor, spans: Sequence[range]) -> Tensor:
+    parts = [table[span.start : span.stop] for span in spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _next_power_of_two(count: int) -> int:

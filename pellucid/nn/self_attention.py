@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid import masks
+from pellucid.distributed.asked import is_shared_here
 from pellucid.nn.cache import KeyValueCache
 from pellucid.nn.from_torch import check_supported, projections
 from pellucid.nn.heads import HeadedAttention, HeadSizes, check_tokens
@@ -146,11 +147,14 @@ class SelfAttention(HeadedAttention):
             `observe` a pair of that and the Observation.
 
         Raises:
-            ValueError: x of another rank or width, or a cache filled with other shapes.
+            ValueError: x of another rank or width, a cache filled with other shapes, or a filled one inside
+                `context_parallel`.
             TypeError: x is not of a floating dtype.
         """
         check_tokens("x", x, self.embed_dim)
         start = 0 if cache is None else cache.length
+        if start and is_shared_here():
+            raise ValueError("cache: inside context_parallel it cannot be gone on with; its keys are this rank's alone")
         query = self._project_query(x)
         key, value = self._project_key_value(x)
         if self.rotary is not None:

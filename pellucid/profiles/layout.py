@@ -15,6 +15,7 @@ TOP = 4  # strongest keys kept of each row
 SEQUENCES = 8  # stretches of text, for each head
 ROWS = 48  # of a stretch
 FIRST, SAME = "first", "same token"  # of the place, and of query and key together: not of a token's text
+OF_TEXTS = ("documents", "field", "target_field")  # settings of a corpus: those of different corpora may differ
 OWN_CLASSES = (FIRST, SAME, "special", "punctuation", "whitespace", "digits")
 
 
@@ -83,18 +84,32 @@ class Layout:
         ):
             if one != two:
                 raise ValueError(f"{name} differ: {one} and {two}")
+        settings = self.settings | _of_texts(self.settings, other.settings)
         if not self.layers or not other.layers:
-            return self if self.layers else other
+            return replace(self if self.layers else other, settings=settings)
         plain = [[(layer.name, layer.heads) for layer in layout.layers] for layout in (self, other)]
         if plain[0] != plain[1]:
             raise ValueError(f"the layers differ: {_told(self.layers)} and {_told(other.layers)}")
         pairs = zip(self.layers, other.layers, strict=True)
-        return replace(self, layers=tuple(one._replace(role=_role(one, two)) for one, two in pairs))
+        layers = tuple(one._replace(role=_role(one, two)) for one, two in pairs)
+        return replace(self, layers=layers, settings=settings)
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted({*one, *other})
+    names = sorted({*one, *other} - {*OF_TEXTS})
     return [(f"the settings {name!r}", one.get(name), other.get(name)) for name in names]
+
+
+def _of_texts(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What settings say of how texts are read: each of what two profiles say, in order."""
+    found = {}
+    for name in OF_TEXTS:
+        own = [settings[name] for settings in (one, other) if name in settings]
+        texts = [text for value in own for text in (value if isinstance(value, list) else [value])]
+        each = sorted({text for text in texts if isinstance(text, str)})
+        if each:
+            found[name] = each[0] if len(each) == 1 else each
+    return found
 
 
 def _role(one: ProfiledLayer, other: ProfiledLayer) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid import legible
+from pellucid import legible, showing
 from pellucid.profiles import exact, listing, merging, summing, sums
 from pellucid.profiles.corpus import Corpus
 from pellucid.profiles.disk import write
@@ -51,7 +51,7 @@ class Masses(NamedTuple):
 
     names: tuple[str, ...]
     mass: Tensor  # float64
-    share: Tensor  # float64, the share of all keys that are of the kind: what equal weights would put there
+    equal: Tensor  # float64, what equal weights on all keys that each query may look at would put there
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class Profile:
     def quantiles(self, number: str, shares: Sequence[float]) -> Tensor:
         """The values below which these shares of the documents lie, float64 [heads, shares], each within 1 % of itself.
 
+        None lies below the least of the documents or above the most.
+
         Raises:
             ValueError: there is no such number, or a share is not from 0 to 1.
 
@@ -130,7 +132,8 @@ class Profile:
             raise ValueError(f"shares: numbers from 0 to 1 are needed, got {list(shares)}")
         columns = range(place, len(self.heads) * len(NUMBERS), len(NUMBERS))
         found = [self.sketch.quantiles(column, list(shares)) for column in columns]
-        return torch.tensor(found, dtype=torch.float64, device="cpu").reshape(len(self.heads), len(shares))
+        values = torch.tensor(found, dtype=torch.float64, device="cpu").reshape(len(self.heads), len(shares))
+        return values.clamp(self.sums["least"][:, place, None], self.sums["most"][:, place, None])
 
     def sketch_of(self, head: int, number: str) -> Any:
         """A head's number as a `ddsketch.DDSketch`, the library's own. Raises ModuleNotFoundError without it."""
@@ -149,9 +152,8 @@ class Profile:
     def by_distance(self) -> Masses:
         """The mean weight of a row by distance, one of `pellucid.profiles.sums.BANDS` a column."""
         names = tuple(f"{band.least}..{band.most}" if band.least != band.most else str(band.least) for band in BANDS)
-        pairs = self.sums["distance_pairs"].double()
-        mass = exact.mean(self.sums["distance"], self.sums["map_rows"][:, None])
-        return Masses(names, mass, pairs / pairs.sum(-1, keepdim=True))
+        rows = self.sums["map_rows"][:, None]
+        return Masses(names, *(exact.mean(self.sums[name], rows) for name in ("distance", "distance_equal")))
 
     def by_position(self) -> Tensor:
         """The mean weight of the rows of each sixteenth of a document on the keys of each, float64 [heads, 16, 16].
@@ -161,10 +163,11 @@ class Profile:
         return exact.mean(self.sums["position"], self.sums["position_rows"][..., None])
 
     def on_classes(self) -> Masses:
-        """The mean weight of a row on each token class; the share of "same token" is not known."""
-        share = self.sums["class_tokens"].double() / self.sums["tokens"].double()[:, None]
-        share[:, self.layout.classes.index(SAME)] = torch.nan
-        return Masses(self.layout.classes, exact.mean(self.sums["classes"], self.sums["rows"][:, None]), share)
+        """The mean weight of a row on each token class; what equal weights put on the "same token" is not known."""
+        rows = self.sums["rows"][:, None]
+        mass, equal = (exact.mean(self.sums[name], rows) for name in ("classes", "classes_equal"))
+        equal[:, self.layout.classes.index(SAME)] = torch.nan
+        return Masses(self.layout.classes, mass, equal)
 
     # The strongest.
 
@@ -202,6 +205,18 @@ class Profile:
         for other in others:
             found = merging.merged(found, other)
         return found
+
+    def view(self, **options: Any) -> Any:
+        """Show the profile in the notebook's cell, or in the browser: `pellucid.view`, which says what it takes.
+
+        Returns:
+            A ProfileViewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
+
+        Raises:
+            ImportError: what serves the page is not installed.
+
+        """
+        return showing.view(self, **options)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it to a file, by custom `name.heads`, whole or not at all.

@@ -62,12 +62,11 @@ _KINDS_OF = {
     "kinds_without_sink": _Kind(("kinds",), "add"),
     "map_rows": _Kind((), "add"),
     "distance": _Kind(("bands",), "exact"),
-    "distance_pairs": _Kind(("bands",), "add"),
+    "distance_equal": _Kind(("bands",), "exact"),
     "position": _Kind(("positions", "positions"), "exact"),
     "position_rows": _Kind(("positions",), "add"),
     "classes": _Kind(("classes",), "exact"),
-    "class_tokens": _Kind(("classes",), "add"),
-    "tokens": _Kind((), "add"),
+    "classes_equal": _Kind(("classes",), "exact"),
 }
 NAMES = tuple(_KINDS_OF)
 _SIZES = {"numbers": len(NUMBERS), "bins": BINS, "kinds": len(KINDS), "bands": len(BANDS), "positions": POSITIONS}

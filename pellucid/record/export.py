@@ -15,6 +15,7 @@ from pellucid._version import __version__
 from pellucid.legible import encodable
 from pellucid.readouts.topk import TopKeys
 from pellucid.record.studies.summary import COLUMNS, HeadSummary
+from pellucid.record.texts import lists_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -117,9 +118,8 @@ def _tokens_at(record: Record, layer: Layer, sequence: Tensor, place: Tensor, *,
 
 def _tokens(record: Record, layer: Layer, *, of_keys: bool) -> list[list[str]] | None:
     """The tokens that a layer's queries or keys stand for, as any file can hold them."""
-    source = record.source_tokens
-    reads_source = source is not None and layer.role == "self" and all(len(t) == layer.k_len for t in source)
-    known = source if reads_source or (of_keys and layer.role == "cross") else record.tokens
+    listed = lists_of(record, layer)[of_keys]
+    known = {"own": record.tokens, "source": record.source_tokens, None: None}[listed]
     return None if known is None else [[encodable(token) for token in tokens] for tokens in known]
 
 

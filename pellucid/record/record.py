@@ -78,6 +78,7 @@ class Record(Mapping[str, Layer]):
         self.complete = True
         self.ranks: Ranks | None = None
         self._layers: dict[str, Layer] = dict(layers or {})
+        self._changes = 0
         self._images: list[Image] = []
         self._frames: list[Frames] = []
 
@@ -140,10 +141,17 @@ class Record(Mapping[str, Layer]):
     def add(self, layer: Layer) -> None:
         """Put a layer into the record, in the place of one of its name."""
         self._layers[layer.name] = layer
+        self._changes += 1
 
     def remove(self, name: str) -> None:
         """Take a layer out of the record, if it is there."""
         self._layers.pop(name, None)
+        self._changes += 1
+
+    @property
+    def edition(self) -> str:
+        """What is another once a layer was put in or taken out, or the files are those of another run."""
+        return str(self._changes)
 
     def max_scores(self) -> Tensor:
         """The largest score of each head, [layers, heads], over all rows that are no padding: for one all-reduce.

@@ -164,13 +164,26 @@ class StoredRecord(Record):
         return not self.complete and is_locked(self.path)
 
     def newest(self) -> StoredRecord:
-        """The record as it is on the disk now, without damaged layers; itself where it is whole, or nothing is new."""
-        if self.complete or manifests.state(self.path) == self._state:
+        """The record as it is on the disk now, without damaged layers; itself where it is whole, or nothing is new.
+
+        Where one of another run has taken the place of a whole one, it is the newest.
+        """
+        state = manifests.state(self.path)
+        if self._added or state == self._state:
             return self
         try:
-            return open_record(self.path, skip_damaged=True)
+            found = open_record(self.path, skip_damaged=True)
         except RecordError:  # it is being replaced
             return self
+        if not self.complete or found._run != self._run:
+            return found
+        self._state = state
+        return self
+
+    @property
+    def edition(self) -> str:
+        """What is another once a layer was put in or taken out, or the files are those of another run."""
+        return f"{self._run} {super().edition}"
 
     def add(self, layer: Layer) -> None:
         """Put a layer into the record, in the place of one of its name; the files stay as they are."""

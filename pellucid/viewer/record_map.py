@@ -13,6 +13,7 @@ from torch import Tensor
 from pellucid.record import pooling
 from pellucid.record.layer import Layer
 from pellucid.record.record import Record
+from pellucid.record.texts import lists_of
 
 POOLS = ("mean", "max")
 READINGS = {"mean": "pooled", "max": "pooled_max"}  # what each has been read as
@@ -163,11 +164,9 @@ def labels(tokens: Sequence[str] | None, axis: Axis, start: int = 0) -> list[str
 
 def axes_tokens(record: Record, layer: Layer, sequence: int = 0) -> tuple[Sequence[str] | None, Sequence[str] | None]:
     """The tokens of a layer's queries and keys, where they are known."""
-    own, source = _of_sequence(record.tokens, sequence), _of_sequence(record.source_tokens, sequence)
-    if layer.role == "cross":
-        return own, source
-    reads_source = layer.role == "self" and source is not None and len(source) == layer.k_len
-    return (source, source) if reads_source else (own, own)
+    known = {"own": record.tokens, "source": record.source_tokens, None: None}
+    queries, keys = (_of_sequence(known[listed], sequence) for listed in lists_of(record, layer))
+    return queries, keys
 
 
 def bin_sizes(q_len: int, k_len: int, most: int) -> tuple[int, int]:

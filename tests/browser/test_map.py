@@ -111,6 +111,25 @@ def test_dragging_moves_the_map(opened: Page) -> None:
     assert state_of(opened)["q"] != before
 
 
+def test_two_fingers_zoom_about_what_lies_between_them(opened: Page) -> None:
+    box = map_of(opened).bounding_box()
+    assert box is not None
+    x, y = box["x"] + 500, box["y"] + 350
+    session = opened.context.new_cdp_session(opened)
+
+    def touch(kind: str, *apart: int) -> None:
+        points = [{"x": x + sign * by, "y": y + sign * by, "id": sign + 1} for by in apart for sign in (-1, 1)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 40)
+    for apart in range(50, 130, 10):
+        touch("touchMove", apart)
+    touch("touchEnd")
+    settled(opened)
+    first, last = (float(end) for end in state_of(opened)["q"].split(":"))
+    assert 0 < first < last < len(records.WORDS)
+
+
 def test_the_crosshair_reads_the_weight_out(opened: Page, watched: Watched) -> None:
     record = records.sentence()
     weight = record["decoder.0.self"].weights(queries=5, keys=4, heads=3).item()
@@ -125,6 +144,11 @@ def test_the_crosshair_reads_the_weight_out(opened: Page, watched: Watched) -> N
     assert shown is not None
     assert float(shown[1]) == pytest.approx(weight, rel=0.01)
     expect(card).to_contain_text("1st")
+    map_of(opened).focus()
+    opened.keyboard.press("Shift+ArrowLeft")
+    expect(opened.get_by_role("status").last).to_have_text(
+        re.compile(r"query 5 .*key 3 .*weight .*of the 6 keys that it reads")
+    )
 
 
 def test_hovering_names_both_tokens_and_a_click_fixes_them(opened: Page) -> None:

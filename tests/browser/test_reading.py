@@ -98,10 +98,11 @@ def generated() -> pellucid.Record:
 def test_the_steps_of_a_generation(watched: Watched, serve: Callable[..., Served]) -> None:
     page = opened(watched, serve(r0=generated()), "view=text&heads=0")
     steps = page.get_by_role("slider", name="step of the generation")
+    expect(page.locator(".pl-steps")).to_contain_text("step 1 of 9")
     steps.focus()
-    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
     settled(page)
-    assert state_of(page)["fixed"] == "11"
+    assert state_of(page)["fixed"] == "12"
     page.keyboard.press("End")
     settled(page)
     assert state_of(page)["fixed"] == "19"

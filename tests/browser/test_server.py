@@ -52,6 +52,19 @@ def test_a_server_of_another_run_at_the_same_port_is_told(watched: Watched, serv
     expect(page.locator(".pl-map")).to_have_attribute("data-drawn", "final")
 
 
+def test_a_layer_that_takes_another_s_place_is_shown(watched: Watched, serve: Callable[..., Served]) -> None:
+    watched.may_fail = True  # what was asked of the layer before is refused
+    record = records.sentence()
+    page = watched.open(f"{serve(r0=record).address}#view=map&layer=1&heads=0&query=5")
+    settled(page)
+    record.add(records.layer("decoder.0.self", 4, len(records.WORDS), len(records.WORDS), causal=True, seed=9))
+    strongest = record["decoder.0.self"].weights(queries=6, heads=0)[0, 0, 0].max().item()
+    page.get_by_role("application", name="map").focus()
+    page.keyboard.press("Shift+ArrowDown")
+    first = page.get_by_role("complementary", name="under the crosshair").get_by_role("listitem").first
+    expect(first).to_contain_text(f"{strongest:.3g}".removeprefix("0"))
+
+
 def test_two_tabs_do_not_mind_each_other(watched: Watched, sentence: str) -> None:
     one = watched.open(f"{sentence}#view=map&layer=1&heads=0")
     two = watched.open(f"{sentence}#view=map&layer=1&heads=3")

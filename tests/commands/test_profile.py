@@ -1,6 +1,7 @@
 """`pellucid profile` and `pellucid merge`, with a tiny model of random weights."""
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -11,7 +12,9 @@ import torch
 
 import pellucid as package
 from pellucid import open_profile
+from pellucid.profiles.running import keeping
 from pellucid.profiles.running.keeping import Kept
+from pellucid.record.disk.lock import FolderLock
 from tests.profiles import corpora
 
 pytest.importorskip("transformers")
@@ -175,6 +178,7 @@ def test_a_full_disk_loses_nothing(profiled, monkeypatch, tmp_path, whole):
         add(self, part)
 
     monkeypatch.setattr(Kept, "add", filling)
+    monkeypatch.setattr(keeping, "_SHARE", 1e9)  # written after each block, however slow the disk is
     status, told = profiled("run.heads")
     assert status == 1
     held = f"{tmp_path}/run.heads holds 64 documents, --resume goes on with the others"
@@ -190,6 +194,63 @@ def fill_disk(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
+
+
+def test_one_run_a_file(profiled, monkeypatch, tmp_path, whole):
+    lock = tmp_path / ".run.heads.lock"
+    lock.mkdir()  # as a run leaves it that was killed
+    other = FolderLock(lock)
+    for options in ((), ("--overwrite",), ("--resume",)):
+        told = (
+            f"pellucid: --out {tmp_path}/run.heads: another run is writing it; wait for its end, or name another file\n"
+        )
+        assert profiled("run.heads", *options) == (1, told)
+    other.release()
+    assert profiled("run.heads")[0] == 0
+    assert (tmp_path / "run.heads").read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.heads"]
+    as_rank(monkeypatch, 0, 2)
+    (tmp_path / "ranks.heads.parts" / ".0-of-2.heads.lock").mkdir(parents=True)
+    other = FolderLock(tmp_path / "ranks.heads.parts" / ".0-of-2.heads.lock")
+    assert profiled("ranks.heads")[1].endswith(
+        "ranks.heads: another run is writing it; wait for its end, or name another file\n"
+    )
+    other.release()
+
+
+def test_where_a_profile_cannot_be_kept(profiled, tmp_path, texts):
+    assert profiled("/dev/null", "--overwrite") == (
+        1, "pellucid: --out /dev/null: is no plain file; name one, such as run.heads\n",
+    )  # fmt: skip
+    (tmp_path / ".run.heads.lock").write_text("in the way")
+    assert profiled("run.heads")[1].startswith(f"pellucid: --out {tmp_path}/run.heads: cannot be written (")
+
+
+def test_a_link_to_a_profile_is_one(profiled, tmp_path):
+    (tmp_path / "one.txt").write_text("the cat")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run.heads").symlink_to("elsewhere/real.heads")
+    assert profiled("run.heads", texts=tmp_path / "one.txt")[0] == 0
+    assert (tmp_path / "run.heads").is_symlink()
+    assert open_profile(tmp_path / "run.heads").documents == 1
+
+
+def test_a_corpus_of_which_nothing_can_be_read_is_none(profiled, texts, tmp_path):
+    status, told = profiled("run.heads", "--field", "txet")
+    assert status == 1
+    assert told.endswith(
+        f"--texts corpus.jsonl: none of its {DOCUMENTS} documents could be read, so there is no profile; "
+        "the first, corpus.jsonl:1, has no field 'txet'\n"
+    )
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "one.txt").write_bytes(b"caf\xe9")
+    told = profiled("run.heads", texts=tmp_path / "one.txt")[1]
+    assert "one.txt: its only document could not be read, so there is no profile; one.txt:1, is no UTF-8 text" in told
+
+
+def test_a_class_has_one_pattern(profiled):
+    status, told = profiled("run.heads", "--pattern", "year=19", "--pattern", "year=20")
+    assert (status, told) == (1, "pellucid: --pattern: year: is given 2 times; give each class its own name\n")
 
 
 def test_what_cannot_be_read_is_named(profiled, tmp_path):
@@ -266,8 +327,66 @@ def test_patterns_are_classes_of_tokens(profiled, tmp_path):
         == 0
     )
     classes = open_profile(tmp_path / "a.heads").on_classes()
-    shares = dict(zip(classes.names, classes.share[0].tolist(), strict=True))
-    assert (shares["year"], shares["animal"], shares["digits"]) == pytest.approx((1 / 6, 1 / 6, 2 / 6))
+    equal = dict(zip(classes.names, classes.equal[0].tolist(), strict=True))
+    last = [sum(1 / (row + 1) for row in range(place, 6)) / 6 for place in range(6)]  # the rows that may look there
+    assert (equal["year"], equal["animal"], equal["digits"]) == pytest.approx((last[3], last[1], last[3] + last[5]))
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    return corpora.save_translator(tmp_path_factory.mktemp("translator") / "t5")
+
+
+PAIRS = ("--field", "from", "--target-field", "to")
+
+
+def test_a_model_that_reads_one_text_and_writes_another(profiled, translator, tmp_path):
+    from pellucid.commands.models import load_model
+
+    texts = corpora.pairs(tmp_path / "pairs.jsonl", 12)
+    assert profiled("a.heads", *PAIRS, texts=texts, model=translator)[0] == 0
+    found = open_profile(tmp_path / "a.heads")
+    assert [head.role for head in found.heads] == [role for role in ("self", "causal self", "cross") for _ in range(2)]
+    read = [row for row in map(json.loads, texts.read_text().splitlines()) if len(row["to"].split()) > 1]
+    assert found.documents == len(read) < 12
+    assert {one.reason for one in found.corpora[0].unread} == {"its target has no token but the first, which is given"}
+    loaded = load_model(str(translator))
+    loaded.model.set_attn_implementation("eager")
+    values = []
+    for row in read:
+        source, written = (torch.tensor([loaded.tokenizer(row[side])["input_ids"]]) for side in ("from", "to"))
+        with torch.inference_mode():
+            output = loaded.model(input_ids=source, decoder_input_ids=loaded.shifted(written), output_attentions=True)
+        kinds = output.encoder_attentions, output.decoder_attentions, output.cross_attentions
+        weights = [layers[0][0] for layers in kinds]
+        values.append(torch.cat([torch.special.entr(one).sum(-1).mean(-1) for one in weights]))
+    torch.testing.assert_close(
+        found.statistics("entropy").mean, torch.stack(values).double().mean(0), rtol=0, atol=1e-5
+    )
+    best = found.strongest_queries(4, "entropy")[0]
+    source, written = read[
+        [document for document in range(12) if document not in unread_of(found)].index(best.document.number)
+    ].values()
+    assert best.query_token == ["<s>", *written.split()][best.query]
+    assert best.key_token == source.split()[best.key]
+
+
+def unread_of(found):
+    return {one.number for one in found.corpora[0].unread}
+
+
+def test_texts_and_targets_that_do_not_fit(profiled, translator, texts, tmp_path):
+    told = "it reads one text and writes another; name the field that holds the other: --target-field"
+    assert told in profiled("a.heads", model=translator)[1]
+    told = "--target-field: "
+    assert told in profiled("a.heads", "--target-field", "to")[1]
+    told = (
+        "none of its 70 documents could be read, so there is no profile; the first, corpus.jsonl:1, has no field 'to'"
+    )
+    assert told in profiled("a.heads", "--target-field", "to", model=translator)[1]
+    (tmp_path / "plain.txt").write_text("the cat\n")
+    told = profiled("a.heads", "--target-field", "to", model=translator, texts=tmp_path / "plain.txt")[1]
+    assert "plain.txt, is no .jsonl or .parquet, which has fields, 'to' one of them" in told
 
 
 @pytest.mark.thorough

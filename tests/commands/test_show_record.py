@@ -136,3 +136,15 @@ def test_a_picture_of_one_head_of_a_date(pellucid, reader, tmp_path, monkeypatch
     monkeypatch.setattr(head_picture.HeadPicture, "save", lambda picture, path: drawn.append(picture))
     assert pellucid("show", "3 mars", "--head", 2, "--save", tmp_path / "x.png")[0] == 0
     assert drawn[0].about == "cross-attention, its layer 1, head 2"
+
+
+def test_a_large_record_says_that_it_was_not_compared_with_its_checksums(pellucid, run, monkeypatch):
+    assert "checksums" not in pellucid("show", run)[1]
+    file = run / "layer-0000.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert pellucid("show", run)[0] == 1
+    monkeypatch.setattr(records, "MOST_VERIFIED", 1000)
+    status, out, _ = pellucid("show", run)
+    assert status == 0
+    assert "kB were not compared with their checksums" in " ".join(out.split())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_t
 
 import pellucid
 from pellucid import distributed
-from pellucid.distributed import ring
+from pellucid.distributed import ring, ring_gradients
 from tests.distributed import cases
 from tests.distributed.cases import Case, Place
 from tests.distributed.ranks import group, mesh
@@ -36,12 +37,14 @@ def of_sequence(case: Case, layout: Any, key_layout: Any) -> dict[str, tuple[Ten
     def share(weights: Tensor, place: Place) -> Tensor:
         return cases.cut(weights, lies[place.of], rank, place.dim) if place.of else weights / ranks
 
-    with ring.sending(case.way) if case.way else nullcontext():
+    with ring.sending(case.way) if case.way else nullcontext(), _in_pieces(case), torch.set_grad_enabled(case.followed):
         made = cases.made_by(
             distributed.observe, case, tensors, readouts=asked, group=own, layout=layout, key_layout=key_layout
         )
     found = cases.results(case, asked, *made)
-    cases.weighed(case, found, share).backward()
+    if case.followed:
+        with _in_pieces(case):
+            cases.weighed(case, found, share).backward()
     gradients = {name: (tensor, _gradient_lies(name, tensor)) for name, tensor in cases.gradients_of(tensors).items()}
     for name, (gradient, place) in gradients.items():
         if not place.of:  # each rank has its own share
@@ -50,6 +53,20 @@ def of_sequence(case: Case, layout: Any, key_layout: Any) -> dict[str, tuple[Ten
             gradients[name] = total.to(gradient.dtype), place
     seen = {name: (tensor, Place()) for name, tensor in cases.windows(case, made[1]).items()}
     return {name: (tensor.detach(), place) for name, (tensor, place) in {**found, **gradients, **seen}.items()}
+
+
+@contextmanager
+def _in_pieces(case: Case) -> Iterator[None]:
+    """On a ring so few keys travel at a time, and meet so few queries."""
+    if not case.piece:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring, "LEAST_PIECE", case.piece)
+        patch.setattr(ring, "PIECE_BYTES", 0)
+        patch.setattr(ring, "ROWS", case.piece)
+        patch.setattr(ring_gradients, "ROWS", case.piece)
+        yield
 
 
 def _gradient_lies(name: str, tensor: Tensor) -> Place:

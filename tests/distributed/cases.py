@@ -42,6 +42,8 @@ class Case:
     sinks: bool = False
     seed: int = 0
     way: str = ""  # in which keys and values are sent: "ring", or as the call wants
+    piece: int = 0  # keys that travel on it at a time, and queries that meet them; 0: as many as in use
+    followed: bool = True  # whether gradients are asked for
 
     @property
     def ids(self) -> Tensor:
@@ -112,9 +114,10 @@ def _mask_shape(case: Case, dims: str) -> list[int]:
 
 def readouts_for(case: Case, of_keys: Tensor) -> list[Readout]:
     """Some of every kind that the call has enough keys for, each under a name of its own; on a ring what it carries."""
-    if case.way == "ring":
-        return [readouts.LogSumExp()]
     made = [readouts.MaxScore(per_head=True), readouts.Expect(lambda b, h, q, k: of_keys[k] * q, "of_keys")]
+    if case.way == "ring":
+        rows = [readouts.Entropy(), readouts.MaxScore(), made[1]]
+        return [readouts.LogSumExp(), *(() if case.followed else rows)]
     if case.k_len > 4:
         made += [example(case.q_len) for example in every()]
     else:
@@ -187,9 +190,11 @@ def alone(case: Case) -> Tensors:
     """All that comes of the call in one process: results, gradients, weights."""
     tensors = needing(tensors_for(case))
     asked = readouts_for(case, tensors["of_keys"])
-    output, seen = made_by(pellucid.observe, case, tensors, readouts=asked)
+    with torch.set_grad_enabled(case.followed):
+        output, seen = made_by(pellucid.observe, case, tensors, readouts=asked)
     found = results(case, asked, output, seen)
-    weighed(case, found, lambda weights, place: weights).backward()
+    if case.followed:
+        weighed(case, found, lambda weights, place: weights).backward()
     readings = {name: tensor.detach() for name, (tensor, _) in found.items()}
     return readings | gradients_of(tensors) | windows(case, seen)
 

@@ -60,6 +60,19 @@ DIFFERING: dict[str, tuple[Callable[[int], Named], str]] = {
         lambda rank: {"score_mod": _adding(torch.ones(HEADS + (rank == ODD)))},
         "score_mod or attn_mask",
     ),
+    "a captured number": (
+        lambda rank: {"score_mod": _adding(torch.tensor([1.0, 2.0 + (rank == ODD)]))},
+        "score_mod or attn_mask",
+    ),
+    "a mask": (
+        lambda rank: {"attn_mask": torch.ones(3 * LENGTH, 3 * LENGTH, dtype=torch.bool).triu(-(rank == ODD))},
+        "mask_mod, attn_mask or is_causal",
+    ),
+    "sinks' numbers": (lambda rank: {"sinks": torch.zeros(HEADS) + (rank == ODD)}, "sinks"),
+    "a readout's numbers": (
+        lambda rank: {"readouts": [Expect((lambda t: lambda b, h, q, k: t[h])(torch.ones(HEADS) * (1 + rank)), "e")]},
+        "readouts",
+    ),
     "readouts": (lambda rank: {"readouts": [Entropy(), TopK(2)][: 1 + (rank == ODD)]}, "readouts"),
     "a readout's number": (lambda rank: {"readouts": [TopK(1 + (rank == ODD))]}, "readouts"),
     "sinks": (lambda rank: {"sinks": torch.zeros(HEADS) if rank == ODD else None}, "sinks"),

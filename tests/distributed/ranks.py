@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,16 @@ PATIENCE = 60.0  # seconds; whoever waits longer is said to hang
 MESHES = ((1,), (2,), (3,), (4,), (2, 2))
 PRELOADED = ("torch.distributed.tensor", "pellucid.distributed.placements", "tests.distributed.calls")
 
-_groups: dict[int, Any] = {}
-_meshes: dict[tuple[int, ...], DeviceMesh] = {}
+
+class _Here(threading.local):
+    """What a rank has, which may be a thread."""
+
+    def __init__(self) -> None:
+        self.groups: dict[int, Any] = {}
+        self.meshes: dict[tuple[int, ...], DeviceMesh] = {}
+
+
+_here = _Here()
 
 
 class Outcome(NamedTuple):
@@ -44,12 +53,12 @@ class Died(Exception):  # noqa: N818 - what happened, and no fault of a function
 
 def group(ranks: int) -> Any:
     """On a rank: the group of the first ranks, which are so many."""
-    return _groups[ranks]
+    return _here.groups[ranks]
 
 
 def mesh(*shape: int) -> DeviceMesh:
     """On a rank: the mesh of this shape, of the first ranks."""
-    return _meshes[shape]
+    return _here.meshes[shape]
 
 
 class Ranks:
@@ -125,20 +134,26 @@ def _serve(rank: int, count: int, store: str, patience: float, pipe: Any) -> Non
     warnings.simplefilter("error")
     wait = timedelta(seconds=patience)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=wait)
-    for ranks in range(1, count + 1):
-        _groups[ranks] = dist.new_group(list(range(ranks)), timeout=wait)
-    for shape in MESHES:
-        if torch.Size(shape).numel() <= count:
-            _meshes[shape] = DeviceMesh("cpu", torch.arange(torch.Size(shape).numel()).view(shape))
+    prepare(count, patience, MESHES)
     while True:
         try:
             function, arguments = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        pipe.send_bytes(_answer(function, arguments))
+        pipe.send_bytes(answer(function, arguments))
 
 
-def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
+def prepare(count: int, patience: float, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Make a rank's groups, of the first few or, where ranks are more, of all; and its meshes."""
+    wait = timedelta(seconds=patience)
+    for ranks in range(1, count + 1) if count <= MOST else (count,):
+        _here.groups[ranks] = dist.new_group(list(range(ranks)), timeout=wait)
+    for shape in shapes:
+        if torch.Size(shape).numel() <= count:
+            _here.meshes[shape] = DeviceMesh("cpu", torch.arange(torch.Size(shape).numel()).view(shape))
+
+
+def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> bytes:
     try:
         torch.manual_seed(0)
         return pickle.dumps(Outcome(function(*arguments)))

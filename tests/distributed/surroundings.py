@@ -359,3 +359,13 @@ def ring_of_a_sharded_mask(shape: tuple[int, ...]) -> str:
     mask = placed(torch.ones(Q_LEN, K_LEN, dtype=torch.bool), lies, [Shard(0)])
     with distributed.sending("ring"):
         return told(lambda: pellucid.attention(query, key, value, mask))
+
+
+def ring_twice(ranks: int, placements: list[Placement] | None) -> str:
+    """What is said of second derivatives where keys have travelled."""
+    given = own(ranks) if placements is None else as_dtensors(mesh(ranks), placements)
+    tensors = [tensor.detach().requires_grad_() for tensor in given]
+    with distributed.sending("ring"):
+        output = pellucid.attention(*tensors) if placements else distributed.attention(*tensors, group=group(ranks))
+    first = torch.autograd.grad(full(output.sin().sum()), tensors, create_graph=True)
+    return told(lambda: torch.autograd.grad(full(first[0].sin().sum()), tensors))

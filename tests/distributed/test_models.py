@@ -176,14 +176,14 @@ KINDS = ("Llama", "Gemma2", "Phi3", "GptOss")
 UNDIVIDED = ("Phi3", "GptOss")  # their plans leave every rank all heads
 
 
-def of_kind(kind: str) -> Any:
+def of_kind(kind: str, **more: Any) -> Any:
     import transformers
 
     torch.manual_seed(3)
     config = getattr(transformers, f"{kind}Config")(
         hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=4,
         vocab_size=29, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        tie_word_embeddings=False,
+        tie_word_embeddings=False, **more,
     )  # fmt: skip
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 

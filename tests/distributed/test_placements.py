@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,13 +35,19 @@ def placements(draw: st.DrawFn, ndim: int, dims: int, is_sum: bool) -> list[Plac
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
 
 
-def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
-    shape = data.draw(st.sampled_from(MESHES))
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, shapes: Sequence[tuple[int, ...]] = MESHES) -> None:
+    shape = data.draw(st.sampled_from(shapes))
     drawn = {}
     for name, tensor in cases.tensors_for(case).items():
         if name in ("query", "key", "value") or data.draw(st.booleans()):
             drawn[name] = data.draw(placements(tensor.ndim, len(shape), tensor.is_floating_point()))
     assert_as_alone(ranks, case, shape, drawn)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_sequence_without_heads_of_few_queries(ranks: Ranks, length: int) -> None:
+    lies = {name: [Shard(0)] for name in ("query", "key", "value")}
+    assert_as_alone(ranks, Case(length, length, (), None, 1), (2,), lies)
 
 
 @examples(8)

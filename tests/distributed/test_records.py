@@ -364,11 +364,30 @@ def along(dim: int) -> None:
         record.ranks = Ranks({"heads": group(2)})
         with pytest.raises(ValueError, match=r"has \w+ \d on one rank and \d on another, which divide heads"):
             record.gather()
+        record.ranks = Ranks({"positions": mesh(2)})
+        same(record.gather(), watched(Along(), every, more=()))
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_calls_of_dtensors_are_read_in_part(ranks: SomeRanks, dim: int) -> None:
     ranks.run(along, dim, ranks=2)
+
+
+def across() -> None:
+    """Heads of some ranks and positions of others, sums over queries too, in one record."""
+    every, lies = torch.randn(4, 6, 9, 4), mesh(2, 2)
+    model, more = Along(), (pellucid.Pooled(3, 3), pellucid.PooledMax(2, 4))
+    expected = watched(model, every, more=more)
+    ranks = {"heads": lies.get_group(0), "positions": lies.get_group(1)}
+    record = watched(model, distribute_tensor(every, lies, [Shard(1), Shard(2)]), more=more, ranks=ranks)
+    assert record[0].q_len < 9
+    assert record[0].heads == 3
+    close(record[0].received.nan_to_num(), expected[0].received[:, record[0].head_numbers].nan_to_num(), 1e-5)
+    same(record.gather(), expected)
+
+
+def test_heads_and_positions_in_one_record(ranks: SomeRanks) -> None:
+    ranks.run(across)
 
 
 class Fused(nn.Module):
@@ -414,7 +433,7 @@ def faulty(folder: Path) -> None:
             asked()
     with pytest.raises(ValueError, match="to: rank 7 is none of those"):
         record.gather(to=7)
-    with pytest.raises(ValueError, match="one of heads, sequences, layers, got 'head'"):
+    with pytest.raises(ValueError, match="one of positions, heads, sequences, layers, got 'head'"):
         watched(Declared(4), every, ranks={"head": group(2)})
     with pytest.raises(TypeError, match="heads needs a mesh of one dimension"):
         watched(Declared(4), every, ranks={"heads": mesh(2, 2)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,15 +31,16 @@ def assert_as_alone(ranks: Ranks, case: Case, layout: Layout, key_layout: Layout
         return parts[0]
 
     found = {name: joined(name, place) for name, (_, place) in each[0].items()}
-    parts = len(key_layout.pieces) if case.way == "ring" else 1  # each is rounded
-    cases.assert_same(found, cases.alone(case), case.dtype, rounded=max(parts, 1))
+    # Each is rounded: what ranks and pieces have of a sum that all have.
+    parts = max(len(key_layout.pieces), layout.ranks) if case.way == "ring" else 1
+    cases.assert_same(found, cases.alone(case), case.dtype, rounded=parts)
 
 
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16)
 
 
-def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case) -> None:
-    count = data.draw(st.sampled_from((2, 3, 4, 1)))
+def assert_any_is_as_alone(ranks: Ranks, data: Any, case: Case, counts: Sequence[int] = (2, 3, 4, 1)) -> None:
+    count = data.draw(st.sampled_from(counts))
     names = st.sampled_from(list(LAYOUTS))
     layout = LAYOUTS[data.draw(names)](case.q_len, count, case.seed)
     of_keys = layout
@@ -60,14 +62,21 @@ def test_many_calls(ranks: Ranks, data: Any, case: Case) -> None:
     assert_any_is_as_alone(ranks, data, case)
 
 
-@examples(8)
+def on_a_ring(data: Any, case: Case) -> Case:
+    piece, followed = data.draw(st.sampled_from((3, 0, 1, 7))), data.draw(st.booleans())
+    # Of few pairs each, sums over all of them cancel to less than what each is rounded by.
+    followed = followed and not (piece and case.dtype == torch.bfloat16)
+    return replace(case, way="ring", piece=piece, followed=followed)
+
+
+@examples(12)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_any_call_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
-    assert_any_is_as_alone(ranks, data, replace(case, way="ring"))
+    assert_any_is_as_alone(ranks, data, on_a_ring(data, case))
 
 
 @pytest.mark.thorough
 @examples(40)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_many_calls_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
-    assert_any_is_as_alone(ranks, data, replace(case, way="ring"))
+    assert_any_is_as_alone(ranks, data, on_a_ring(data, case))

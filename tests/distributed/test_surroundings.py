@@ -212,3 +212,9 @@ def test_a_mask_that_was_changed_before_backward(ranks: Ranks) -> None:
 def test_a_mask_of_all_ranks_does_not_travel(ranks: Ranks) -> None:
     for text in ranks.run(surroundings.ring_of_a_sharded_mask, (2,), ranks=2):
         assert re.match(r"ValueError: sending: this call's keys cannot travel in a ring: a captured DTensor", text)
+
+
+@each_kind
+def test_second_derivatives_through_a_ring(ranks: Ranks, placements: list[Placement] | None) -> None:
+    for text in ranks.run(surroundings.ring_twice, 2, placements, ranks=2):
+        assert re.match(r"RuntimeError: attention: keys and values have travelled in a ring, which has no second", text)

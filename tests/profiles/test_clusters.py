@@ -1,20 +1,24 @@
 """Profiles made by several processes: torchrun's ranks, and a Ray cluster of this machine."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from pellucid import open_profile
+from pellucid.cli import main
+from pellucid.profiles.running.blocks import SIZE
 from tests.profiles import corpora
 
 pytestmark = pytest.mark.thorough
 pytest.importorskip("transformers")
 
-DOCUMENTS = 700
+DOCUMENTS = 2_000
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +27,8 @@ def given(tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     model, texts = corpora.save_model(folder / "tiny"), corpora.jsonl(folder / "corpus.jsonl", DOCUMENTS)
     out = folder / "whole.heads"
-    done = run(sys.executable, "-m", "pellucid", *arguments(model, texts, out))
-    assert done.returncode == 0, done.stderr
+    torch.set_num_threads(1)
+    assert main([str(word) for word in arguments(model, texts, out)]) == 0
     return model, texts, out.read_bytes()
 
 
@@ -43,6 +47,45 @@ def run(*command):
 
 def torchrun(count, *options):
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, *options]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_shards_give_the_same_file(given, tmp_path, count):
+    model, texts, expected = given
+    parts = [tmp_path / f"{index}.heads" for index in range(count)]
+    for index, part in enumerate(parts):
+        assert main([str(word) for word in arguments(model, texts, part, "--shard", f"{index}/{count}")]) == 0
+    assert main([str(word) for word in ["merge", *reversed(parts), "--out", tmp_path / "all.heads"]]) == 0
+    assert (tmp_path / "all.heads").read_bytes() == expected
+
+
+def test_killed_at_ten_moments_and_resumed_it_gives_the_same_file(given, tmp_path):
+    model, texts, expected = given
+    out, chance = tmp_path / "run.heads", random.Random(0)
+    held = 0
+    for _ in range(10):
+        held = killed_after(arguments(model, texts, out, "--resume"), out, held, chance.uniform(0.0, 0.5))
+    assert 10 * SIZE <= held < DOCUMENTS
+    assert main([str(word) for word in arguments(model, texts, out, "--resume")]) == 0
+    assert out.read_bytes() == expected
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def killed_after(words, out, held, seconds):
+    """How many documents a profile has, once a process was killed some time after it had written more than `held`."""
+    process = os.fork()
+    if not process:
+        main([str(word) for word in words])
+        os._exit(0)
+    wait_for(lambda: out.exists() and documents_of(out) > held)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return documents_of(out)
+
+
+def documents_of(path):
+    return open_profile(path).documents
 
 
 def test_torchrun_gives_the_same_file(given, tmp_path):
@@ -95,9 +138,12 @@ def test_ray_gives_the_same_file_though_an_actor_is_killed(given, tmp_path):
     out = tmp_path / "run.heads"
     command = [sys.executable, "-m", "pellucid", *arguments(model, texts, out, "--ray")]
     process = subprocess.Popen([str(word) for word in command], env=environment(), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: out.exists() or process.poll() is not None)
-    killed = [os.kill(actor, signal.SIGKILL) for actor in actors()[:1]]
-    _, told = process.communicate(timeout=300)
+    try:
+        wait_for(lambda: out.exists() or process.poll() is not None, seconds=240)
+        killed = [os.kill(actor, signal.SIGKILL) for actor in actors()[:1]]
+        _, told = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, told
     assert killed
     assert out.read_bytes() == expected

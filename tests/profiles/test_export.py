@@ -58,7 +58,7 @@ def test_parquet_has_where_the_weight_goes(tables):
         own = [row for row in rows if (row["module"], row["head"]) == (head.layer, head.head)]
         distances = [row for row in own if row["by"] == "distance"]
         assert sum(row["mass"] for row in distances) == pytest.approx(1.0, abs=1e-5)
-        assert sum(row["share"] for row in distances) == pytest.approx(1.0)
+        assert sum(row["equal"] for row in distances) == pytest.approx(1.0)
         assert all(row["low"] <= row["high"] for row in distances)
         classes = {row["name"]: row["mass"] for row in own if row["by"] == "class"}
         names = profile.on_classes().names

@@ -19,7 +19,7 @@ def profile():
 
 
 def write(path, tensors, **metadata):
-    known = {"format": form.FORMAT, "version": "1", "crc32": form.seal_of(tensors)}
+    known = {"format": form.FORMAT, "version": str(form.VERSION), "crc32": form.seal_of(tensors)}
     write_tensors(path, tensors, known | metadata)
     return path
 
@@ -48,7 +48,7 @@ CHANGES = {
         {"sums/kinds": tensors["sums/kinds"][:, 1:].contiguous()}
     ),
     "its tensor sums/rows holds a number that is no count": filled("sums/rows", -1),
-    "its tensor sums/tokens holds a number that is no count": filled("sums/tokens", 1 << 62),
+    "its tensor sums/map_rows holds a number that is no count": filled("sums/map_rows", 1 << 62),
     "its tensor sums/sum holds sums that are not carried": filled("sums/sum", -1),
     "its tensor sums/weight holds sums beyond what is counted": filled("sums/weight", (1 << 32) - 1),
     "its tensor sums/least holds NaN": filled("sums/least", torch.nan),
@@ -89,7 +89,11 @@ def test_another_format_or_version_is_refused(profile, tmp_path):
     for message, metadata in (
         ("does not say that it is one", {"format": "another"}),
         ("its version must be a number, got 'x'", {"version": "x"}),
-        ("was written in version 2 of the format, and pellucid", {"version": "2"}),
+        ("was written in version 3 of the format, and pellucid", {"version": "3"}),
+        (
+            "was written in version 1 of the format, which lacks what 2 tells; profile the corpus again",
+            {"version": "1"},
+        ),
         ("its checksum is another", {"crc32": "00000000"}),
     ):
         with pytest.raises(form.ProfileError, match=message):

@@ -98,6 +98,16 @@ def of_sequence(layer, row):
     return replace(layer.of_sequence(row), readings=readings)
 
 
+def test_quantiles_lie_between_the_least_and_the_most(whole):
+    for number in NUMBERS:
+        of_documents = whole.statistics(number)
+        found = whole.quantiles(number, [0.0, 1.0])
+        assert torch.equal(found.isnan().all(-1), of_documents.documents == 0)
+        known = of_documents.documents > 0
+        assert bool((found[known, 0] >= of_documents.least[known]).all())
+        assert bool((found[known, 1] <= of_documents.most[known]).all())
+
+
 def test_the_summary_is_that_of_one_record_of_all():
     record = making.watched((13, 3), 0)
     found, expected = making.profile(13, 3, 0, 0).summary(), record.summary()
@@ -114,11 +124,14 @@ def test_maps_and_classes_are_those_of_the_weights():
     found = making.profile(29, 2, 0, 2)
     weights = torch.cat([layer.weights() for layer in record.values()], 1).double()  # [2, heads, 29, 29]
     q, k = torch.arange(29)[:, None], torch.arange(29)
+    even = ((k <= q) / (q + 1.0).double()).expand(2, 1, 29, 29)  # what equal weights are under the causal mask
     bands = found.by_distance()
     for name, mass in zip(bands.names, bands.mass.unbind(-1), strict=True):
         low, high = (int(end) for end in (name.split("..") * 2)[:2])
         inside = (q - k >= low) & (q - k <= high)
         torch.testing.assert_close(mass, (weights * inside).sum(-1).mean((0, 2)), rtol=0, atol=1e-12)
+        equal = bands.equal[:, bands.names.index(name)]
+        torch.testing.assert_close(equal, (even * inside).sum(-1).mean((0, 2)).expand(6), rtol=0, atol=1e-12)
     places = torch.arange(29) * 16 // 29
     expected = torch.zeros(6, 16, 16, dtype=torch.float64)
     for row in range(16):
@@ -135,8 +148,21 @@ def test_maps_and_classes_are_those_of_the_weights():
         flags = torch.tensor([[member(token) for token in row] for row in record.tokens])
         own = (weights * flags[:, None, None]).sum(-1).mean((0, 2))
         torch.testing.assert_close(classes.mass[:, classes.names.index(name)], own, rtol=0, atol=1e-6)
-        share = classes.share[:, classes.names.index(name)]
-        torch.testing.assert_close(share, flags.double().mean().expand(6))
+        same = (even * flags[:, None, None]).sum(-1).mean((0, 2)).expand(6)
+        torch.testing.assert_close(classes.equal[:, classes.names.index(name)], same)
+    assert classes.equal[0, classes.names.index("first")] == pytest.approx((1 / (q + 1)).double().mean().item())
+
+
+def test_profiles_of_corpora_of_other_kinds_merge():
+    one = making.profile(settings={"documents": "a row each", "field": "text", "max_tokens": 8}, corpus="a")
+    other = making.profile(settings={"documents": "a line each", "field": "text", "max_tokens": 8}, corpus="b")
+    third = making.profile(settings={"documents": "a file each", "field": "text", "max_tokens": 8}, corpus="c")
+    found = one.merged(other, third)
+    assert found.layout.settings == {
+        "documents": ["a file each", "a line each", "a row each"], "field": "text", "max_tokens": 8,
+    }  # fmt: skip
+    assert found.layout == third.merged(other.merged(one)).layout
+    assert found.documents == 9
 
 
 def test_the_strongest_have_their_text(whole):

@@ -41,7 +41,7 @@ def test_what_cannot_be_read_keeps_its_number(tmp_path):
     assert read(tmp_path) == [
         (0, "a.txt", None, "is no UTF-8 text (byte 0xe9 at 3)"),
         (1, "b.txt", None, "is empty"),
-        (2, "c.jsonl:1", None, "is no text but int"),
+        (2, "c.jsonl:1", None, "is no text but a number"),
         (3, "c.jsonl:2", None, "has no field 'text'"),
         (4, "c.jsonl:3", None, "is no JSON"),
         (5, "c.jsonl:4", "fine", ""),
@@ -59,7 +59,7 @@ def test_parquet(tmp_path):
     parquet.write_table(pyarrow.table({"body": ["one", None, "three"], "n": [1, 2, 3]}), path)
     assert read(path, field="body") == [
         (0, "a.parquet:1", "one", ""),
-        (1, "a.parquet:2", None, "is no text but NoneType"),
+        (1, "a.parquet:2", None, "is no text but null"),
         (2, "a.parquet:3", "three", ""),
     ]
     assert read(path) == [(0, "a.parquet", None, "has no column 'text', but 'body', 'n'")]

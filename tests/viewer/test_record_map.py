@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.readouts import Pooled, PooledMax
+from pellucid.record.texts import lists_of
 from pellucid.viewer.labels import cut_middle
 from pellucid.viewer.record_map import POOLS, Axis, Look, axes_tokens, bin_sizes, labels, maps
 from tests.watch.observed import observed_layer, observed_record
@@ -119,6 +120,32 @@ def test_axes_are_the_sequences_that_a_layer_attends_in():
     written, read = ["a", "b", "c"], list("vwxyz")
     assert [axes_tokens(record, layer) for layer in layers] == [(read, read), (written, written), (written, read)]
     assert axes_tokens(record, layers[0], sequence=1) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "tokens", "source", "listed"),
+    [
+        ({"self": (7, 7)}, 7, None, "own"),
+        ({"self": (7, 7), "self again": (7, 7)}, 5, None, "own"),  # those of the prompt alone are known
+        ({"self": (7, 7), "cross": (3, 7)}, 3, None, None),  # frames of sound, and what is written of them
+        ({"self": (7, 7), "cross": (3, 7)}, 7, None, None),  # whose they are is not certain
+        ({"self": (3, 3), "cross": (3, 7)}, 3, None, "own"),  # a decoder that is not causal
+        ({"self": (7, 7), "cross": (3, 7)}, 3, 7, "source"),
+        ({"self": (7, 7), "causal self": (9, 9)}, 9, None, None),  # patches, and a language model that reads them
+        ({"self": (7, 7), "causal self": (7, 7)}, 5, None, "own"),
+        ({"self": (7, 7), "self again": (9, 9)}, 9, None, None),  # patches and a text, neither causal
+        ({"self": (9, 9), "self again": (7, 7)}, 9, None, "own"),
+    ],
+)
+def test_an_encoder_of_no_words_has_none(shapes, tokens, source, listed):
+    layers = [
+        observed_layer(name, name.removesuffix(" again"), q_len=q_len, k_len=k_len)
+        for name, (q_len, k_len) in shapes.items()
+    ]
+    texts = [list("abcdefghi")[:tokens]], None if source is None else [list("rstuvwxyz")[:source]]
+    record = observed_record(*layers, tokens=texts[0], source_tokens=texts[1])
+    assert lists_of(record, record["self"]) == (listed, listed)
+    assert axes_tokens(record, record["self"])[0] == {"own": texts[0][0], "source": (texts[1] or [None])[0]}.get(listed)
 
 
 def test_a_long_name_keeps_its_first_part_and_its_end():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid import dropout
 from pellucid.capture.calls.mask import MaskRule
+from pellucid.capture.calls.stretch import Cut, Stretch
 from pellucid.language import SCORE, TRUE, Expression
 from pellucid.language.shift import by_position
 from pellucid.problem import Problem, is_autocast
@@ -46,6 +47,7 @@ class Call:
     padded_queries: Tensor | None = None  # bool [batch, q_len], True at padding
     padded_keys: Tensor | None = None  # bool [batch, k_len]
     by_hand: bool = False  # whether the module computes its weights itself: `score` reads its scores, query is zeros
+    stretch: Stretch | None = None  # of which whole sequence the queries are some, where ranks have the others
     heads_from: HeadsFrom | None = None  # which of the model's heads these are, where the caller says it
     whole: Call | None = None  # the call that the model's output is of, where some of its keys are no part of this one
 
@@ -87,6 +89,8 @@ class Call:
 
     def functions_by_position(self, start: int) -> tuple[Expression, Expression]:
         """The score and the mask as expressions of positions."""
+        if self.stretch is not None and self.stretch.functions is not None:
+            return self.stretch.functions
         score = by_position(self.score, start, self.k_start)
         if self.rule is not None:
             return score, self.rule.by_position
@@ -102,12 +106,19 @@ def of_problem(problem: Problem) -> Call:
     )  # fmt: skip
 
 
+def of_cut(cut: Cut) -> Call:
+    """The call that one rank reads of a call of all."""
+    call = of_problem(cut.problem)
+    call.start, call.stretch = cut.stretch.queries.start, cut.stretch
+    return call
+
+
 def _one_batch(tensor: Tensor, batch: tuple[int, ...]) -> Tensor:
     """[..., heads, length, dim] as [batch, heads, length, dim]; what all share stays one."""
     lead = tensor.shape[:-3]
     if all(size == 1 for size in lead):
         return tensor.reshape(1, *tensor.shape[-3:])
-    return tensor.expand(*batch, *tensor.shape[-3:]).reshape(-1, *tensor.shape[-3:])
+    return tensor.expand(*batch, *tensor.shape[-3:]).reshape(torch.Size(batch).numel(), *tensor.shape[-3:])
 
 
 def _as_autocast(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.capture.calls.call import Call
-from pellucid.readouts import Readout
+from pellucid.readouts import ColumnReadout, Readout
 from pellucid.record.record import Record
 
 
@@ -81,6 +81,14 @@ def graph_bytes(call: Call, readouts: Iterable[Readout]) -> int:
     if call.by_hand:
         numbers += rows * call.k_len
     return numbers * query.element_size() + rows * 4 * (2 + sum(1 for _ in readouts))
+
+
+def note_sums(record: Record, gradients: bool, readouts: Iterable[Readout]) -> None:
+    """Say of what is read of all ranks together that it carries no gradient."""
+    sums = [readout.name for readout in readouts if isinstance(readout, ColumnReadout)]
+    note = f"gradients: {', '.join(sums)}, summed over the queries of all ranks, carries none"
+    if gradients and sums and note not in record.notes:
+        record.notes.append(note)
 
 
 def note_without(record: Record) -> None:

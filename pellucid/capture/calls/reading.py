@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid.capture.calls.call import Call
 from pellucid.language.shift import by_index
+from pellucid.problem import Result
 from pellucid.readouts import ColumnReadout, LogSumExp, Readout
 from pellucid.readouts.base import tensors_of
 from pellucid.record.studies.sums import run, without_rows
@@ -35,16 +36,40 @@ def read(
 
     """
     fitted = tuple(_fitted(readout, call, start) for readout in readouts) or (LogSumExp(),)
-    columns = tuple(r for r in fitted if isinstance(r, ColumnReadout)) if padded is not None else ()
+    apart = call.stretch is not None or padded is not None
+    columns = tuple(r for r in fitted if isinstance(r, ColumnReadout)) if apart else ()
     rows = tuple(r for r in fitted if r not in columns) or (LogSumExp(),)
-    result = run(replace(call.problem, readouts=rows))
+    result, every = _run(call, rows, columns, padded), padded
     readings = result.readings
-    if padded is not None and columns:
-        readings |= run(replace(without_rows(call.problem, padded), readouts=columns)).readings
+    if columns and call.stretch is not None:
+        every = None if padded is None else call.stretch.padding_of_all(padded)
+        readings |= {readout.name: call.stretch.of_all(readout, readings.get(readout.name)) for readout in columns}
     if not gradients:
         readings = {r.name: r.map(readings[r.name], Tensor.detach) for r in fitted}
-    own = {readout.name: _of_sequence(readout, readings[readout.name], call, padded) for readout in fitted}
+    padding = {readout.name: every if readout in columns else padded for readout in fitted}
+    own = {r.name: _of_sequence(r, readings[r.name], call, padding[r.name]) for r in fitted}
     return result.output, {"lse": result.lse if gradients else result.lse.detach()} | own
+
+
+def _run(call: Call, rows: Sequence[Readout], columns: Sequence[ColumnReadout], padded: Tensor | None) -> Result:
+    """What an engine gives; sums over queries are without rows of padding, and of a stretch those of its own queries.
+
+    Args:
+        call: what is asked for.
+        rows: what describes rows.
+        columns: sums over queries that need more than the call itself.
+        padded: see `read`.
+
+    """
+    sums: Sequence[Readout] = columns
+    if call.stretch is not None:
+        call.stretch.check_numbers(call.problem, (*rows, *columns))
+        sums = call.stretch.parts(columns)
+    if padded is None or not sums:
+        return run(replace(call.problem, readouts=(*rows, *sums)))
+    result = run(replace(call.problem, readouts=tuple(rows)))
+    readings = run(replace(without_rows(call.problem, padded), readouts=tuple(sums))).readings
+    return result._replace(readings=result.readings | readings)
 
 
 def _of_sequence(readout: Readout, reading: Any, call: Call, padded: Tensor | None) -> Any:

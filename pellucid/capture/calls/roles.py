@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pellucid.capture.calls.call import FORBIDDING, Call
-from pellucid.language import evaluate
+from pellucid.language import Expression, evaluate
 
 CROSS_NAME = re.compile(r"cross|encoder_attn|encdec|enc_dec|encoder_decoder|multihead_attn|src_attn", re.IGNORECASE)
 PLACES = 64  # pairs of neighbours looked at
@@ -51,13 +51,21 @@ def _is_causal(module: nn.Module | None, call: Call) -> bool:
 
 def forbids_ahead(call: Call) -> bool | None:
     """Whether no query may look at the key after its own, counted from 0 if unknown; None if no query has one."""
-    start, k_start = call.start or 0, call.k_start
+    start, k_start, q_len = call.start or 0, call.k_start, call.q_len
+    if _functions_of_all(call) is not None:  # then all ranks say the same
+        assert call.stretch is not None
+        start, q_len = 0, call.stretch.whole.q_len
     first = max(0, k_start - start - 1)
-    pairs = min(call.q_len, call.k_len + k_start - start - 1) - first
+    pairs = min(q_len, call.k_len + k_start - start - 1) - first
     if pairs < 1:
         return None
     queries = torch.linspace(first, first + pairs - 1, min(pairs, PLACES), device="cpu").round().to(torch.int64)
     return not bool(_allowed(call, queries, queries + start + 1 - k_start).any())
+
+
+def _functions_of_all(call: Call) -> tuple[Expression, Expression] | None:
+    """The score and the mask of the whole sequence of which a call has some queries, where they are known."""
+    return None if call.stretch is None else call.stretch.functions
 
 
 def _says_causal(module: nn.Module | None) -> bool:
@@ -74,6 +82,7 @@ def _allowed(call: Call, queries: torch.Tensor, keys: torch.Tensor) -> torch.Ten
         "q": queries.to(device),
         "k": keys.to(device),
     }
+    functions = _functions_of_all(call) or (call.score, call.mask)
     with torch.no_grad():
-        score, mask = evaluate(call.score, call.mask, inputs=inputs, dtype=torch.float32)
+        score, mask = evaluate(*functions, inputs=inputs, dtype=torch.float32)
     return mask & (score > FORBIDDING)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pellucid.capture.calls.call import Call, HeadsFrom
 from pellucid.record.sharing.ranks import Ranks, is_one_of_several
+from pellucid.tensors import bits
 
 DECLARED = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 
@@ -129,15 +129,8 @@ def _among(ranks: Ranks, name: str, call: Call) -> HeadsFrom:
     from pellucid.distributed.exchange import numbers_of_all
 
     rank, size = ranks.place("heads")
-    every = numbers_of_all(ranks.groups["heads"], [call.heads, _bits(call.query), _bits(call.key)])
+    every = numbers_of_all(ranks.groups["heads"], [call.heads, bits.of(call.query), bits.of(call.key)])
     if size > 1 and all(numbers == every[0] for numbers in every):
         return HeadsFrom(0, call.heads)
     counts = [numbers[0] for numbers in every]
     return HeadsFrom(sum(counts[:rank]), sum(counts))
-
-
-def _bits(tensor: Tensor) -> int:
-    """A number that tells a tensor from others."""
-    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().flatten().view(kinds[tensor.element_size()]).to(torch.int64)
-    return int((bits * (2 * torch.arange(len(bits), device=bits.device) + 1)).sum())

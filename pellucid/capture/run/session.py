@@ -83,6 +83,7 @@ class Session:
     _sums: dict[str, ColumnReadout] = field(default_factory=dict)  # the sums over queries that were read
     _heads_from: dict[tuple[str, int], HeadsFrom] = field(default_factory=dict)  # of modules, by how many a call has
     _lost: set[str] = field(default_factory=set)  # layers of which what the keys received is not known any more
+    _stretches: set[str] = field(default_factory=set)  # layers whose sums are of all ranks
     _ids: Tensor | None = None  # of the sequence that the call at hand attends in
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], is_pass: bool) -> None:
@@ -227,7 +228,8 @@ class Session:
             self._self = (start, call)
         if not start:
             self.caches.begins(cache, base)
-        continued = self._continued(layers, call, role, start, cache) if start else None
+        continues = start and call.stretch is None  # what ranks have of another sequence may begin where theirs ended
+        continued = self._continued(layers, call, role, start, cache) if continues else None
         if continued is None and self.gradients:
             self._leave(self._last.outdated(base))
             layers = self._layers(base)
@@ -292,6 +294,8 @@ class Session:
 
     def _start(self, base: str, role: str, layers: list[Layer], call: Call, cache: Any) -> int:
         """The position of the call's first query."""
+        if call.stretch is not None:
+            return call.stretch.queries.start
         if role == "cross":  # its queries are those of the self-attention before it
             last = self._self
             return last[0] if last is not None and last[1].q_len == call.q_len else 0
@@ -323,7 +327,9 @@ class Session:
         self._ids = ids = None
         if self.readouts is not None:
             return self.readouts
-        if place.role != "cross":
+        if place.role != "cross" and call.stretch is not None:
+            ids = self.tokens.of_all(call.stretch, call.batch)
+        elif place.role != "cross":
             in_order = partial(self._is_in_order, place, call)
             ids = self.tokens.at(place.start, call.q_len, call.batch, place.cache, in_order)
         self._ids = ids
@@ -378,6 +384,9 @@ class Session:
         if place.heads is not None:
             readings = reading.of_heads(readings, lookup, place.heads)
         layer = layer_of(place, call, readings, padded)
+        if call.stretch is not None:
+            self._stretches.add(place.name)
+            carried.note_sums(self.record, self.gradients, lookup.values())
         layer.over_heads = [name for name, readout in lookup.items() if not readout.per_head]
         self._beside.add(layer, call, place.start, place.heads, self._ids)
         if self.keeps(place.name):
@@ -391,7 +400,7 @@ class Session:
 
     def _follow(self, place: Place, call: Call) -> None:
         """Remember the cache that a layer was read through, and what may have to be taken out of its sums."""
-        if place.cache is None:
+        if place.cache is None or call.stretch is not None:
             return
         recent = self.caches.recent(place.cache, place.name).before(place.start)
         self.caches.note(place.cache, place.base, place.name, recent.extended(call, place.start))
@@ -415,7 +424,8 @@ class Session:
 
     def _sum_up(self, layer: Layer) -> None:
         """Read what cannot be joined from call to call, sums over bins of queries, from all queries that were kept."""
-        missing = [readout for name, readout in self._sums.items() if name not in layer.readings]
+        is_whole = layer.name not in self._stretches  # else this rank has kept its own queries
+        missing = [own for name, own in self._sums.items() if is_whole and name not in layer.readings]
         found = sums.of_parts(layer, missing)
         if found and self.gradients:
             note = f"gradients: {', '.join(found)} of {layer.name}, read from all its calls together, carries none"

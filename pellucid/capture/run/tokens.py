@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from pellucid.capture.calls.stretch import Stretch
+
 
 class TokenIds:
     """The ids of the sequence that the model is at, [batch, length], grown step by step in generation."""
@@ -49,6 +51,20 @@ class TokenIds:
                 self._of[cache] = self.ids
         known = self.ids
         return known if known is not None and known.shape == (batch, start + q_len) else None
+
+    def of_all(self, stretch: Stretch, batch: int) -> Tensor | None:
+        """The ids of all positions of a sequence that lies on several ranks, which all ask for them.
+
+        Args:
+            stretch: what this rank reads of it.
+            batch: sequences.
+
+        """
+        new, self._new, self._told = self._new, None, None
+        if new is not None:
+            self.ids = stretch.joined(new)
+        known = self.ids
+        return known if known is not None and known.shape == (batch, stretch.whole.q_len) else None
 
     def cut(self, cache: Any, length: int) -> None:
         """Forget what a cache has taken back."""

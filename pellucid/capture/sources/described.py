@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.arguments import Arguments, describe
-from pellucid.capture.attending import attend, beside, left_to_torch, refuse, unseen
-from pellucid.capture.calls.call import Call, HeadsFrom, of_problem, padding_of
-from pellucid.distributed.asked import is_of_dtensors
+from pellucid.capture.attending import attend, beside, left_to_torch, refuse, sessions_of, unseen, watched_of
+from pellucid.capture.calls.call import Call, HeadsFrom, of_cut, of_problem, padding_of
+from pellucid.capture.calls.stretch import Stretch, cut
+from pellucid.distributed.asked import is_of_dtensors, is_shared_here, sharded
 from pellucid.language import TraceError
 
 if TYPE_CHECKING:
+    from pellucid.distributed.plan import Plan
     from pellucid.distributed.region import Region
 
 
@@ -25,7 +29,7 @@ def led(module: nn.Module, own: Callable[[], Tensor], asked: Arguments) -> Tenso
     where Pellucid does not compute the call, which is then listed as missed.
     """
     if left_to_torch(module, bool(asked.dropout_p), *asked[:3]):
-        return beside(module, own, partial(call_of, asked))
+        return beside(module, own, partial(call_of, module, asked))
     try:
         return attended(module, asked)
     except (TypeError, ValueError, TraceError) as error:
@@ -40,23 +44,29 @@ def left_alone(module: nn.Module, own: Callable[[], Tensor], error: Exception) -
 
 def attended(module: nn.Module, asked: Arguments) -> Tensor:
     """The output of a module's call by the arguments of pellucid.attention, in their shape."""
-    call, shaped = _described(asked)
+    if is_shared_here() and not sessions_of(module):
+        return unseen(lambda: sharded(asked)[0])
+    call, shaped = _described(module, asked)
     return shaped(attend(module, call).output)
 
 
-def call_of(asked: Arguments) -> Call:
-    """A call as it is read: without dropout, which would draw a seed."""
-    return _described(asked._replace(dropout_p=0.0))[0]
+def call_of(module: nn.Module, asked: Arguments) -> Call:
+    """A module's call as it is read: without dropout, which would draw a seed."""
+    return _described(module, asked._replace(dropout_p=0.0))[0]
 
 
-def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
-    """The call, and what gives its output the shape of the arguments; of DTensors this rank's part."""
+def _described(module: nn.Module, asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
+    """The call, and what gives its output the shape of the arguments; of several ranks this rank's part."""
+    if is_shared_here():
+        return unseen(lambda: _of_ranks(module, asked))
     if is_of_dtensors(asked):
         from pellucid.distributed.placements import own_part
 
         part = own_part(asked)
         call, region = of_problem(part.problem), part.plan.region
-        call.heads_from, call.start = HeadsFrom(region.heads.start, region.whole.heads), _start(region)
+        call.heads_from = HeadsFrom(region.heads.start, region.whole.heads)
+        if part.plan.is_along_sequence:
+            call.start, call.stretch = region.queries.start, _stretch(part.plan)
         if asked.attn_mask is not None:
             _note_padding_of_rank(call, asked.attn_mask, region)
         return call, lambda output: part.output(output.reshape(*part.problem.batch, *output.shape[1:]))
@@ -67,15 +77,30 @@ def _described(asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
     return call, lambda output: shaped(output.reshape(*problem.batch, *output.shape[1:]))
 
 
-def _start(region: Region) -> int | None:
-    """The position of a rank's first query, where it has some of them."""
-    return region.queries.start if len(region.queries) < region.whole.q_len else None
+def _of_ranks(module: nn.Module, asked: Arguments) -> tuple[Call, Callable[[Tensor], Tensor]]:
+    """The same inside `context_parallel`: this rank's stretch of the call of all."""
+    part = cut(asked, watched_of(module))
+    call = of_cut(part)
+    if asked.attn_mask is not None:
+        _note_padding_of_rank(call, asked.attn_mask, part.region)
+    return call, lambda output: part.output(output.reshape(*part.problem.batch, *output.shape[1:]))
+
+
+def _stretch(plan: Plan) -> Stretch:
+    """Which queries a rank has of a call of DTensors."""
+    region = plan.region
+    sizes = replace(region.whole, batch=(torch.Size(map(len, region.batch)).numel(),), heads=len(region.heads))
+    return Stretch(sizes, region.queries, plan.along_sequence, _whole_ids)
+
+
+def _whole_ids(ids: Tensor) -> Tensor:
+    return ids.full_tensor() if hasattr(ids, "full_tensor") else ids
 
 
 def _note_padding_of_rank(call: Call, attn_mask: Tensor, region: Region) -> None:
     """The same of a rank's part of a call: a key is padding if no query of any rank may look at it."""
     whole = region.whole
-    if len(whole.batch) > 1:
+    if len(whole.batch) != 1:
         return
     mask = attn_mask.full_tensor() if hasattr(attn_mask, "full_tensor") else attn_mask
     every = padding_of(mask, whole.batch[0])

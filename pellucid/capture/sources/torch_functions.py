@@ -50,7 +50,7 @@ def observe(module: nn.Module, *args: Any, readouts: Any = None, **arguments: An
 
     """
     own = partial(functional.observe, *args, readouts=readouts, **arguments)
-    return beside(module, own, partial(call_of, Arguments(*args, **arguments)))
+    return beside(module, own, partial(call_of, module, Arguments(*args, **arguments)))
 
 
 TORCH = Source({torch_sdpa: scaled_dot_product_attention, functional.attention: attention, functional.observe: observe})

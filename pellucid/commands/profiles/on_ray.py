@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pellucid.commands.errors import InputError
@@ -81,7 +80,7 @@ def _mapped(ray: Any, given: Given, texts: Texts, kept: Kept, told: Callable[[Pr
     context.target_max_block_size = _ROWS  # else many blocks are held back to be one
     done = kept.profile.corpora[0].done
     rows = (
-        ray.data.from_items([{"path": str(texts.path.resolve()), "field": texts.field}])
+        ray.data.from_items([{"texts": pickle.dumps((texts.path.resolve(), texts.field, texts.target_field))}])
         .map_batches(_blocks, batch_size=1, batch_format="numpy", fn_kwargs={"done": done}, num_cpus=0)
         .map_batches(
             Actor, batch_size=1, batch_format="numpy", fn_constructor_args=(given,), num_cpus=1,
@@ -103,7 +102,8 @@ def _mapped(ray: Any, given: Given, texts: Texts, kept: Kept, told: Callable[[Pr
 
 def _blocks(batch: Row, done: Ranges) -> Iterator[Row]:
     """The corpus of a row, as a row a block."""
-    texts = Texts(Path(str(batch["path"][0])), str(batch["field"][0]))
+    given = pickle.loads(batch["texts"][0])  # made by this program
+    texts = Texts(*given)
     for block in blocks(texts, Shard(), done):
         yield {"block": [pickle.dumps(tuple(block))]}
 
@@ -115,7 +115,7 @@ class Actor:
         from pellucid.commands.profiles.reader import load_reader
 
         self._work = given.work
-        self._reader = load_reader(given.model, given.max_tokens)
+        self._reader = load_reader(given.model, given.max_tokens, writes="target_field" in given.work.settings)
 
     def __call__(self, batch: Row) -> Row:
         """The profile of a block; None where it was done before."""

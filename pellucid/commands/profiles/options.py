@@ -15,6 +15,7 @@ PROFILE_EXAMPLES = """\
 examples:
   pellucid profile --model ./my-model --texts articles/ --out run.heads
   pellucid profile --model ./my-model --texts corpus.jsonl --field body --out run.heads
+  pellucid profile --model ./my-translator --texts pairs.jsonl --field de --target-field en --out run.heads
   pellucid profile --model ./my-model --texts corpus.parquet --max-tokens 512 --out run.heads
   pellucid profile --model ./my-model --texts articles/ --pattern year='\\b(19|20)..\\b' --out run.heads
   pellucid profile --model ./my-model --texts articles/ --out run.heads --resume
@@ -74,6 +75,9 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     again.add_argument("--resume", action="store_true", help="go on with a profile that is not complete")
     parser.add_argument("--field", metavar="NAME", default="text", help="of a .jsonl or .parquet (default: text)")
+    parser.add_argument(
+        "--target-field", metavar="NAME", help="of what an encoder-decoder writes from it, in the same row"
+    )
     parser.add_argument(
         "--max-tokens",
         type=_whole(1, LARGEST_BATCH),

@@ -18,6 +18,7 @@ from pellucid.commands.profiles.telling import told_profile
 from pellucid.profiles.corpus import Corpus
 from pellucid.profiles.disk.form import ProfileError
 from pellucid.profiles.measuring.classes import TokenClasses
+from pellucid.profiles.profile import Profile
 from pellucid.profiles.reading.texts import Texts
 from pellucid.profiles.running.keeping import Kept, resumed
 from pellucid.profiles.running.reader import fingerprint
@@ -38,14 +39,18 @@ def run(options: argparse.Namespace) -> int:
 
     """
     with about(f"--texts {options.texts}: "):
-        texts = Texts(options.texts, options.field)
+        texts = Texts(options.texts, options.field, options.target_field)
         corpus = Corpus(texts.name, texts.identity())
     with about("--pattern: "):
-        TokenClasses(dict(options.pattern or ()))
-    place = ranks.place(options, texts)
+        _patterns(options)
+    with ranks.held(options, texts) as place:
+        return _run(options, texts, corpus, place)
+
+
+def _run(options: argparse.Namespace, texts: Texts, corpus: Corpus, place: ranks.Place) -> int:
     if options.ray and (place.is_part or options.shard):
         raise InputError("--ray: shares the corpus out itself; leave out --shard, and torchrun")
-    reader = load_reader(options.model, options.max_tokens)
+    reader = load_reader(options.model, options.max_tokens, writes=options.target_field is not None)
     work = _work(options, corpus, reader, texts)
     _begin(texts, reader, options)
     with _as_input_errors(place.path):
@@ -54,22 +59,52 @@ def run(options: argparse.Namespace) -> int:
         written = place.ended(kept.profile)
     _tell_missed(missed)
     if written is not None:
-        tell(told_profile(*written))
+        _tell_written(*written)
     return 0
+
+
+def _tell_written(path: Path, profile: Profile) -> None:
+    """Say what was written. A profile of a whole corpus of which nothing could be read is none."""
+    corpus = profile.corpora[0]
+    if profile.documents or not profile.complete:
+        tell(told_profile(path, profile))
+        return
+    path.unlink(missing_ok=True)
+    first = corpus.unread[0]
+    count = f"none of its {corpus.unread_count:,} documents" if corpus.unread_count > 1 else "its only document"
+    could = "could" if corpus.unread_count > 1 else "could not"
+    raise InputError(
+        f"--texts {corpus.name}: {count} {could} be read, so there is no profile; "
+        f"{'the first, ' if corpus.unread_count > 1 else ''}{first.name}, {first.reason}"
+    )
 
 
 def _work(options: argparse.Namespace, corpus: Corpus, reader: CorpusReader, texts: Texts) -> Work:
     settings = {"documents": texts.way, "field": options.field, "max_tokens": reader.limit, "dtype": _dtype(reader)}
+    if options.target_field is not None:
+        settings["target_field"] = options.target_field
     return Work(
         corpus,
         reader.name,
         fingerprint(reader.model),
         settings,
-        dict(options.pattern or ()),
+        _patterns(options),
         options.long,
         options.batch_tokens,
         options.examples,
     )
+
+
+def _patterns(options: argparse.Namespace) -> dict[str, str]:
+    """The user's token classes. Raises ValueError for a name that is given twice or is taken."""
+    given = options.pattern or ()
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{legible.name(name)}: is given {names.count(name)} times; give each class its own name")
+    found = dict(given)
+    TokenClasses(found)
+    return found
 
 
 def _dtype(reader: CorpusReader) -> str:
@@ -80,7 +115,7 @@ def _begin(texts: Texts, reader: CorpusReader, options: argparse.Namespace) -> N
     for note in reader.loaded.notes:
         tell(f"warning: {note}")
     way = "are cut to that" if options.long == "cut" else "are left out"
-    longer = "" if reader.limit is None else f"; documents of more than {reader.limit} tokens {way}"
+    longer = "" if reader.limit is None else f"; documents of more than {legible.several(reader.limit, 'token')} {way}"
     tell(f"{texts.name}: a document is {texts.way}{longer}")
 
 
@@ -121,7 +156,7 @@ def _read(way: Callable[[Kept, Told], tuple[int, Missed]], kept: Kept, texts: Te
 
 
 def _held(kept: Kept) -> str:
-    return f"{kept.path} holds {kept.held} documents, --resume goes on with the others"
+    return f"{kept.path} holds {legible.several(kept.held, 'document')}, --resume goes on with the others"
 
 
 def _tell_missed(missed: Missed) -> None:
@@ -145,8 +180,9 @@ def _progress(name: str) -> Iterator[Told]:
         if now - last < _EVERY or not progress.share:
             return
         last = now
-        left = (now - start) * (1 - progress.share) / progress.share
-        tell(f"{progress.documents:,} documents, {progress.share:.0%} of {name}, about {left / 60:.0f} min left")
+        left = round((now - start) * (1 - progress.share) / progress.share / 60)
+        told = f"about {left} min left" if left else "less than a minute left"
+        tell(f"{legible.several(progress.documents, 'document')}, {progress.share:.0%} of {legible.name(name)}, {told}")
 
     yield line
 

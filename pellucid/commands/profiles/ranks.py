@@ -7,11 +7,12 @@ beside the profile, and whichever is the last to finish puts them together.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,11 @@ from pellucid.profiles.profile import Profile
 from pellucid.profiles.reading.texts import Texts
 from pellucid.profiles.running.blocks import SIZE, Shard
 from pellucid.record.disk.lock import FolderLock, LockedError
+from pellucid.record.disk.manifest import described
 
 PARTS = ".parts"  # the folder, after the profile's name
+LOCK = ".lock"  # a folder too, after the name of the file that is being written
+_TRIES = 100  # to lock a folder that others make and remove
 _PATIENCE = 600.0  # seconds for another rank to put the parts together
 
 
@@ -86,30 +90,81 @@ class Place:
         return [self.out] if self.resumes and self.out.exists() else []
 
 
-def place(options: argparse.Namespace, texts: Texts) -> Place:
-    """Where this process keeps what it reads of a corpus.
+@contextmanager
+def held(options: argparse.Namespace, texts: Texts) -> Iterator[Place]:
+    """Where this process keeps what it reads of a corpus, and no other run meanwhile.
 
     Raises:
-        InputError: there is a file already, or it cannot be made, or --shard is given to ranks.
+        InputError: there is a file already, or it cannot be made, another run writes it, or --shard is given to ranks.
 
     """
-    out = options.out
+    found = _place(options)
+    lock = found.path.with_name(f".{found.path.name}{LOCK}")
+    with _alone(lock, found):
+        _begin(found, options, texts)
+        yield found
+
+
+def _place(options: argparse.Namespace) -> Place:
+    out = Path(os.path.realpath(options.out)) if options.out.is_symlink() else options.out
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; name a file, such as run.heads")
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out.exists() and not out.is_file():
+        raise InputError(f"--out {out}: is no plain file; name one, such as run.heads")
     ranked = "TORCHELASTIC_RUN_ID" in os.environ
     if ranked and options.shard is not None:
         raise InputError("--shard: torchrun gives each rank its part; leave it out")
     shard = _of_rank() if ranked else Shard(*(options.shard or (0, 1)))
     path = _part(out, shard) if ranked and shard.count > 1 else out
-    restarted = ranked and _restarts() > 0
-    if not options.resume and not restarted:
-        _make_free(out, path, options.overwrite)
-        if path != out and not options.overwrite and out.exists() and _reads_some(texts, shard):
-            raise InputError(_taken(out))
-    _clean(path)
-    return Place(out, path, shard, options.resume, restarted)
+    return Place(out, path, shard, options.resume, ranked and _restarts() > 0)
+
+
+def _begin(place: Place, options: argparse.Namespace, texts: Texts) -> None:
+    """Make room for the file, or raise InputError where that was not asked for."""
+    if not place.resumes and not place.restarted:
+        _make_free(place.out, place.path, options.overwrite)
+        if place.is_part and not options.overwrite and place.out.exists() and _reads_some(texts, place.shard):
+            raise InputError(_taken(place.out))
+    _clean(place.path)
+
+
+@contextmanager
+def _alone(lock: Path, place: Place) -> Iterator[None]:
+    """The only run that writes a file: a folder beside it is locked, which is gone afterwards.
+
+    The lock of a process that was killed ends with it; the next run takes the folder that it has left.
+    """
+    try:
+        held = _taken_lock(lock)
+    except LockedError:
+        raise InputError(
+            f"--out {place.out}: another run is writing it; wait for its end, or name another file"
+        ) from None
+    except OSError as error:
+        raise InputError(f"--out {place.out}: cannot be written ({described(error)})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.rmdir()
+        held.release()
+        with suppress(OSError):
+            if place.is_part:  # of a rank that had nothing to keep, once the others are done
+                lock.parent.rmdir()
+
+
+def _taken_lock(lock: Path) -> FolderLock:
+    for _ in range(_TRIES):  # a run that ends at this moment removes the folder
+        lock.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError, FileExistsError):
+            lock.mkdir(exist_ok=True)
+            found = FolderLock(lock)
+            if not found.is_of_nothing:
+                return found
+            found.release()
+    raise FileExistsError(errno.EEXIST, f"{lock} is in the way")
 
 
 def _of_rank() -> Shard:

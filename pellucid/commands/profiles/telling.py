@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from pellucid.capture.run.progress import in_words
+from pellucid.legible import several
 from pellucid.profiles.corpus import Corpus
 from pellucid.profiles.profile import Profile
 
@@ -14,7 +15,10 @@ def told_profile(path: Path, profile: Profile) -> str:
     """A profile that is written, in a sentence or some."""
     tokens = sum(corpus.tokens for corpus in profile.corpora)
     size = in_words(path.stat().st_size)
-    parts = [f"wrote {path}: {profile.documents:,} documents, {tokens:,} tokens, {len(profile.heads)} heads, {size}"]
+    parts = [
+        f"wrote {path}: {several(profile.documents, 'document')}, {several(tokens, 'token')}, "
+        f"{several(len(profile.heads), 'head')}, {size}"
+    ]
     for corpus in profile.corpora:
         parts += _of_corpus(corpus)
     return "; ".join([*parts, f"pellucid show {shlex.quote(str(path))}"])
@@ -24,9 +28,11 @@ def _of_corpus(corpus: Corpus) -> list[str]:
     told = []
     if corpus.unread_count:
         first = corpus.unread[0]
-        are = "document was" if corpus.unread_count == 1 else "documents were"
-        told.append(f"{corpus.unread_count:,} {are} not read, the first {first.name}, which {first.reason}")
+        are = "was" if corpus.unread_count == 1 else "were"
+        told.append(
+            f"{several(corpus.unread_count, 'document')} {are} not read, the first {first.name}, which {first.reason}"
+        )
     if corpus.cut:
         are = "was" if corpus.cut == 1 else "were"
-        told.append(f"{corpus.cut:,} {are} cut, by {corpus.cut_tokens:,} tokens in all")
+        told.append(f"{corpus.cut:,} {are} cut, by {several(corpus.cut_tokens, 'token')} in all")
     return told

@@ -7,8 +7,18 @@ functions in expression/ and what is read on the way in stages/; machine/ is a b
 
 from pellucid.engines.cpu.call.weights import weights
 from pellucid.engines.cpu.coverage import undifferentiated, why_not
-from pellucid.engines.cpu.engine import gradients, run
+from pellucid.engines.cpu.engine import gradients, joined, run
 from pellucid.engines.cpu.machine.address import AddressError
 from pellucid.engines.cpu.read import assembly_of, ir_of
 
-__all__ = ["AddressError", "assembly_of", "gradients", "ir_of", "run", "undifferentiated", "weights", "why_not"]
+__all__ = [
+    "AddressError",
+    "assembly_of",
+    "gradients",
+    "ir_of",
+    "joined",
+    "run",
+    "undifferentiated",
+    "weights",
+    "why_not",
+]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.engines import node
 from pellucid.engines.cpu.call.differentiate import backward
-from pellucid.engines.cpu.call.plan import Inputs, Plan, plan_of
+from pellucid.engines.cpu.call.plan import Inputs, Into, Plan, is_decode, plan_of
 from pellucid.engines.cpu.call.result import read
 from pellucid.engines.cpu.stages.stage import Found
 from pellucid.problem import Problem, Result
@@ -32,6 +32,28 @@ def run(problem: Problem) -> Result:
     plan, inputs = plan_of(problem)
     result = _result(problem, plan, inputs)
     return result if problem.dropout_p else result._replace(again=partial(Repeat, plan))
+
+
+def joined(problem: Problem, output: Tensor, lse: Tensor) -> Result | None:
+    """What `run` gives, without dropout, sinks and gradient, whose output becomes part of what there is of other keys.
+
+    Args:
+        problem: the call.
+        output: of the same queries over other keys, its rows contiguous and in the precision of the computation;
+            replaced in place by that over all these keys.
+        lse: theirs, contiguous; replaced as well.
+
+    Returns:
+        What is read of the problem's own keys, and their lse if anything is; None if the call is better made by itself.
+
+    """
+    if is_decode(problem) or len(problem.batch) > 2:
+        return None
+    plan, inputs = plan_of(problem, Into(output, lse))
+    if plan.readings:
+        return read(problem, plan, inputs)[0]
+    plan.run(inputs, tuple(output.shape))
+    return Result(output, lse, {})
 
 
 def gradients(problem: Problem, upstream: node.Upstream, result: Result | None = None) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from pellucid.record.disk import schema
 
 ENDING = ".heads"
 FORMAT = "pellucid profile"
-VERSION = 1
+VERSION = 2  # in 1, what weights were compared with counted keys that a mask hides
 LARGEST = 1 << 36  # bytes of a file
 ABOUT = "about"  # the tensor that holds the JSON
 SKETCH = ("sketch/codes", "sketch/counts")

@@ -36,7 +36,7 @@ def open_profile(path: str | os.PathLike[str]) -> Profile:
     """
     place = Path(path)
     try:
-        found = _file(place)
+        found = _file(Path(os.path.realpath(place)))  # a link to a profile is one
         _check_format(place, found.metadata)
         return _profile(found)
     except FileNotFoundError:
@@ -66,6 +66,11 @@ def _check_format(place: Path, metadata: Mapping[str, str]) -> None:
         raise ProfileError(
             f"{place}: was written in version {version} of the format, and pellucid {__version__} reads up to "
             f"{VERSION}; upgrade pellucid to open it"
+        )
+    if int(version) < VERSION:
+        raise ProfileError(
+            f"{place}: was written in version {version} of the format, which lacks what {VERSION} tells; "
+            "profile the corpus again"
         )
 
 

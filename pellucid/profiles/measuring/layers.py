@@ -11,6 +11,7 @@ from pellucid.profiles import exact, sums
 from pellucid.profiles.layout import FIRST, SAME
 from pellucid.profiles.measuring.batch import Document, Side, flags_of
 from pellucid.profiles.measuring.classes import TokenClasses
+from pellucid.profiles.measuring.equal import equal_of
 from pellucid.profiles.measuring.maps import maps_of
 from pellucid.profiles.numbers import BINS, NUMBERS, all_edges
 from pellucid.record.layer import Layer
@@ -66,7 +67,7 @@ def sums_of(found: Measured, documents: list[Document], classes: TokenClasses) -
         **_of_rows(found.ratios),
         **_kinds(found.values),
         **_maps(found),
-        **_classes(found, documents, classes),
+        **_of_keys(found, documents, classes),
     }
 
 
@@ -125,34 +126,35 @@ def _maps(found: Measured) -> dict[str, Tensor]:
         none = sums.nothing(layer.heads, 0)
         return {name: none[name] for name in _OF_MAPS}
     maps = maps_of(layer, found.counted, found.queries, found.keys)
-    pairs = maps.distance_pairs.sum(0)
     return {
         "map_rows": maps.rows.sum(0),
         "distance": exact.total(exact.exact(maps.distance), 0),
-        "distance_pairs": pairs.expand(layer.heads, *pairs.shape).clone(),
         "position": exact.total(exact.exact(maps.position), 0),
         "position_rows": maps.position_rows.sum(0),
     }
 
 
-_OF_MAPS = ("map_rows", "distance", "distance_pairs", "position", "position_rows")
+_OF_MAPS = ("map_rows", "distance", "position", "position_rows")
 
 
-def _classes(found: Measured, documents: list[Document], classes: TokenClasses) -> dict[str, Tensor]:
-    """The weight on token classes, from what the keys received and, for two of them, from the summary's numbers."""
+def _of_keys(found: Measured, documents: list[Document], classes: TokenClasses) -> dict[str, Tensor]:
+    """The weight on token classes, and what equal weights would put there and at each distance."""
     layer = found.layer
-    heads = layer.heads
     flags = flags_of([document.of_keys(layer.role) for document in documents], classes, found.keys, layer.k_len)
-    received = layer.readings["received"].detach().cpu().double().nan_to_num()
-    mass = received @ flags  # [batch, heads, classes]
-    names = classes.names
-    mass[..., names.index(FIRST)] = found.ratios["first_mass"].total
-    mass[..., names.index(SAME)] = found.ratios["duplicate"].total.nan_to_num()
-    tokens = flags.sum((0, 1)).round().to(torch.int64)
-    tokens[names.index(FIRST)] = layer.batch
-    length = found.keys.length.sum()
+    first = classes.names.index(FIRST)
+    flags[torch.arange(layer.batch, device="cpu"), found.keys.first, first] = 1.0
+    equal = equal_of(layer, found.counted, flags)
     return {
-        "classes": exact.total(exact.exact(mass.nan_to_num()), 0),
-        "class_tokens": tokens.expand(heads, *tokens.shape).clone(),
-        "tokens": length.expand(heads).clone(),
+        "classes": exact.total(exact.exact(_on_classes(found, flags, classes).nan_to_num()), 0),
+        "classes_equal": exact.total(exact.exact(equal.classes), 0),
+        "distance_equal": exact.total(exact.exact(equal.distance), 0),
     }
+
+
+def _on_classes(found: Measured, flags: Tensor, classes: TokenClasses) -> Tensor:
+    """From what the keys received and, for two of them, the summary's numbers: [batch, heads, classes]."""
+    received = found.layer.readings["received"].detach().cpu().double().nan_to_num()
+    mass = received @ flags
+    mass[..., classes.names.index(FIRST)] = found.ratios["first_mass"].total
+    mass[..., classes.names.index(SAME)] = found.ratios["duplicate"].total.nan_to_num()
+    return mass

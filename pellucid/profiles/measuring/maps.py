@@ -20,7 +20,6 @@ class Maps(NamedTuple):
 
     rows: Tensor  # [batch, heads]
     distance: Tensor  # [batch, heads, bands]
-    distance_pairs: Tensor  # [batch, bands]
     position: Tensor  # [batch, heads, positions, positions]
     position_rows: Tensor  # [batch, heads, positions]
 
@@ -47,16 +46,13 @@ def maps_of(layer: Layer, counted: Tensor, queries: Side, keys: Side) -> Maps:
         if not bool(counted[:, :, rows].all()):
             weights = torch.where(counted[:, :, rows, None], weights, 0.0)
         if layer.role != "cross":
-            distance += _by_band(weights, layer.start + start)
+            distance += by_band(weights, layer.start + start)
         position += query_bins[:, None, rows].mT @ (weights @ key_bins[:, None])
     own_rows = counted.to(torch.float64) @ query_bins
-    pairs = torch.stack([_pairs(int(length)) for length in keys.length])
-    if layer.role == "cross":
-        pairs = torch.zeros_like(pairs)
-    return Maps(counted.sum(-1), distance, pairs, position, own_rows.round().to(torch.int64))
+    return Maps(counted.sum(-1), distance, position, own_rows.round().to(torch.int64))
 
 
-def _by_band(weights: Tensor, start: int) -> Tensor:
+def by_band(weights: Tensor, start: int) -> Tensor:
     """The weight in each band of distances, [batch, heads, bands], of rows whose first query is at `start`."""
     rows, keys = weights.shape[-2:]
     # Row by row from the last, each one place further: what is equally far from its query stands in one column.
@@ -68,14 +64,3 @@ def _by_band(weights: Tensor, start: int) -> Tensor:
     band = torch.bucketize(distances, _EDGES, right=True)
     found = torch.zeros(*diagonals.shape[:-1], len(BANDS), dtype=torch.float64, device="cpu")
     return found.index_add_(-1, band, diagonals)
-
-
-def _pairs(length: int) -> Tensor:
-    """How many pairs of a query and a key of a text are in each band of distances, int64 [bands]."""
-    found = []
-    for least, most in BANDS:
-        near, far = sorted((abs(least), abs(most)))
-        far = min(far, length - 1)
-        count = max(0, far - near + 1)
-        found.append(count * (2 * length - near - far) // 2)
-    return torch.tensor(found, dtype=torch.int64, device="cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,6 +22,18 @@ class Found(NamedTuple):
     reason: str  # why not
     place: str  # in the file; "" for all of it
     share: float  # of the file read so far, of 1
+    target: str | None = None  # what is written from it
+
+
+_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+}
 
 
 def unread(reason: str, place: str = "", share: float = 1.0) -> Found:
@@ -50,14 +62,14 @@ def lines(path: Path) -> Iterator[Found]:
             yield found
 
 
-def json_lines(path: Path, field: str) -> Iterator[Found]:
-    """A file with an object, or a text, on each line: the field of an object is its text."""
+def json_lines(path: Path, fields: Sequence[str]) -> Iterator[Found]:
+    """A file with an object, or a text, on each line: fields of an object are its text and what is written from it."""
     for found in lines(path):
-        yield found if found.text is None else _of_json(found, field)
+        yield found if found.text is None else _of_json(found, fields)
 
 
-def parquet_rows(path: Path, field: str) -> Iterator[Found]:
-    """A Parquet file, a document a row: a column of texts.
+def parquet_rows(path: Path, fields: Sequence[str]) -> Iterator[Found]:
+    """A Parquet file, a document a row: columns of texts, and of what is written from them.
 
     Raises:
         ModuleNotFoundError: pyarrow is not installed.
@@ -69,35 +81,49 @@ def parquet_rows(path: Path, field: str) -> Iterator[Found]:
     number = 0
     try:
         with _opened(path) as plain, parquet.ParquetFile(plain) as file:
-            if field not in file.schema_arrow.names:
-                yield unread(f"has no column {field!r}, but {', '.join(map(repr, file.schema_arrow.names[:8]))}")
+            known = file.schema_arrow.names
+            missing = [field for field in fields if field not in known]
+            if missing:
+                yield unread(f"has no column {missing[0]!r}, but {', '.join(map(repr, known[:8]))}")
                 return
             rows = max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(_ROWS, columns=[field], use_threads=False):
-                for value in batch.column(0):
+            for batch in file.iter_batches(_ROWS, columns=list(fields), use_threads=False):
+                for values in zip(*(batch.column(field) for field in fields), strict=True):
                     number += 1
-                    yield _of_value(value.as_py(), str(number), number / rows)
+                    yield _of_values([value.as_py() for value in values], fields, str(number), number / rows)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = told(error) if isinstance(error, OSError) and error.strerror else str(error)
         yield unread(f"cannot be read after row {number}: {reason.splitlines()[0] if reason else 'damaged'}")
 
 
+def _of_values(values: Sequence[Any], fields: Sequence[str], place: str, share: float) -> Found:
+    """The values of a row: its text, and what is written from it if there is a field for that."""
+    found = [_of_value(value, place, share) for value in values]
+    for one, field in zip(found, fields, strict=True):
+        if one.text is None:
+            return one._replace(reason=f"its field {field!r} {one.reason}") if len(fields) > 1 else one
+    return found[0]._replace(target=found[1].text) if len(fields) > 1 else found[0]
+
+
 def _of_value(value: Any, place: str, share: float) -> Found:
     if not isinstance(value, str):
-        return unread(f"is no text but {type(value).__name__}", place, share)
+        return unread(f"is no text but {_KINDS.get(type(value), type(value).__name__)}", place, share)
     return _checked(value, place, share)
 
 
-def _of_json(found: Found, field: str) -> Found:
+def _of_json(found: Found, fields: Sequence[str]) -> Found:
     try:
         value = json.loads(found.text or "")
     except (ValueError, RecursionError):
         return unread("is no JSON", found.place, found.share)
-    if isinstance(value, dict):
-        if field not in value:
-            return unread(f"has no field {field!r}", found.place, found.share)
-        value = value[field]
-    return _of_value(value, found.place, found.share)
+    if not isinstance(value, dict):
+        if len(fields) > 1:
+            return unread(f"has no field {fields[1]!r}", found.place, found.share)
+        return _of_value(value, found.place, found.share)
+    missing = [field for field in fields if field not in value]
+    if missing:
+        return unread(f"has no field {missing[0]!r}", found.place, found.share)
+    return _of_values([value[field] for field in fields], fields, found.place, found.share)
 
 
 def _lines(path: Path) -> Iterator[Found]:

@@ -26,6 +26,7 @@ class Document(NamedTuple):
     text: str | None  # None where it cannot be read
     reason: str  # why not
     share: float  # how much of the corpus, of 1, has been read once this one has
+    target: str | None = None  # what a model that reads the text writes
 
 
 class _File(NamedTuple):
@@ -46,6 +47,7 @@ class Texts:
     Args:
         path: the folder or file.
         field: the field, or column, that holds a document's text.
+        target_field: the one that holds what a model writes from it, or None.
 
     Raises:
         ValueError: there is nothing at `path`, or it cannot be looked into.
@@ -54,6 +56,7 @@ class Texts:
 
     path: Path
     field: str = "text"
+    target_field: str | None = None
 
     def __post_init__(self) -> None:
         if not self.path.exists():
@@ -73,9 +76,13 @@ class Texts:
             return "a file each, or a row of a .jsonl or .parquet"
         return "a row each" if self.path.suffix.lower() in ENDINGS else "a line each"
 
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return (self.field,) if self.target_field is None else (self.field, self.target_field)
+
     def identity(self) -> str:
         """A text that is another for other files: of their names and sizes, not of where they lie."""
-        told = hashlib.sha256(repr((self.name, self.way, self.field)).encode("utf-8", "backslashreplace"))
+        told = hashlib.sha256(repr((self.name, self.way, *self._fields)).encode("utf-8", "backslashreplace"))
         for file in self._files():
             told.update(f"\n{file.name!r} {file.size}".encode("utf-8", "backslashreplace"))
         return told.hexdigest()[:16]
@@ -87,7 +94,8 @@ class Texts:
         for file in found:
             for one in self._of_file(file):
                 name = f"{file.name}:{one.place}" if one.place else file.name
-                yield Document(number, name, one.text, one.reason, min(1.0, (before + one.share * file.size) / whole))
+                share = min(1.0, (before + one.share * file.size) / whole)
+                yield Document(number, name, one.text, one.reason, share, one.target)
                 number += 1
             before += file.size
 
@@ -97,7 +105,11 @@ class Texts:
         path = self.path / file.name if self.path.is_dir() else self.path
         read = ENDINGS.get(path.suffix.lower())
         if read is not None:
-            return read(path, self.field)
+            return read(path, self._fields)
+        if self.target_field is not None:
+            return iter(
+                [files.unread(f"is no .jsonl or .parquet, which has fields, {self.target_field!r} one of them")]
+            )
         return files.whole(path) if self.path.is_dir() else files.lines(path)
 
     def _files(self) -> Iterator[_File]:

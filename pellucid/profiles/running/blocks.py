@@ -72,14 +72,14 @@ def batches(encoded: Sequence[Encoded], tokens: int, pads: bool) -> Iterator[lis
         pads: whether lengths may differ within a batch.
 
     """
-    order = sorted(range(len(encoded)), key=lambda place: (-len(encoded[place].ids), place))
+    order = sorted(range(len(encoded)), key=lambda place: ([-size for size in encoded[place].sizes], place))
     held: list[int] = []
     for place in order:
-        length = len(encoded[place].ids)
+        sizes = encoded[place].sizes
         if held:
-            longest = len(encoded[held[0]].ids)
-            fits = length >= min(FULLEST * longest, longest - SPARE) if pads else length == longest
-            if not fits or (len(held) + 1) * longest > tokens:
+            most = encoded[held[0]].sizes
+            fits = sizes[0] >= min(FULLEST * most[0], most[0] - SPARE) if pads else sizes == most
+            if not fits or (len(held) + 1) * sum(most) > tokens:
                 yield held
                 held = []
         held.append(place)

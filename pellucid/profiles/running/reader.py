@@ -16,6 +16,12 @@ class Encoded(NamedTuple):
     tokens: tuple[str, ...]  # as they read
     special: tuple[bool, ...]  # whether the tokenizer added it, rather than the text
     left_out: int = 0  # tokens that were cut off its end
+    source: Encoded | None = None  # what is read, where this is what is written
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many tokens it has, and its source."""
+        return len(self.ids), 0 if self.source is None else len(self.source.ids)
 
 
 class Reader(Protocol):
@@ -29,10 +35,15 @@ class Reader(Protocol):
     def pads(self) -> bool:
         """Whether it can be told which tokens are padding."""
 
-    def encode(self, text: str) -> Encoded:
-        """A text's tokens, cut where the model allows no more. Raises ValueError for a text that it cannot take."""
+    def encode(self, text: str, target: str | None = None) -> Encoded:
+        """A text's tokens, cut where the model allows no more; of a model that writes, those of the target.
 
-    def run(self, ids: list[list[int]]) -> None:
+        Raises:
+            ValueError: it cannot take the text.
+
+        """
+
+    def run(self, batch: list[Encoded]) -> None:
         """Call the model on a batch, padded at the right."""
 
 

@@ -82,12 +82,12 @@ def block_profile(work: Work, reader: Reader, block: Block, missed: Missed | Non
 
     """
     given, encoded, unread = _encoded(work, reader, block.documents)
-    left_out = [one.left_out for one in encoded]
+    left_out = [one.left_out + (0 if one.source is None else one.source.left_out) for one in encoded]
     corpus = replace(
         work.corpus,
         done=joined([(block.documents[0].number, block.stop)]),
         documents=len(given),
-        tokens=sum(len(one.ids) for one in encoded),
+        tokens=sum(sum(one.sizes) for one in encoded),
         cut=sum(count > 0 for count in left_out),
         cut_tokens=sum(left_out),
         unread_count=len(unread),
@@ -120,20 +120,27 @@ def _tokens(work: Work, reader: Reader, document: Document) -> Encoded | str:
     if document.text is None:
         return document.reason
     try:
-        encoded = reader.encode(document.text)
+        encoded = reader.encode(document.text, document.target)
     except ValueError as error:
         return str(error)
-    allowed = len(encoded.ids)
-    if encoded.left_out and work.long == SKIP:
-        return f"has {allowed + encoded.left_out} tokens, and {allowed} are allowed"
-    return encoded if allowed else "has no token"
+    texts = [encoded] if encoded.source is None else [encoded.source, encoded]
+    for text in texts:
+        if text.left_out and work.long == SKIP:
+            return f"has {len(text.ids) + text.left_out} tokens, and {len(text.ids)} are allowed"
+    if encoded.source is not None and len(encoded.ids) == 1:  # its attention would not show that it is causal
+        return "its target has no token but the first, which is given"
+    return encoded if all(text.ids for text in texts) else "has no token"
+
+
+def _text(encoded: Encoded) -> measuring.Text:
+    return measuring.Text(encoded.tokens, encoded.special)
 
 
 def _batch_profile(
     work: Work, reader: Reader, blank: Profile, own: list[tuple[Document, Encoded]], missed: Missed | None
 ) -> Profile:
     documents = [
-        measuring.Document(document.number, document.name, measuring.Text(encoded.tokens, encoded.special))
+        measuring.Document(document.number, document.name, _text(encoded), encoded.source and _text(encoded.source))
         for document, encoded in own
     ]
     found = Measuring(documents, TokenClasses(work.patterns), work.examples)
@@ -142,9 +149,8 @@ def _batch_profile(
         found.add(layer)
         return replace(layer, readings={}, sums=[], over_heads=[], parts=[])  # nothing of it is kept
 
-    ids = [encoded.ids for _, encoded in own]
     with torch.inference_mode(), watch(reader.model, keep=True, more=[TopK(TOP)], on_layer=take) as record:
-        reader.run(ids)
+        reader.run([encoded for _, encoded in own])
     if missed is not None:
         missed.reasons.update({one.name: one.reason for one in record.missed})
     return found.profile(blank, work.corpus)

@@ -107,15 +107,15 @@ def _histograms(profile: Profile) -> Columns:
 def _where(profile: Profile) -> Columns:
     """By distance, whose band is `low` to `high` tokens back, and by token class."""
     places: list[int] = []
-    own: Columns = {"by": [], "name": [], "low": [], "high": [], "mass": [], "share": []}
+    own: Columns = {"by": [], "name": [], "low": [], "high": [], "mass": [], "equal": []}
     for by, masses in (("distance", profile.by_distance()), ("class", profile.on_classes())):
-        for place, (masses_of, shares) in enumerate(zip(masses.mass.tolist(), masses.share.tolist(), strict=True)):
-            for number, (name, mass, share) in enumerate(zip(masses.names, masses_of, shares, strict=True)):
-                if not isfinite(mass) or share == 0:
+        for place, (masses_of, equals) in enumerate(zip(masses.mass.tolist(), masses.equal.tolist(), strict=True)):
+            for number, (name, mass, equal) in enumerate(zip(masses.names, masses_of, equals, strict=True)):
+                if not isfinite(mass) or equal == 0:
                     continue
                 places.append(place)
                 band = BANDS[number] if by == "distance" else (None, None)
-                for column, value in zip(own, (by, encodable(name), *band, mass, share), strict=True):
+                for column, value in zip(own, (by, encodable(name), *band, mass, equal), strict=True):
                     own[column].append(value)
     return _named(profile, places) | own
 

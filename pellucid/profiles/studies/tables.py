@@ -107,11 +107,11 @@ def heads_json(profile: Profile, places: list[int]) -> list[Json]:
 
 
 class Mass(NamedTuple):
-    """The mean weight of a row on keys of one kind, and their share of all pairs of a query and a key."""
+    """The mean weight of a row on keys of one kind, and what equal weights would put there."""
 
     name: str
     mass: float
-    share: float | None
+    equal: float | None
 
 
 class Where(NamedTuple):
@@ -156,8 +156,8 @@ def where(profile: Profile) -> Where:
 
 def _masses(masses: Masses, place: int) -> list[Mass]:
     """The kinds of keys of which there were any."""
-    found = zip(masses.names, masses.mass[place].tolist(), masses.share[place].tolist(), strict=True)
-    return [Mass(name, mass, plain(share)) for name, mass, share in found if isfinite(mass) and share != 0]
+    found = zip(masses.names, masses.mass[place].tolist(), masses.equal[place].tolist(), strict=True)
+    return [Mass(name, mass, plain(equal)) for name, mass, equal in found if isfinite(mass) and equal != 0]
 
 
 def examples_json(profile: Profile, place: int, number: str) -> Json:

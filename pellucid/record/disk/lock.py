@@ -55,6 +55,11 @@ class FolderLock:
         """Whether the process that took it asks."""
         return self._process == os.getpid()
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether the folder was removed before it was locked."""
+        return self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0
+
     def release(self) -> None:
         """Let others write."""
         if self._descriptor is not None and self.is_own:

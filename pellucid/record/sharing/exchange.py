@@ -1,4 +1,4 @@
-"""What ranks send one another of a record, group by group: those that divide heads, then sequences, then layers."""
+"""What ranks send one another of a record, group by group: those that divide positions, heads, sequences and layers."""
 
 from __future__ import annotations
 

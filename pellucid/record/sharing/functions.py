@@ -23,7 +23,7 @@ def joined(parts: Sequence[Expression], axis: str, counts: Sequence[int]) -> Exp
 
     """
     first = parts[0]
-    if all(_is_same(first, other) and not _reads(other, axis) for other in parts):
+    if all(is_same(first, other) and not _reads(other, axis) for other in parts):
         return first
     ends = list(accumulate(counts))
     places = torch.arange(ends[-1], device="cpu")
@@ -44,7 +44,7 @@ def _device(function: Expression) -> torch.device:
     return next((node.value.device for node in walk(function) if node.op == "load"), torch.device("cpu"))
 
 
-def _is_same(one: Expression, other: Expression) -> bool:
+def is_same(one: Expression, other: Expression) -> bool:
     """Whether two functions are the same operations on the same numbers."""
     mine, theirs = _lines(one), _lines(other)
     return mine[0] == theirs[0] and all(map(_equal, mine[1], theirs[1]))

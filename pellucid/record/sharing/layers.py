@@ -1,9 +1,10 @@
-"""Parts of one layer as one: its heads, or its sequences, that lie on several ranks."""
+"""Parts of one layer as one: its rows, its heads, or its sequences, that lie on several ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,11 +12,16 @@ from torch import Tensor
 
 from pellucid.record.layer import Layer, Padding
 from pellucid.record.part import Part
-from pellucid.record.sharing import functions
+from pellucid.record.sharing import functions, positions
 from pellucid.record.sharing.padding import lengthened
 
-_ALIKE = ("name", "role", "head_dim", "value_dim", "scale", "has_sink", "by_hand", "start", "sums", "over_heads")
-_SAME_SEQUENCES = ("batch", "q_len", "k_len", "calls")
+_ALIKE = ("name", "role", "head_dim", "value_dim", "scale", "has_sink", "by_hand", "sums", "over_heads")
+_SAME_SEQUENCES, _SAME_HEADS = ("batch", "k_len", "calls"), ("head_numbers", "kv_heads")
+_SAME = {  # beside those, by what is divided
+    "positions": (*_SAME_SEQUENCES, *_SAME_HEADS),
+    "heads": ("start", "q_len", *_SAME_SEQUENCES),
+    "sequences": ("start", *_SAME_HEADS),
+}
 _OF_ALL_HEADS = ("allowed", "repeats")  # where each head has the same, they have one for all
 
 
@@ -23,7 +29,7 @@ def joined(axis: str, layers: Sequence[Layer], notes: list[str]) -> Layer:
     """The layer that several are.
 
     Args:
-        axis: "heads" or "sequences", which of them each has a part of.
+        axis: "positions", "heads" or "sequences", which of them each has a part of.
         layers: the parts in order.
         notes: gets a sentence for what is left out.
 
@@ -36,17 +42,16 @@ def joined(axis: str, layers: Sequence[Layer], notes: list[str]) -> Layer:
         return first
     for other in others:
         _check_alike(axis, first, other)
-    if axis == "heads" and all(other.head_numbers == first.head_numbers for other in others):
-        _check_same(first, others)
+    if axis in _PARTS and all(_PARTS[axis](other) == _PARTS[axis](first) for other in others):
+        _check_same(axis, first, others)
         return first  # each rank has them all
-    made = _of_heads(layers, notes) if axis == "heads" else _of_sequences(layers, notes)
+    made = _JOINED[axis](layers, notes)
     sums, over_heads = ([name for name in names if name in made.readings] for names in (made.sums, made.over_heads))
     return replace(made, sums=sums, over_heads=over_heads)
 
 
 def _check_alike(axis: str, first: Layer, other: Layer) -> None:
-    names = (*_ALIKE, *(_SAME_SEQUENCES if axis == "heads" else ("head_numbers", "kv_heads")))
-    for name in names:
+    for name in (*_ALIKE, *_SAME[axis]):
         one, two = getattr(first, name), getattr(other, name)
         if one != two:
             raise ValueError(
@@ -54,16 +59,28 @@ def _check_alike(axis: str, first: Layer, other: Layer) -> None:
             )
 
 
-def _check_same(first: Layer, others: Sequence[Layer]) -> None:
-    """Raise ValueError unless ranks that have the same heads have read the same, as far as lse tells."""
+def _check_same(axis: str, first: Layer, others: Sequence[Layer]) -> None:
+    """Raise ValueError unless ranks that have the same heads or rows have read the same, as far as lse tells."""
     for other in others:
         mine, theirs = first.readings.get("lse"), other.readings.get("lse")
         if mine is None or theirs is None:
             continue
         if not torch.allclose(mine, theirs, rtol=1e-2, atol=1e-2, equal_nan=True):
             raise ValueError(
-                f"ranks: all have the same heads of {first.name} and each another lse, so they do not divide heads"
+                f"ranks: all have the same {axis} of {first.name} and each another lse, so they do not divide {axis}"
             )
+
+
+def _of_positions(layers: Sequence[Layer], notes: list[str]) -> Layer:
+    layers = [layer for layer in layers if layer.q_len] or layers[:1]
+    first = layers[0]
+    for before, after in pairwise(layers):
+        if after.start != before.end:
+            raise ValueError(
+                f"ranks: {first.name} has rows up to {before.end} on one rank and from {after.start} on the next, "
+                "which divide positions"
+            )
+    return positions.joined(layers, _common(layers, notes))
 
 
 def _of_heads(layers: Sequence[Layer], notes: list[str]) -> Layer:
@@ -193,6 +210,14 @@ def _matching(layers: Sequence[Layer], notes: list[str], of: Callable[[Part], An
         notes.append(f"{layers[0].name}: query and key left out, which the ranks have of other calls")
         return []
     return list(zip(*(layer.parts for layer in layers), strict=True))
+
+
+# What a rank has of a layer, where all may have the whole; and how parts become it.
+_PARTS: dict[str, Callable[[Layer], Any]] = {
+    "positions": lambda layer: (layer.start, layer.q_len),
+    "heads": lambda layer: layer.head_numbers,
+}
+_JOINED = {"positions": _of_positions, "heads": _of_heads, "sequences": _of_sequences}
 
 
 def _mapped(values: Sequence[Any], change: Callable[[Sequence[Tensor]], Tensor]) -> Any:

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch.distributed as dist
 
-AXES = ("heads", "sequences", "layers")  # in the order in which parts are joined
+AXES = ("positions", "heads", "sequences", "layers")  # in the order in which parts are joined
 
 
 class Ranks:
     """The groups of ranks that a run is divided among, by what each of them divides.
 
     Args:
-        given: of "heads", "sequences" and "layers" those that are divided, each with a process group, or a mesh of one
-            dimension, of the ranks that have the parts; None for all ranks. The parts follow one another as the ranks
-            do.
+        given: of "positions", "heads", "sequences" and "layers" those that are divided, each with a process group, or a
+            mesh of one dimension, of the ranks that have the parts; None for all ranks. The parts follow one another as
+            the ranks do.
 
     Raises:
         TypeError: no mapping, or neither a group nor such a mesh.

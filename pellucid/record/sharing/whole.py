@@ -75,7 +75,7 @@ def joined(axis: str, pieces: Sequence[Piece]) -> Piece:
     """The record that several are.
 
     Args:
-        axis: "heads", "sequences" or "layers": what of it each has a part of.
+        axis: "positions", "heads", "sequences" or "layers": what of it each has a part of.
         pieces: in order.
 
     Raises:
@@ -105,8 +105,8 @@ def layer_of(axis: str, name: str, parts: Sequence[Any], notes: list[str]) -> An
     own = [part for part in parts if part is not None]
     if axis == "layers" and len(own) > 1:
         raise ValueError(f"ranks: {name} is on two ranks, which divide layers")
-    if axis == "sequences" and len(own) < len(parts):
-        raise ValueError(f"ranks: {name} is not on all ranks, which divide sequences")
+    if axis in ("positions", "sequences") and len(own) < len(parts):
+        raise ValueError(f"ranks: {name} is not on all ranks, which divide {axis}")
     return own[0] if axis == "layers" else layers.joined(axis, own, notes)
 
 

@@ -6,6 +6,7 @@ those that the mask's edge goes through are cut smaller, and the smallest evalua
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +63,13 @@ class Field:
         inside = ((first >= self.keys.start) & (first < self.keys.stop))[:, None, None]
         allows_first = one.expand(*counts.shape, 1)[..., 0] & inside
         return Allowed(counts, counts - allows_first.to(torch.int32))
+
+    def pairs(self) -> Tensor:
+        """Each query's keys one by one, bool [batch, heads or 1, queries, keys]: a tensor as large as it says."""
+        heads = self.heads if any(node.op == "input" and node.value == "h" for node in walk(self.mask)) else 1
+        keys = torch.arange(self.keys.start, self.keys.stop, device=self._device)
+        found = self._evaluated(self.mask, heads, self.queries, keys) & self._real(self.keys)
+        return found.expand(self.batch, heads, len(self.queries), len(self.keys))
 
     @property
     def _device(self) -> torch.device:
@@ -125,15 +133,38 @@ def allowed_of(layer: Layer) -> Allowed:
     """
     if "allowed" in layer.readings:
         return Allowed(*layer.readings["allowed"])
-    padding, counts = layer.padding.keys, []
-    for part in layer.parts:
-        queries, keys = range(part.start, part.start + part.q_len), range(part.k_start, part.k_start + part.k_len)
-        with part.computing():
-            counts.append(Field(layer.batch, layer.heads, queries, keys, padding, part.mask).count())
-    if not counts:
-        queries, mask = range(layer.start, layer.start + layer.q_len), _CAUSAL if layer.role == "causal self" else TRUE
-        counts.append(Field(layer.batch, layer.heads, queries, range(layer.k_len), padding, mask).count())
+    counts = [field.count() for field in _fields(layer, range(layer.start, layer.end))]
     return Allowed(*(torch.cat(joined, -1) for joined in zip(*counts, strict=True)))
+
+
+def allowed_pairs(layer: Layer, rows: range) -> Tensor:
+    """Which keys some queries of a layer may look at, bool [batch, heads or 1, rows, k_len], known as `allowed_of` is.
+
+    Args:
+        layer: the layer.
+        rows: its queries, counted from its first.
+
+    """
+    found = []
+    for field in _fields(layer, range(layer.start + rows.start, layer.start + rows.stop)):
+        own = field.pairs().cpu()
+        found.append(torch.nn.functional.pad(own, (field.keys.start, layer.k_len - field.keys.stop)))
+    heads = max(one.shape[1] for one in found)
+    return torch.cat([one.expand(-1, heads, -1, -1) for one in found], -2)
+
+
+def _fields(layer: Layer, queries: range) -> Iterator[Field]:
+    """What the masks of a layer say of queries, by position: each is to be asked before the next is made."""
+    padding = layer.padding.keys
+    for part in layer.parts:
+        own = range(max(queries.start, part.start), min(queries.stop, part.start + part.q_len))
+        if own:
+            with part.computing():
+                keys = range(part.k_start, part.k_start + part.k_len)
+                yield Field(layer.batch, layer.heads, own, keys, padding, part.mask)
+    if not layer.parts:
+        mask = _CAUSAL if layer.role == "causal self" else TRUE
+        yield Field(layer.batch, layer.heads, queries, range(layer.k_len), padding, mask)
 
 
 def _halves(whole: range) -> list[range]:

@@ -74,6 +74,17 @@ class Answers:
         if name not in self.records:
             known = ", ".join(map(legible.name, self.records))
             raise RefusedError(f"record: there is no {legible.quoted(name)}; there are {known}", 404)
+        record = self._as_it_is(name)
+        if asked.query.get("edition", record.edition) != record.edition:
+            raise RefusedError("edition: the record has changed since then; ask for api/info again", 409)
+        return record
+
+    def _as_it_is(self, name: str) -> Record:
+        """A record, opened again if that of another run has taken its place."""
+        record = self.records[name]
+        if isinstance(record, StoredRecord) and record.complete and (newest := record.newest()) is not record:
+            newest.leave_out_damaged()
+            self.records[name] = newest
         return self.records[name]
 
     def place(self, asked: Asked) -> Place:

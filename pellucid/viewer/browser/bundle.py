@@ -32,6 +32,12 @@ def widget_script() -> str:
 
 
 @cache
+def profile_widget_script() -> str:
+    """The same for a profile."""
+    return joined("profilewidget.js") + "export default { render: renderProfileWidget };\n"
+
+
+@cache
 def saved_script() -> str:
     """The script of a page that opens from disk."""
     return '"use strict";\n(() => {\n' + joined("saved.js") + "openSaved();\n})();\n"

@@ -16,10 +16,10 @@ from pellucid.record.layer import Layer, Span
 from pellucid.record.record import Record
 from pellucid.record.stored import StoredRecord
 from pellucid.record.studies.summary import PAIRED
+from pellucid.record.texts import lists_of
 from pellucid.viewer import special
 from pellucid.viewer.browser import media
 from pellucid.viewer.browser.values import MOST
-from pellucid.viewer.record_map import axes_tokens
 from pellucid.viewer.titles import record_title
 
 Json = dict[str, Any]
@@ -62,6 +62,7 @@ def record_info(name: str, record: Record) -> Json:
     layers = [record[layer] for layer in record.layers]
     return {
         "id": name,
+        "edition": record.edition,
         "title": record_title(record),
         "path": None if path is None else str(path),
         "model": record.model,
@@ -107,10 +108,8 @@ def _end(path: Path, others: list[Path]) -> str:
 
 def layer_info(number: int, layer: Layer, record: Record) -> Json:
     """One layer."""
-    own, source = axes_tokens(record, layer)
-    lists = {id(record.tokens and record.tokens[0]): "own"} if record.tokens else {}
-    if record.source_tokens:
-        lists[id(record.source_tokens[0])] = "source"
+    known = {"own": record.tokens, "source": record.source_tokens}
+    queries, keys = (listed if listed and known[listed] else None for listed in lists_of(record, layer))
     return {
         "number": number,
         "name": layer.name,
@@ -126,7 +125,7 @@ def layer_info(number: int, layer: Layer, record: Record) -> Json:
         "exact": layer.has_weights,
         "map": layer.has_weights or "pooled" in layer.readings,
         "top": has_top(layer),
-        "tokens": {"queries": lists.get(id(own)), "keys": lists.get(id(source))},
+        "tokens": {"queries": queries, "keys": keys},
         "query_offset": layer.start,
         "strips": strips(layer),
     }

@@ -46,6 +46,9 @@ class Answering(Protocol):
     def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """The answer to a request."""
 
+    def close(self) -> None:
+        """Let go of what answers were made of; nothing is asked any more."""
+
 
 _DTYPES = {"f16": torch.float16, "f32": torch.float32, "i32": torch.int32, "u8": torch.uint8}
 

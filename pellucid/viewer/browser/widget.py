@@ -10,17 +10,17 @@ from typing import Any
 import anywidget
 import traitlets
 
-from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.browser.bundle import page_text, widget_script
-from pellucid.viewer.browser.values import Answer
+from pellucid.viewer.browser.bundle import page_text, profile_widget_script, widget_script
+from pellucid.viewer.browser.values import Answer, Answering
 from pellucid.viewer.viewing.surroundings import has_kernel
 
 _MOST_CANCELLED = 1000  # questions that are remembered as taken back
+_SCRIPTS = {"index.html": widget_script, "profile.html": profile_widget_script}  # by the page that a browser opens
 _WORKERS = ThreadPoolExecutor(4, thread_name_prefix="pellucid-widget")
 
 
 class Widget(anywidget.AnyWidget):
-    """The page of some records, in a cell.
+    """The page of some records, or of a profile, in a cell.
 
     Its page sends `{id, path, query, text}` and is answered `{id, status, headers, size}` with the bytes as a buffer,
     or where `text` is asked for, with the bytes in base64 as `text`: some front ends drop buffers. `{id, cancel}` takes
@@ -36,9 +36,9 @@ class Widget(anywidget.AnyWidget):
     height = traitlets.Int(640).tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, answers: Answers, *, state: Mapping[str, str] | None = None, height: int = 640) -> None:
+    def __init__(self, answers: Answering, *, state: Mapping[str, str] | None = None, height: int = 640) -> None:
         self.add_traits(
-            _esm=traitlets.Unicode(widget_script()).tag(sync=True),
+            _esm=traitlets.Unicode(_SCRIPTS[answers.index]()).tag(sync=True),
             _css=traitlets.Unicode(page_text("style.css")).tag(sync=True),
         )
         super().__init__(height=height, state=dict(state or {}))

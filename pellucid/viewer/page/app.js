@@ -181,9 +181,14 @@ function showPage(page) {
     if (ownsWindow(root)) document.title = pageTitle(page, name);
     view?.update(current, changed);
   };
+  const changed = (/** @type {boolean} */ anew) => {
+    if (anew) shown = "";
+    show(state.state, new Set(["info"]));
+    if (anew) page.announce("the record has changed, and is shown as it is now");
+  };
   const releases = [
     state.subscribe(show),
-    followInfo(page, { changed: () => show(state.state, new Set(["info"])), serving: notices.serving }),
+    followInfo(page, { changed, serving: notices.serving }),
     listenKeys(root, (event) => pressed(page, event, { help: header.help, lesson })),
     () => view?.destroy(),
     header.destroy,

@@ -12,7 +12,7 @@ import { fromFloat16 } from "./float16.js";
  *   kv_heads: number, q_len: number, k_len: number, start: number, calls: number[], exact: boolean, map: boolean,
  *   top: boolean, tokens: {queries: "own" | "source" | null, keys: "own" | "source" | null}, query_offset: number,
  *   strips: StripInfo[]}} LayerInfo
- * @typedef {{id: string, title: string, path: string | null, model: string, python: string, opens: string, complete: boolean,
+ * @typedef {{id: string, edition: string, title: string, path: string | null, model: string, python: string, opens: string, complete: boolean,
  *   following: boolean, notes: string[], missed: {name: string, reason: string}[], batch: number,
  *   segments: Record<string, [number, number | null][]>, images: any[], frames: any[], layers: LayerInfo[]}} RecordInfo
  * @typedef {{title: string, text: string, state: Record<string, string>}} LessonStep
@@ -72,6 +72,9 @@ export class Client {
     this.listeners = new Set();
     /** @type {Serving} */
     this.serving = "up";
+    /** @type {Map<string, string>} by record, what `info` said: answers of another edition would not fit what is known of it */
+    this.editions = new Map();
+    this.outdated = () => {}; // called where a record is another than `info` said
   }
 
   /**
@@ -83,7 +86,8 @@ export class Client {
   async ask(path, query, signal) {
     /** @type {Record<string, string>} */
     const text = {};
-    for (const [name, value] of Object.entries(query)) if (value !== undefined) text[name] = String(value);
+    const edition = this.editions.get(String(query.record));
+    for (const [name, value] of Object.entries({ ...query, edition })) if (value !== undefined) text[name] = String(value);
     let reply;
     try {
       reply = await this.transport(path, text, signal);
@@ -93,6 +97,7 @@ export class Client {
       throw new Refusal("the program that serves this page does not answer", 0);
     }
     this.tell(isOfAnother(reply) ? "elsewhere" : "up");
+    if (reply.status === 409) this.outdated();
     if (reply.status >= 400) throw new Refusal(refusalOf(reply), reply.status);
     return reply;
   }
@@ -125,8 +130,10 @@ export class Client {
   }
 
   /** @returns {Promise<Info>} */
-  info() {
-    return this.json("api/info", {});
+  async info() {
+    const info = await this.json("api/info", {});
+    this.editions = new Map(info.records.map((/** @type {RecordInfo} */ record) => [record.id, record.edition]));
+    return info;
   }
 
   /**

@@ -6,7 +6,8 @@ import { plainName } from "./choices.js";
 import { kindOf, numberNames, numberOf, shownNumber } from "./headmodel.js";
 import { kindBadge } from "./kinds.js";
 import { drawThumb } from "./thumbs.js";
-import { axisTokens, labelAt } from "./tokens.js";
+import { placeLabel } from "./frames.js";
+import { axisTokens, namedAt } from "./tokens.js";
 
 /**
  * @typedef {import("./app.js").Page} Page
@@ -104,9 +105,13 @@ export class HeadCard {
   async pairsOf(head, of, signal) {
     const place = { ...of, layer: head.layer.number, heads: String(head.place) };
     const [top, tokens] = await Promise.all([this.page.client.top(place, signal), this.page.tokens(of.record, of.sequence)]);
-    const [queries, keys] = [axisTokens(head.layer, tokens, "queries"), axisTokens(head.layer, tokens, "keys")];
+    const record = this.page.record({ record: of.record });
+    const [queries, keys] = /** @type {const} */ (["queries", "keys"]).map((axis) => ({
+      ...axisTokens(head.layer, tokens, axis),
+      place: (/** @type {number} */ index) => (record ? placeLabel(record, head.layer, axis, index, of.sequence) : null),
+    }));
     return strongestPairs(top, 3).map(
-      ({ query, key, log }) => `${labelAt(queries, query, 16)} (${queries.offset + query}) → ${labelAt(keys, key, 16)} (${keys.offset + key}) ${inDigits(Math.exp(log))}`,
+      ({ query, key, log }) => `${namedAt(queries, query, 16)} (${queries.offset + query}) → ${namedAt(keys, key, 16)} (${keys.offset + key}) ${inDigits(Math.exp(log))}`,
     );
   }
 }

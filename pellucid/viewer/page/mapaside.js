@@ -5,7 +5,7 @@ import { strongest } from "./attending.js";
 import { fill, h } from "./dom.js";
 import { strongestList } from "./strongest.js";
 import { lineTitle } from "./words.js";
-import { labelAt } from "./tokens.js";
+import { namedAt } from "./tokens.js";
 
 /**
  * @typedef {import("./panel.js").MapPanel} MapPanel
@@ -47,12 +47,12 @@ export function mapAside(go) {
       if (!line) return this.receive(panel);
       const logs = lineOf(panel, line);
       const name = logs ? `${panel.source?.owner} ${panel.axesOf} ${line.axis} ${line.index} ${panel.keys.text.texts?.length}` : "";
-      if (name === listed || (asideMayList(panel, line) && !logs)) return; // the list before stays until the next is here
+      if (name === listed || isAwaited(panel, line)) return; // the list before stays until the next is here
       listed = name;
       if (!logs) return list.show("", []);
       const [own, others] = line.axis === "queries" ? [panel.queries.text, panel.keys.text] : [panel.keys.text, panel.queries.text];
       const axis = line.axis === "queries" ? "keys" : "queries";
-      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
+      const items = strongest(logs, asideKeys).map((place) => ({ text: namedAt(others, place, 40), position: others.offset + place, log: logs[place], go: () => go(axis, place) }));
       list.show(lineTitle(line, own), items, items.length ? "" : "no weight");
     },
     /** @param {MapPanel} panel */
@@ -64,7 +64,7 @@ export function mapAside(go) {
       listed = name;
       if (!values) return list.show("", []);
       const logs = values.map(Math.log);
-      const items = strongest(logs, asideKeys).map((place) => ({ text: labelAt(text, place, 40), position: text.offset + place, log: logs[place], go: () => go("keys", place) }));
+      const items = strongest(logs, asideKeys).map((place) => ({ text: namedAt(text, place, 40), position: text.offset + place, log: logs[place], go: () => go("keys", place) }));
       list.show("received most, summed over all queries", items, items.length ? "" : "no weight");
     },
   };
@@ -73,6 +73,15 @@ export function mapAside(go) {
 /** @param {MapPanel} panel @param {Line} line */
 function asideMayList(panel, line) {
   return Boolean(panel.chosen?.layer.exact) && !panel.rows.isRefused(panel.source?.owner ?? "", line);
+}
+
+/**
+ * Whether a row or a column can be had, and is not here yet.
+ * @param {MapPanel} panel
+ * @param {Line} line
+ */
+export function isAwaited(panel, line) {
+  return asideMayList(panel, line) && !lineOf(panel, line);
 }
 
 /**

@@ -118,10 +118,10 @@ export function sparkChart(spread) {
  * @param {(name: string) => string} shown
  */
 export function massChart(masses, heading, shown) {
-  const bar = (/** @type {Mass} */ { mass, share }) =>
-    h("span", { class: "pl-mass", "aria-hidden": "true" }, h("span", { class: "pl-mass-bar", style: { width: inWidth(mass) } }), share === null ? null : h("span", { class: "pl-mass-mark", style: { left: inWidth(share) } }));
-  const rows = masses.map((one) => h("tr", {}, h("th", { scope: "row" }, shown(one.name)), h("td", {}, shownNumber(one.mass)), h("td", {}, one.share === null ? "–" : shownNumber(one.share)), h("td", { class: "pl-wide" }, bar(one))));
-  const headings = [heading, "weight", "share of keys", ""].map((text) => h("th", { scope: "col", title: text === "share of keys" ? "of all pairs of a query and a key, also of those that a mask hides; the mark in the bar" : "" }, text));
+  const bar = (/** @type {Mass} */ { mass, equal }) =>
+    h("span", { class: "pl-mass", "aria-hidden": "true" }, h("span", { class: "pl-mass-bar", style: { width: inWidth(mass) } }), equal === null ? null : h("span", { class: "pl-mass-mark", style: { left: inWidth(equal) } }));
+  const rows = masses.map((one) => h("tr", {}, h("th", { scope: "row" }, shown(one.name)), h("td", {}, shownNumber(one.mass)), h("td", {}, one.equal === null ? "–" : shownNumber(one.equal)), h("td", { class: "pl-wide" }, bar(one))));
+  const headings = [heading, "weight", "equal weights", ""].map((text) => h("th", { scope: "col", title: text === "equal weights" ? "what equal weights on all keys that each query may look at would put there; the mark in the bar" : "" }, text));
   return h("table", { class: "pl-masses" }, h("thead", {}, h("tr", {}, headings)), h("tbody", {}, rows));
 }
 

@@ -14,7 +14,7 @@ import { plainName } from "./choices.js";
  *   second_share: number, leads: boolean, counts: Record<string, number>}} CorpusKind
  * @typedef {{documents: number, mean: number | null, spread: number | null, least: number | null, most: number | null,
  *   quantiles: Record<string, number | null>, histogram: {edges: number[], counts: number[]}}} Spread
- * @typedef {{name: string, mass: number, share: number | null}} Mass
+ * @typedef {{name: string, mass: number, equal: number | null}} Mass
  * @typedef {[position: number, token: string | null, weight: number | null, isQuery: boolean, isKey: boolean]} Piece
  * @typedef {{of_source: boolean, apart: boolean, pieces: Piece[]}} Passage apart: tokens hold no spaces of their own
  * @typedef {{value: number | null, document: {corpus: string, number: number, name: string}, length: number, query: number | null,

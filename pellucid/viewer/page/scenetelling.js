@@ -2,7 +2,7 @@
 
 import { cardLines, hoverCard, lineLines } from "./card.js";
 import { placeInProportion } from "./difference.js";
-import { mapAside } from "./mapaside.js";
+import { isAwaited, mapAside } from "./mapaside.js";
 import { exactnessInWords, isPair, rowsInWords } from "./words.js";
 
 /**
@@ -103,7 +103,8 @@ export class SceneTelling {
       this.aside.list(lead, alone ?? (cell && isPair(cell) ? { axis: "queries", index: cell.q0 } : null));
     }
     this.card.show(beside ? [] : lines, { x: corner.x + layout.left + at.x, y: corner.y + layout.top + at.y }, size);
-    if (scene.speaks && lines.length) {
+    const awaited = parts.some(({ panel: one, cell }) => cell && isPair(cell) && isAwaited(one, { axis: "queries", index: cell.q0 }));
+    if (scene.speaks && lines.length && !awaited) {
       scene.speaks = false;
       scene.page.announce(lines.join(", "));
     }
@@ -114,7 +115,9 @@ export class SceneTelling {
     const { camera, difference } = this.scene;
     const { left, width } = lead.pane.layout;
     const shown = Math.min(width, (camera.lengths.k - camera.visible.k0) / camera.each.k);
-    return this.aside.fits(this.cornerOf(lead).x + left + shown, difference ? 0 : width - shown);
+    const beside = this.aside.fits(this.cornerOf(lead).x + left + shown, difference ? 0 : width - shown);
+    lead.message.style.insetInline = beside ? `${left + 8}px ${width - shown + 8}px` : ""; // within the map
+    return beside;
   }
 
   /** @param {MapPanel} panel */

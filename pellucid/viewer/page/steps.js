@@ -33,7 +33,7 @@ export function stepSlider(onrow) {
   /** @type {number[]} */
   let rows = [];
   let timer = 0;
-  const slider = h("input", { type: "range", min: "0", step: "1", class: "pl-steps-slider", "aria-label": "step of the generation", oninput: () => onrow(rows[Number(slider.value)]) });
+  const slider = h("input", { type: "range", min: "0", step: "1", value: "0", class: "pl-steps-slider", "aria-label": "step of the generation", oninput: () => onrow(rows[Number(slider.value)]) });
   const play = h("button", { type: "button", onclick: () => (timer ? stop() : start()) }, "▶ Play");
   const words = h("span", { class: "pl-steps-words" });
   const element = h("div", { class: "pl-steps", hidden: true }, play, slider, words);

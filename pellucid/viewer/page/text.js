@@ -118,10 +118,12 @@ class TextView {
     this.finder.update(this.page.state.get("find"), this.sides.map((side) => ({ pane: side.pane, texts: (side.axis === "queries" ? queries : keys).texts })));
   }
 
-  /** What is shown before anybody points: a token in the midst that reads a good deal. */
+  /** What is shown before anybody points: the first step of a generation, else a token in the midst that reads a good deal. */
   firstPoint() {
-    const layer = /** @type {import("./app.js").Chosen} */ (this.reader.chosen).layer;
+    const { layer, record } = /** @type {import("./app.js").Chosen} */ (this.reader.chosen);
     const direction = this.reader.isCross ? "reads" : this.reader.attending.direction;
+    const [step] = direction === "reads" ? stepRows(callsOf(record, layer), layer.q_len) : [];
+    if (step !== undefined) return { direction, index: step };
     const rows = direction === "reads" ? layer.q_len : layer.k_len;
     return { direction: /** @type {Direction} */ (direction), index: Math.min(rows - 1, Math.max(Math.floor(rows / 2), Math.min(rows - 1, 20))) };
   }

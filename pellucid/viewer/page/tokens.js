@@ -75,3 +75,14 @@ export function labelAt(axis, index, longest) {
   const token = axis.texts?.[axis.offset + index];
   return token === undefined ? String(axis.offset + index) : shownToken(token, longest);
 }
+
+/**
+ * A place in a list or a sentence: what stands there (`1.24 s`, `patch 3,5`) where something is known to, else its label.
+ * @param {{texts: string[] | null, offset: number, place?: (index: number) => string | null}} axis
+ * @param {number} index
+ * @param {number} [longest]
+ * @returns {string}
+ */
+export function namedAt(axis, index, longest) {
+  return axis.place?.(index) ?? labelAt(axis, index, longest);
+}

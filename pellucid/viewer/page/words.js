@@ -2,7 +2,7 @@
 
 import { rankOf } from "./attending.js";
 import { placeInWords } from "./axes.js";
-import { labelAt, shownToken } from "./tokens.js";
+import { namedAt, shownToken } from "./tokens.js";
 
 /**
  * @typedef {import("./source.js").Cell} Cell
@@ -113,7 +113,7 @@ export function wordsNext(layer, texts, position) {
  * @returns {string}
  */
 export function lineTitle({ axis, index }, text) {
-  const name = `${labelAt(text, index, 30)} (${text.offset + index})`;
+  const name = `${namedAt(text, index, 30)} (${text.offset + index})`;
   return axis === "queries" ? `${name} reads most` : `who reads ${name} most`;
 }
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid import legible
+from pellucid.legible import several
 from pellucid.profiles.layout import HeadName
 from pellucid.profiles.profile import Profile
 from pellucid.profiles.studies.comparing import ComparedHead, Comparison, Difference
@@ -56,7 +57,7 @@ def comparison_page(view: ComparisonView) -> RenderableType:
 
 def _about(view: ComparisonView) -> list[str]:
     lines = [
-        f"{name}     {legible.name(one.model)}: {len(one.heads)} heads, {one.documents:,} documents"
+        f"{name}     {legible.name(one.model)}: {several(len(one.heads), 'head')}, {several(one.documents, 'document')}"
         for name, one in (("a", view.a), ("b", view.b))
     ]
     lines += [f"note  {note}" for note in view.comparison.notes]

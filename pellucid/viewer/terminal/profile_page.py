@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid import legible
+from pellucid.legible import several
 from pellucid.profiles.corpus import Corpus
 from pellucid.profiles.profile import Profile
 from pellucid.profiles.studies.corpus_kinds import CorpusKind, corpus_kinds
@@ -48,19 +49,22 @@ def profile_page(view: ProfileView) -> RenderableType:
 def about(profile: Profile) -> list[RenderableType]:
     """What was read of which corpus, and what was not."""
     layers = len(dict.fromkeys(head.layer for head in profile.heads))
-    lines = [f"profile  {legible.name(profile.model)}: {len(profile.heads)} heads in {layers} layers"]
+    lines = [
+        f"profile  {legible.name(profile.model)}: {several(len(profile.heads), 'head')} in {several(layers, 'layer')}"
+    ]
     for corpus in profile.corpora:
         lines += _corpus(corpus)
-    if profile.layout.settings:
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(profile.layout.settings.items()))
-        lines.append(f"settings {legible.message(settings)}")
+    settings = sorted(profile.layout.settings.items())
+    if settings:
+        told = ((name, " and ".join(map(str, one)) if isinstance(one, list) else one) for name, one in settings)
+        lines.append(f"settings {legible.message(', '.join(f'{name} {value}' for name, value in told))}")
     return [Text("\n".join(lines))]
 
 
 def _corpus(corpus: Corpus) -> list[str]:
-    parts = [f"{corpus.documents:,} documents, {corpus.tokens:,} tokens"]
+    parts = [f"{several(corpus.documents, 'document')}, {several(corpus.tokens, 'token')}"]
     if corpus.cut:
-        parts.append(f"{corpus.cut:,} cut, by {corpus.cut_tokens:,} tokens")
+        parts.append(f"{corpus.cut:,} cut, by {several(corpus.cut_tokens, 'token')}")
     if corpus.unread_count:
         parts.append(f"{corpus.unread_count:,} not read")
     lines = [f"corpus   {legible.name(corpus.name)}: {'; '.join(parts)}"]

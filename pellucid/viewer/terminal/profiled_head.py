@@ -95,10 +95,10 @@ def _classes(rows: list[Mass]) -> list[RenderableType]:
 
 
 def _bars(rows: list[Mass], heading: str) -> Table:
-    table = table_of(heading, "weight", "share of keys", "", left=("",))
-    for name, mass, share in rows:
+    table = table_of(heading, "weight", "equal weights", "", left=("",))
+    for name, mass, equal in rows:
         bar = "█" * round(WIDE * min(mass, 1.0))
-        table.add_row(legible.name(name), f"{mass:.3f}", "-" if share is None else f"{share:.3f}", bar)
+        table.add_row(legible.name(name), f"{mass:.3f}", "-" if equal is None else f"{equal:.3f}", bar)
     return table
 
 

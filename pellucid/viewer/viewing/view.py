@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from pellucid.observation import Observation
+from pellucid.profiles.disk.form import ENDING
+from pellucid.profiles.disk.read import open_profile
+from pellucid.profiles.profile import Profile
 from pellucid.record.given import record_of_weights
 from pellucid.record.observed import record_of
 from pellucid.record.record import Record
 from pellucid.record.stored import open_record
 from pellucid.record.texts import Texts
 from pellucid.viewer.browser.describe import IN_MEMORY
+from pellucid.viewer.viewing.profile_viewer import ProfileViewer
 from pellucid.viewer.viewing.viewer import Viewer
 
 
@@ -25,7 +30,7 @@ def view(
     state: Mapping[str, str] | None = None,
     height: int = 640,
     open_browser: bool = True,
-) -> Viewer:
+) -> Viewer | ProfileViewer:
     """Show attention in the notebook's cell, or in the browser where there is no notebook.
 
     Weights are shown as they are given: nothing is scaled or summed up to 1. A row that is NaN in all heads is padding.
@@ -34,6 +39,7 @@ def view(
         shown: a Record, the path of one on disk, an Observation, or weights: a tensor or array [heads, queries, keys]
             ([queries, keys] and [batch, heads, queries, keys] too), or several in a list, a tuple such as
             `outputs.attentions` or a dict, a layer each. A list of records and observations opens them side by side.
+            A Profile, or the path of one, has a page of its own.
         tokens: the queries' tokens, a list or one for each sequence of the batch; in self-attention the keys' too. A
             record knows its own.
         source_tokens: the keys' tokens in cross-attention, the same way.
@@ -43,11 +49,12 @@ def view(
         open_browser: whether a script opens the browser, and does not print the address alone.
 
     Returns:
-        A Viewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
+        A Viewer, of a profile a ProfileViewer: `.url`, `.save("page.html")`, `.wait()`, `.close()`.
 
     Raises:
         ImportError: what serves the page is not installed.
         RecordError: the path leads to no record that can be opened.
+        ProfileError: the path leads to a file that is no profile.
         TypeError: something else than these, or tokens that are no texts.
         ValueError: weights that are negative, infinite or NaN, or tokens that do not fit.
 
@@ -57,6 +64,12 @@ def view(
         >>> page = pellucid.view(weights, ["a", "b", "c"], open_browser=False)  # doctest: +SKIP
 
     """
+    if _is_profile(shown):
+        if tokens is not None or source_tokens is not None or role is not None:
+            raise TypeError("tokens, source_tokens, role: a profile has its own")
+        profile = shown if isinstance(shown, Profile) else open_profile(shown)
+        title = None if isinstance(shown, Profile) else Path(shown).name
+        return ProfileViewer(profile, title, state=state, height=height, open_browser=open_browser).shown()
     several = _several(shown)
     records = {name: _as_record(one, tokens, source_tokens, role) for name, one in several.items()}
     given = {"tokens": tokens, "source_tokens": source_tokens}
@@ -66,6 +79,13 @@ def view(
         for number, (name, one) in enumerate(several.items())
     }
     return Viewer(records, opens=opens, state=state, height=height, open_browser=open_browser).shown()
+
+
+def _is_profile(shown: Any) -> bool:
+    """Whether it is a profile, or the path of one: that of a record leads to a folder."""
+    if not isinstance(shown, str | PathLike):
+        return isinstance(shown, Profile)
+    return Path(shown).suffix == ENDING or Path(shown).is_file()
 
 
 def _several(shown: Any) -> dict[str, Any]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-import webbrowser
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from pellucid.record.record import Record
 from pellucid.viewer.browser.answers import Answers
-from pellucid.viewer.viewing.surroundings import in_notebook, needed
+from pellucid.viewer.viewing.page import Page
 
 if TYPE_CHECKING:
     from pellucid.viewer.browser.saved import Window
-    from pellucid.viewer.viewing.served import Served
 
 
-class Viewer:
+class Viewer(Page):
     """The page of some records. The last value of a notebook's cell is shown in it; `url` opens in any browser.
 
     Args:
@@ -37,6 +32,8 @@ class Viewer:
 
     """
 
+    answers: Answers
+
     def __init__(
         self,
         records: Mapping[str, Record],
@@ -47,54 +44,11 @@ class Viewer:
         height: int = 640,
         open_browser: bool = True,
     ) -> None:
-        if isinstance(height, bool) or not isinstance(height, int) or height < 1:
-            raise ValueError(f"height: a whole number of pixels is needed, got {height!r}")
-        if state is not None and not isinstance(state, Mapping):
-            raise TypeError(f"state: a dict of the address's words is needed, got {type(state).__name__}")
-        self.answers = Answers(records, lesson, opens)
-        self.height = height
-        self.state = {str(name): str(value) for name, value in (state or {}).items()}
-        self._open_browser = open_browser
-        self._served: Served | None = None
-        self._widget: Any = None
+        answers = Answers(records, lesson, opens)
+        super().__init__(answers, state=state, height=height, open_browser=open_browser)
 
     def __repr__(self) -> str:
-        where = f": {self.url}" if self._served is not None else ""
-        return f"Viewer({', '.join(record.model for record in self.answers.records.values())}{where})"
-
-    def shown(self) -> Viewer:
-        """Itself; outside of notebooks its page is served, and opened in the browser."""
-        if not in_notebook():
-            address = self.url
-            print(address, flush=True)
-            if self._open_browser:
-                webbrowser.open(address)
-            print("pellucid: served as long as this program runs; .wait() keeps it until Ctrl-C", file=sys.stderr)
-        return self
-
-    @property
-    def url(self) -> str:
-        """The page's address, served from this process on this machine alone. Raises ImportError."""
-        if self._served is None:
-            needed("starlette", "uvicorn")
-            self._served = import_module("pellucid.viewer.viewing.served").Served(self.answers)
-        return self._served.address + (f"#{urlencode(self.state)}" if self.state else "")
-
-    @property
-    def widget(self) -> Any:
-        """The widget (anywidget) that a notebook shows. Raises ImportError."""
-        if self._widget is None:
-            needed("anywidget")
-            widget = import_module("pellucid.viewer.browser.widget").Widget
-            self._widget = widget(self.answers, state=self.state, height=self.height)
-        return self._widget
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.widget._repr_mimebundle_(**options)
-
-    def _display_(self) -> Any:
-        """What marimo shows."""
-        return self.widget
+        return f"Viewer({', '.join(record.model for record in self.answers.records.values())}{self._where})"
 
     def save(
         self,
@@ -126,23 +80,3 @@ class Viewer:
 
         limit = saved.MAX_BYTES if max_bytes is None else max_bytes
         return saved.save(self.answers, path, max_bytes=limit, windows=windows, overwrite=overwrite, state=self.state)
-
-    def wait(self) -> None:
-        """Serve until Ctrl-C."""
-        address = self.url
-        assert self._served is not None
-        try:
-            self._served.wait()
-        except KeyboardInterrupt:
-            print(f"pellucid: {address} is served no more", file=sys.stderr)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Serve no more; a notebook's cell keeps what it shows."""
-        if self._served is not None:
-            self._served.close()
-        if self._widget is not None:
-            self._widget.close()
-        self._served = self._widget = None
-        self.answers.close()

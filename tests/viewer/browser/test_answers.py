@@ -1,6 +1,7 @@
 """What the page is told of records, whole, damaged or being written, and what is refused in one sentence."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -272,6 +273,37 @@ def test_a_layer_that_is_written_over_while_it_is_shown(ask, tmp_path, change):
     assert (answer.status, "is damaged" in json_of(answer)["error"]) == (500, True)
     file.write_bytes(content)
     assert answers.get("api/row", query).body == before.body
+
+
+def test_a_record_that_takes_another_s_place_is_told(ask, tmp_path):
+    """Whoever knows the one before is not answered with the numbers of this one."""
+    path, query = tmp_path / "run.attn", {"layer": "0", "query": "3"}
+    answers = ask(open_record(observed_record(observed_layer("a", q_len=7)).save(path)))
+    first = info_of(answers)
+    known = query | {"edition": first["edition"]}
+    before = answers.get("api/row", known)
+    os.utime(path / "manifest.json")
+    assert answers.get("api/row", known).body == before.body
+    observed_record(observed_layer("b", q_len=7), observed_layer("c")).save(path, overwrite=True)
+    answer = answers.get("api/row", known)
+    assert (answer.status, json_of(answer)["error"]) == (
+        409,
+        "edition: the record has changed since then; ask for api/info again",
+    )
+    second = info_of(answers)
+    assert [layer["name"] for layer in second["layers"]] == ["b", "c"]
+    assert answers.get("api/row", query | {"edition": second["edition"]}).status == 200
+    assert answers.get("api/row", query).status == 200
+
+
+def test_a_layer_that_is_put_into_a_record_is_told(ask):
+    record = observed_record(observed_layer("a"))
+    answers = ask(record)
+    known = {"layer": "0", "query": "3", "edition": info_of(answers)["edition"]}
+    assert answers.get("api/row", known).status == 200
+    record.add(observed_layer("a", seed=7))
+    assert answers.get("api/row", known).status == 409
+    assert answers.get("api/row", known | {"edition": info_of(answers)["edition"]}).status == 200
 
 
 def test_a_record_that_is_being_written_is_followed(ask, tmp_path):

@@ -28,13 +28,16 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("script", [bundle.widget_script, bundle.saved_script])
+@pytest.mark.parametrize("script", [bundle.widget_script, bundle.profile_widget_script, bundle.saved_script])
 def test_the_page_can_be_joined(script) -> None:
     assert len(script().encode("utf-8")) < MOST
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed, and reads the scripts")
-@pytest.mark.parametrize(("script", "ending"), [(bundle.widget_script, "mjs"), (bundle.saved_script, "cjs")])
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [(bundle.widget_script, "mjs"), (bundle.profile_widget_script, "mjs"), (bundle.saved_script, "cjs")],
+)
 def test_the_joined_page_is_javascript(script, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"page.{ending}"
     path.write_text(script(), encoding="utf-8")

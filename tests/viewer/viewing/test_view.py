@@ -17,7 +17,8 @@ from nbclient import NotebookClient
 
 import pellucid
 from pellucid.record.observed import record_of
-from pellucid.viewer.viewing import viewer as module
+from pellucid.viewer.viewing import page as module
+from tests.profiles import making
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,6 +109,38 @@ def test_what_cannot_be_shown_is_refused(
     with pytest.raises(error, match=message):
         pellucid.view(what, **options)
     assert addresses == []
+
+
+def test_a_profile_has_a_page_of_its_own(addresses: list[str], tmp_path: Path) -> None:
+    profile = making.profile()
+    profile.save(tmp_path / "all.heads")
+    for shown in (profile, tmp_path / "all.heads", str(tmp_path / "all.heads")):
+        page = pellucid.view(shown)
+        with urllib.request.urlopen(page.url + "api/profile") as answer:
+            found = json.load(answer)
+        assert found["documents"] == 3
+        assert addresses.pop() == page.url
+        page.close()
+    assert found["title"] == "all.heads"
+    assert profile.view().save(tmp_path / "page.html").stat().st_size > 10_000
+    with pytest.raises(FileExistsError):
+        pellucid.view(profile).save(tmp_path / "page.html", overwrite=False)
+    with pytest.raises(TypeError, match="a profile has its own"):
+        pellucid.view(profile, tokens=["a"])
+    (tmp_path / "all.heads").write_bytes(b"x")
+    with pytest.raises(ValueError, match="is no profile"):
+        pellucid.view(tmp_path / "all.heads")
+
+
+def test_a_profile_in_a_notebook_s_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "in_notebook", lambda: True)
+    widget = making.profile().view(height=300).widget
+    assert "function renderProfileWidget" in widget._esm
+    sent: list[Any] = []
+    monkeypatch.setattr(widget, "send", lambda content, buffers=None: sent.append((content, buffers)))
+    widget.ask({"id": "a-1", "path": "api/head", "query": {"head": "2"}})
+    ((content, buffers),) = sent
+    assert (content["status"], json.loads(buffers[0])["telling"] in pellucid.profiles.numbers.NUMBERS) == (200, True)
 
 
 def test_waiting_ends_at_ctrl_c(seen: pellucid.Observation, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def prepare(
         spec: what the kernel is compiled for.
         readings: of the call.
         own: arguments that this kernel alone has, or has otherwise.
-        output: a contiguous tensor of the output's shape.
+        output: a tensor laid out as the output is.
         others: tensors of the caller's that this kernel alone reads, by argument, as `in_place` leaves them.
 
     """
@@ -138,7 +138,7 @@ def prepare(
         "key_group": group_of(problem.heads, problem.key),
         "value_group": group_of(problem.heads, problem.value),
     }
-    output = in_place(output, problem.batch)  # a view: it is contiguous
+    output = in_place(output, problem.batch)  # a view: it is contiguous, or has few strides
     placed = {"query": problem.query, "key": problem.key, "value": problem.value, **others}
     for name, tensor in (*placed.items(), ("output", output)):
         named |= _strides(name, tensor)
@@ -151,7 +151,7 @@ def prepare(
     array = ctypes.c_int64 * len(numbers)
     slots = tuple(program.slots[id(tensor)] for tensor in captured)
     queries = named["chunk"] * named["chunks_a_range"]
-    reaches = {name: storage.reach(tensor) for name, tensor in placed.items()}
+    reaches = {name: storage.reach(tensor) for name, tensor in (*placed.items(), ("output", output))}
     of_captured = tuple(map(storage.reach, captured))
     return Prepared(
         loaded, bytes(array(*numbers)), array, queries, scratch, workers, spec.places, slots, reaches, of_captured

@@ -19,6 +19,7 @@ from pellucid.engines.cpu.call.specify import magnitude, program_of, spec_of
 from pellucid.engines.cpu.expression.program import Program
 from pellucid.engines.cpu.kernels.decode import Decode, kept_of_state
 from pellucid.engines.cpu.kernels.forward import Forward
+from pellucid.engines.cpu.kernels.joining import Joining
 from pellucid.engines.cpu.kernels.kernel import Kernel
 from pellucid.engines.cpu.kernels.one_tile import OneTile, is_one_tile
 from pellucid.engines.cpu.layout import DECODE_RANGES, DECODE_TASKS, KEYS, Spec
@@ -44,6 +45,14 @@ class Inputs(NamedTuple):
     sinks: Tensor | None
     captured: tuple[Tensor, ...]  # by the functions, in the order of `captured_by`
     seed: int = 0  # of dropout
+    into: Into | None = None
+
+
+class Into(NamedTuple):
+    """Rows over other keys, which those of a call become part of."""
+
+    output: Tensor  # [*batch, heads, q_len, value_dim], in the precision of the computation, its rows contiguous
+    lse: Tensor  # [*batch, heads, q_len], contiguous
 
 
 class Written(NamedTuple):
@@ -79,8 +88,12 @@ class Plan:
         if self.spec.sinks:
             assert inputs.sinks is not None
             tensors["sinks"] = sinks_in(inputs.sinks, self.number)
-        output = memory.empty(shape, self.dtype)
-        own, written = {"output": output}, _NOTHING
+        own, written = dict[str, Tensor](), _NOTHING
+        if inputs.into is None:
+            output = own["output"] = memory.empty(shape, self.dtype)
+        else:
+            output, tensors["lse"] = inputs.into
+            tensors["output"] = output
         if self.kept:
             own["kept"] = torch.empty(self.kept, dtype=self.number, device="cpu")
         if self.readings:
@@ -113,16 +126,16 @@ _NOTHING: dict[str, Tensor] = {}
 _plans: dict[Hashable, Plan] = {}  # the least recently made first
 
 
-def plan_of(problem: Problem) -> tuple[Plan, Inputs]:
+def plan_of(problem: Problem, into: Into | None = None) -> tuple[Plan, Inputs]:
     """The plan for a problem that this engine covers, made at most once, and the problem's tensors for it."""
     readings, functions = readings_of(problem)
     program = program_of(problem, functions)
     captured = captured_by(program) if program.slots else ()
-    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured, seed_of(problem))
+    inputs = Inputs(problem.query, problem.key, problem.value, problem.sinks, captured, seed_of(problem), into)
     signature = _signature(problem, program, inputs, readings)
     plan = _plans.get(signature)
     if plan is None:
-        plan = _plan(problem, program, readings)
+        plan = _plan(problem, program, readings, into)
         memory.keep_freed(plan.result_bytes)
         forget_oldest(_plans, MOST_PLANS - 1)
         _plans[signature] = plan
@@ -137,18 +150,22 @@ def _signature(problem: Problem, program: Program, inputs: Inputs, readings: tup
     return (
         *tensors, *sizes, None if plain else program.description(), readings, problem.sinks is None,
         problem.batch, problem.heads, problem.scale, math.copysign(1, problem.scale),
-        problem.dropout_p, torch.get_num_threads(),
+        problem.dropout_p, torch.get_num_threads(), inputs.into and inputs.into.output.stride(),
     )  # fmt: skip
 
 
-def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...]) -> Plan:
+def _plan(problem: Problem, program: Program, readings: tuple[Reading, ...], into: Into | None) -> Plan:
     query, key, value = (in_place(t, problem.batch) for t in (problem.query, problem.key, problem.value))
     untouched = query is problem.query and key is problem.key and value is problem.value
     ready = replace(problem, query=query, key=key, value=value)
-    kernel, spec, own = kernel_of(problem, spec_of(problem, program, stages_of(readings)))
+    spec = spec_of(problem, program, stages_of(readings))
+    if into is None:
+        kernel, spec, own = kernel_of(problem, spec)
+        output = torch.empty((*problem.rows, spec.value_dim), device="meta")
+    else:
+        kernel, spec, own, output = Joining, replace(spec, partial=True), {}, into.output
     kept = own["pairs"] * own["ranges"] * sum(kept_of_state(spec).values()) if spec.shared_out else 0
-    shape = (*problem.rows, spec.value_dim)
-    prepared = prepare(ready, kernel, program, spec, readings, own, torch.empty(shape, device="meta"))
+    prepared = prepare(ready, kernel, program, spec, readings, own, output)
     dtypes = (problem.query.dtype, problem.dtype)
     return Plan(prepared, spec, problem.rows, *dtypes, problem.batch, kept, readings, untouched)
 

@@ -35,6 +35,9 @@ class ProfileAnswers:
         except Exception as error:  # whoever asked is told; a page in a browser can do nothing with a traceback
             return as_json({"error": told(error)}, status_of(error))
 
+    def close(self) -> None:
+        """Nothing is to be let go of."""
+
     def _answer(self, asked: Asked) -> Json:
         if asked.path == "api/profile":
             return self.described.whole()
