@@ -37,7 +37,7 @@ def test_any_call(threads: Threads, data: Any, case: Case) -> None:
 
 
 @pytest.mark.thorough
-@examples(12)
+@examples(3)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_many_calls(threads: Threads, data: Any, case: Case) -> None:
     assert_any_is_as_alone(threads, data, case)
@@ -47,7 +47,7 @@ def test_many_calls(threads: Threads, data: Any, case: Case) -> None:
 def test_many_calls_of_processes() -> None:
     with some(COUNT) as ranks:
 
-        @examples(12)
+        @examples(3)
         @given(data=st.data(), case=cases.cases(DTYPES), way=st.sampled_from(["", "ring"]))
         def test(data: Any, case: Case, way: str) -> None:
             test_sequence.assert_any_is_as_alone(ranks, data, replace(case, way=way), [COUNT])

@@ -80,3 +80,11 @@ def test_a_compiled_call_has_the_same_weights() -> None:
         return pellucid.observe(query, key, value, attn_mask=bias)[1].weights(keys=slice(0, 5))
 
     torch.testing.assert_close(weights(query), torch.full((2, 7, 5), 1 / 83))
+
+
+def test_whether_there_is_any() -> None:
+    for few, found in (([1.0, -200.0], False), ([-torch.inf, 3.0], False), ([torch.nan], False), ([1.0, 300.0], True)):
+        lse = torch.tensor(few)
+        assert rounded.has_any(lse) is found
+        assert bool(rounded.is_rounded(lse).any()) is found
+    assert not rounded.has_any(torch.empty(0))

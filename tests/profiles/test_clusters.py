@@ -13,12 +13,15 @@ import torch
 from pellucid import open_profile
 from pellucid.cli import main
 from pellucid.profiles.running.blocks import SIZE
+from tests.cases import EFFORT
 from tests.profiles import corpora
+from tests.thorough import ALL
 
 pytestmark = pytest.mark.thorough
 pytest.importorskip("transformers")
 
-DOCUMENTS = 2_000
+# Documents of the corpus, and moments at which a run is killed.
+DOCUMENTS, KILLS = (2_000, 10) if EFFORT >= ALL else (500, 3)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +62,13 @@ def test_shards_give_the_same_file(given, tmp_path, count):
     assert (tmp_path / "all.heads").read_bytes() == expected
 
 
-def test_killed_at_ten_moments_and_resumed_it_gives_the_same_file(given, tmp_path):
+def test_killed_at_moments_and_resumed_it_gives_the_same_file(given, tmp_path):
     model, texts, expected = given
     out, chance = tmp_path / "run.heads", random.Random(0)
     held = 0
-    for _ in range(10):
+    for _ in range(KILLS):
         held = killed_after(arguments(model, texts, out, "--resume"), out, held, chance.uniform(0.0, 0.5))
-    assert 10 * SIZE <= held < DOCUMENTS
+    assert KILLS * SIZE <= held < DOCUMENTS
     assert main([str(word) for word in arguments(model, texts, out, "--resume")]) == 0
     assert out.read_bytes() == expected
     assert list(tmp_path.iterdir()) == [out]
