@@ -6,9 +6,9 @@ those that the mask's edge goes through are cut smaller, and the smallest evalua
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from pellucid.language import INPUTS, TRUE, Expression, Interval, bounds, evalua
 from pellucid.record.layer import Layer
 
 _CAUSAL = operation("ge", INPUTS["q"], INPUTS["k"])
+T = TypeVar("T")
 SMALLEST = 256  # queries and keys of a tile that is evaluated
 
 
@@ -133,7 +134,7 @@ def allowed_of(layer: Layer) -> Allowed:
     """
     if "allowed" in layer.readings:
         return Allowed(*layer.readings["allowed"])
-    counts = [field.count() for field in _fields(layer, range(layer.start, layer.end))]
+    counts = list(_found(layer, range(layer.start, layer.end), Field.count))
     return Allowed(*(torch.cat(joined, -1) for joined in zip(*counts, strict=True)))
 
 
@@ -146,25 +147,25 @@ def allowed_pairs(layer: Layer, rows: range) -> Tensor:
 
     """
     found = []
-    for field in _fields(layer, range(layer.start + rows.start, layer.start + rows.stop)):
-        own = field.pairs().cpu()
-        found.append(torch.nn.functional.pad(own, (field.keys.start, layer.k_len - field.keys.stop)))
+    for field, own in _found(layer, range(layer.start + rows.start, layer.start + rows.stop), lambda f: (f, f.pairs())):
+        found.append(torch.nn.functional.pad(own.cpu(), (field.keys.start, layer.k_len - field.keys.stop)))
     heads = max(one.shape[1] for one in found)
     return torch.cat([one.expand(-1, heads, -1, -1) for one in found], -2)
 
 
-def _fields(layer: Layer, queries: range) -> Iterator[Field]:
-    """What the masks of a layer say of queries, by position: each is to be asked before the next is made."""
+def _found(layer: Layer, queries: range, asked: Callable[[Field], T]) -> Iterator[T]:
+    """What is asked of the masks of a layer about queries, by position, one part after another."""
     padding = layer.padding.keys
     for part in layer.parts:
         own = range(max(queries.start, part.start), min(queries.stop, part.start + part.q_len))
         if own:
             with part.computing():
                 keys = range(part.k_start, part.k_start + part.k_len)
-                yield Field(layer.batch, layer.heads, own, keys, padding, part.mask)
+                found = asked(Field(layer.batch, layer.heads, own, keys, padding, part.mask))
+            yield found
     if not layer.parts:
         mask = _CAUSAL if layer.role == "causal self" else TRUE
-        yield Field(layer.batch, layer.heads, queries, range(layer.k_len), padding, mask)
+        yield asked(Field(layer.batch, layer.heads, queries, range(layer.k_len), padding, mask))
 
 
 def _halves(whole: range) -> list[range]:

@@ -120,8 +120,10 @@ def test_nothing_beyond_the_edge_is_touched(edge: Any, dtype: torch.dtype) -> No
             query, key = edge(torch.randn(4, q_len, dim).to(dtype)), edge(torch.randn(2, k_len, dim).to(dtype))
             value, output = edge(torch.randn(2, k_len, value_dim).to(dtype)), edge(torch.zeros(4, q_len, value_dim))
             lse = edge(torch.full((4, q_len), -torch.inf))
+            read = readouts.LogSumExp(), readouts.Entropy()
             with torch.no_grad(), guarded:
                 assert engines.joined(posed(query, key, value), output, lse) is not None
+                assert engines.joined(posed(query, key, value, readouts=read), output, lse) is not None
             assert output.isfinite().all()
             assert lse.isfinite().all()
         return guarded.count > 2
