@@ -64,6 +64,18 @@ def _few(x: Tensor) -> Tensor:
     return scaled_dot_product_attention(x[:, :1], x, x)
 
 
+class Few(nn.Module):
+    """A step that takes itself for one of decoding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _few(x)
+
+
+def _few_watched(x: Tensor) -> None:
+    with torch.no_grad(), pellucid.watch(model := Few()):
+        model(x)
+
+
 def _nested(**options: Any) -> Callable[[Tensor], Any]:
     def enter(x: Tensor) -> None:
         with context_parallel(mesh(2), **{name: [x] if make is None else make for name, make in options.items()}):
@@ -77,6 +89,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "written out": (Written(), "TypeError: softmax of a product of two sequences: inside context_parallel"),
     "a cache": (lambda x: layer()(x, cache=KeyValueCache()), "TypeError: cache: none is kept"),
     "one query a rank": (_few, "ValueError: is_causal: no rank has more than one"),
+    "one query a rank, watched": (_few_watched, "ValueError: is_causal: no rank has more than one"),
+    "one query a rank, accelerated": (
+        lambda x: pellucid.accelerate(Few())(x),
+        "ValueError: is_causal: no rank has more than one",
+    ),
     "a rank's own mask": (
         lambda x: scaled_dot_product_attention(x, x, x, torch.zeros(x.shape[1], x.shape[1])),
         "ValueError: attn_mask: must broadcast to the whole call|ValueError: attention: rank .* refuses",
