@@ -32,7 +32,7 @@ class Written(nn.Module):
 
 def layer(**options: Any) -> SelfAttention:
     torch.manual_seed(3)
-    return SelfAttention(DIM, 2, **options)
+    return SelfAttention(DIM, 2, **options).to(sequence().dtype)
 
 
 MODELS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {

@@ -11,7 +11,6 @@ import torch
 
 import pellucid
 from pellucid import engines, masks, readouts
-from pellucid.engines.cpu.call import differentiate
 from pellucid.engines import rounded
 from pellucid.engines.cpu.machine.target import describe
 from tests.engines.cpu.direct import observe
