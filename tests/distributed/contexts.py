@@ -186,7 +186,7 @@ def records(ranks: int, folder: str) -> list[str]:
     """What is said where ranks ask for a record otherwise."""
     own, rank = group(ranks), dist.get_rank(group(ranks))
     with torch.no_grad(), pellucid.watch(model := layer(), ranks={"sequences": own}) as record:
-        model(sequence().float())
+        model(sequence())
     return [
         _told(lambda: record.gather(to=rank)),
         _told(lambda: record.gather() if rank else record.save(f"{folder}/a.attn")),
