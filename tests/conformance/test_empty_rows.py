@@ -79,6 +79,7 @@ def test_it_gives_nothing(dtype: torch.dtype, tile: tuple[int, int], way: str, e
     assert (output[..., others, :] != 0).all()
 
 
+@pytest.mark.sampled
 @differentiable
 @ways
 @tiles

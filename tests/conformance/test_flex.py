@@ -104,6 +104,7 @@ def assert_flex_agrees(tensors: tuple[Tensor, Tensor, Tensor], functions: Functi
         assert_close(seen.lse, lse, 32 * EPS * (1 + largest(exact.scores)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_function_in_lower_precision(name: str, dtype: torch.dtype) -> None:
@@ -153,6 +154,7 @@ NAMED: dict[str, Functions] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMED)
 def test_our_named_functions_work_in_flex(name: str) -> None:
     assert_flex_agrees(inputs(), NAMED[name])
@@ -258,6 +260,7 @@ def test_alibi_slopes_are_the_paper_s() -> None:
     assert scores.alibi_slopes(8).tolist() == [0.5**i for i in range(1, 9)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", DIFFERENTIABLE)
 @pytest.mark.parametrize("kv_heads", [HEADS, 1])
 @pytest.mark.parametrize("name", LEARNED)

@@ -66,6 +66,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="a process's peak is read from /proc/self/status")
 @pytest.mark.parametrize("name", thorough(OPTIONS, every_day=["T5 and a mask"]))

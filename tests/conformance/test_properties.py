@@ -33,6 +33,7 @@ def cross_attentions(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Cal
     return Call(*(normal(*shape, dtype=dtype, seed=seed + i) for i, shape in enumerate(shapes)))
 
 
+@pytest.mark.sampled
 @engines
 def test_weights_sum_to_one(engine: str) -> None:
     @examples(40, engine)
@@ -62,6 +63,7 @@ def test_a_sink_takes_its_share(engine: str) -> None:
     assert_close(seen.weights().sum(-1), 1 - share, CLOSE)
 
 
+@pytest.mark.sampled
 @engines
 def test_permuting_the_keys_changes_nothing(engine: str) -> None:
     asked = [readouts.LogSumExp(), readouts.Entropy(), readouts.MaxScore(), readouts.Received()]

@@ -150,6 +150,7 @@ TILINGS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled
 @TILINGS
 def test_a_random_mask(engine: str, tile: tuple[int, int]) -> None:
     @examples(120, engine)
@@ -166,6 +167,7 @@ def test_a_random_mask(engine: str, tile: tuple[int, int]) -> None:
     agree()
 
 
+@pytest.mark.sampled
 @TILINGS
 def test_a_random_score(engine: str, tile: tuple[int, int]) -> None:
     @examples(120, engine)
@@ -182,6 +184,7 @@ def test_a_random_score(engine: str, tile: tuple[int, int]) -> None:
     agree()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ["reference", "tiles"])
 def test_the_gradients_of_a_random_score(engine: str) -> None:
     cotangents = normal(BATCH, HEADS, Q_LEN, 2, seed=5), normal(BATCH, HEADS, Q_LEN, seed=6)

@@ -191,6 +191,7 @@ def test_a_readout_is_its_dense_definition(group: tuple[str, ...], engine: str) 
     agree()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("engine", ENGINES)
 def test_topk_is_the_largest_weights_and_their_keys(engine: str) -> None:
     @examples(60, engine)

@@ -69,7 +69,7 @@ def on_a_ring(data: Any, case: Case) -> Case:
     return replace(case, way="ring", piece=piece, followed=followed)
 
 
-@examples(12)
+@examples(8)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_any_call_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
     assert_any_is_as_alone(ranks, data, on_a_ring(data, case))

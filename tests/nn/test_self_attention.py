@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pellucid import masks, readouts
 from pellucid.nn import KeyValueCache, Rotary, SelfAttention
+from tests.cases import examples
 
 ULP = torch.finfo(torch.float64).eps
 EXACT = {"rtol": 0, "atol": 64 * ULP}  # float64 sums of some tens of numbers around 1, in another order
@@ -116,6 +117,7 @@ def test_normalised_heads_forget_the_size_of_queries_and_keys():
     assert (plain(x) - plain_before).abs().max() > 1e-2
 
 
+@examples(25)
 @given(
     options=layers.map(lambda o: o | {"is_causal": True}),
     batch=st.sampled_from([(), (3,)]),

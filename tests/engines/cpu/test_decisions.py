@@ -74,6 +74,7 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("q_len", "k_len"), [(61, 67), (263, 269), (1, 1543)])  # one tile, forward, decode
 def test_nothing_else_is_decided_by_numbers(readers: set[str], q_len: int, k_len: int) -> None:
     query, key, value = torch.randn(2, 2, q_len, 16), torch.randn(2, 2, k_len, 16), torch.randn(2, 2, k_len, 16)

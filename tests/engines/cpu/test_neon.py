@@ -98,6 +98,7 @@ def test_an_emulated_processor_computes_the_same_gradients(dtype: torch.dtype, t
         assert (own.double() - true).norm() / true.norm() < 4 * torch.finfo(dtype).eps
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("triple", "cpu"),
     [

@@ -40,6 +40,7 @@ print("same", host().cpu, host().vector_bytes)
 """
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(not host().triple.startswith("x86_64"), reason="the names are of x86-64 processors")
 @pytest.mark.parametrize(("processor", "vector_bytes"), [("haswell", 32), ("x86-64", 16)])
 def test_lesser_processors(processor: str, vector_bytes: int, tmp_path: Path) -> None:

@@ -369,6 +369,7 @@ def stays_inside(kinds: Sequence[tuple[str, torch.dtype]], edge: Edge, dims: tup
     return True
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("edge", EDGES)
 def test_nothing_outside(edge: str) -> None:
