@@ -12,7 +12,7 @@ from tests.cases import EFFORT
 
 ALL = 4  # the effort that leaves nothing out
 WHY = f"only with PELLUCID_TEST_EFFORT={ALL}"
-SPARING = 4  # how many times fewer of a share .ci/run has time for
+SPARING = 8  # how many times fewer of a share .ci/run has time for
 
 
 def thorough(cases: Iterable[Any], every_day: Container[Any], share: int = 1) -> list[Any]:
@@ -55,7 +55,7 @@ def sample(items: Sequence[pytest.Item]) -> None:
     for cases in of_test.values():
         cases.sort(key=lambda item: crc32(item.nodeid.encode()))
         compiled = [item for item in cases if "cpu" in item.name]  # one of which every run has
-        kept = {*cases[: -(-len(cases) // 4)], *compiled[:1]}
+        kept = {*cases[: -(-len(cases) // 5)], *compiled[:1]}
         for item in cases:
             if item not in kept:
                 skipped = EFFORT < ALL and left % (8 * SPARING // EFFORT) > 0

@@ -57,7 +57,7 @@ def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
 
 
 @pytest.mark.thorough
-@examples(40)
+@examples(12)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_many_calls(ranks: Ranks, data: Any, case: Case) -> None:
     assert_any_is_as_alone(ranks, data, case)

@@ -56,7 +56,7 @@ def test_any_call(ranks: Ranks, data: Any, case: Case) -> None:
 
 
 @pytest.mark.thorough
-@examples(60)
+@examples(20)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_many_calls(ranks: Ranks, data: Any, case: Case) -> None:
     assert_any_is_as_alone(ranks, data, case)
@@ -76,7 +76,7 @@ def test_any_call_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
 
 
 @pytest.mark.thorough
-@examples(40)
+@examples(15)
 @given(data=st.data(), case=cases.cases(DTYPES))
 def test_many_calls_on_a_ring(ranks: Ranks, data: Any, case: Case) -> None:
     assert_any_is_as_alone(ranks, data, on_a_ring(data, case))
