@@ -21,7 +21,7 @@ pytestmark = pytest.mark.thorough
 pytest.importorskip("transformers")
 
 # Documents of the corpus, and moments at which a run is killed.
-DOCUMENTS, KILLS = (2_000, 10) if EFFORT >= ALL else (200, 2)
+DOCUMENTS, KILLS = (2_000, 10) if EFFORT >= ALL else (500, 3)
 
 
 @pytest.fixture(scope="module")
