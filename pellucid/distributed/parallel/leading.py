@@ -78,7 +78,7 @@ class Leading(TorchFunctionMode):
 
 _open = 0
 _lock = Lock()
-_before: list[Function] = []
+_TORCHS: Function = flex._validate_embed_dim
 
 
 @contextmanager
@@ -97,15 +97,11 @@ def flex_refused() -> Iterator[None]:
 def _stand_in(more: int) -> None:
     global _open
     with _lock:
-        if not _open:
-            _before[:] = [flex._validate_embed_dim]
-            flex._validate_embed_dim = _refusing
         _open += more
-        if not _open:
-            flex._validate_embed_dim = _before.pop()
+        flex._validate_embed_dim = _refusing if _open else _TORCHS
 
 
 def _refusing(query: Tensor, key: Tensor, value: Tensor) -> None:
     if sharing_here() is not None:
         raise refusal("flex_attention")
-    _before[0](query, key, value)
+    _TORCHS(query, key, value)
